@@ -1,0 +1,1 @@
+"""Keepers of secrets: one module per kind of vault."""

@@ -1,0 +1,1 @@
+"""The engine of Keyturn, and the hosts that run it."""
