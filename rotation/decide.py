@@ -1,0 +1,618 @@
+"""The heart: from what was seen to the one next effect. Pure, and the only place with an opinion.
+
+    observation ──► decide ──► Action: the engine carries it out, looks again, asks again
+    (stores, issuer)      └──► Rest:   nothing to do now; until when, and why
+
+Rules are generators over a Situation, in order. The first Action any of them yields is the answer;
+Rests are collected, and the most pressing one is the answer when no rule has an Action. The plan,
+the dry run, resuming after a crash, and an emergency are all this function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from rotation import journal as facts
+from rotation.journal import Attempt, Why
+from rotation.model import Capabilities, Ending, Entry, Verdict, Version
+from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation
+
+# --- what can be decided -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One effect. `reason` is for people: it stands in the plan and in the audit trail."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intend(Action):
+    """Write down that a new version is about to be made, before anything is done for it."""
+
+    why: Why
+    base: str | None
+    of: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mint(Action):
+    """Create a key at the issuer and stage it, in one breath: its value lives only in memory."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restage(Action):
+    """Stage the value of a key that a store holds already, under a new attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy(Action):
+    """Stage the primary's version in a replica."""
+
+    store: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare(Action):
+    """Read a replica's staged copy back and hold it against the primary's value."""
+
+    store: str
+    version: Version
+    copy: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify(Action):
+    """Read the pending value back and show it to the issuer, alone."""
+
+    attempt: Attempt
+    pending: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote(Action):
+    """Make a staged version current, provided that `expected` still is."""
+
+    store: str
+    version: Version
+    expected: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discard(Action):
+    """Take a version out of the role of pending."""
+
+    store: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note(Action):
+    """Write observed facts into the journal."""
+
+    facts: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemn(Action):
+    """Mark a key as one that is to die. Final; revoking needs another look afterwards."""
+
+    key: str
+    why: Why
+    facts: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListKeys(Action):
+    """Ask the issuer for its list, to find a key whose mint was not answered or recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskLastUse(Action):
+    """Ask the issuer when a draining key was last used."""
+
+    key: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke(Action):
+    """Invalidate a key at the issuer."""
+
+    key: str
+    key_id: str
+    contained: bool = False
+    """True: stores still hand it out; a declared outage in an emergency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prove(Action):
+    """Show the revoked credential to the issuer and expect a refusal."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget(Action):
+    """Remove what the journal knows of a key that is proven dead, or was never minted."""
+
+    key: str
+    proof: str
+    """How it is known: `refused`, `absent` from the issuer's list, `unenforced`, `never-minted`, `void`."""
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """Nothing to do now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait(Rest):
+    """Time will tell. A later sweep goes on; a patient run may stay."""
+
+    until: datetime
+    soon: bool = False
+    """A change is on its way through the issuer: seconds, and worth staying for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(Rest):
+    """Only a change outside can help, so people are told."""
+
+    unproven: bool = False
+    """A credential that should be dead is alive or not shown dead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(Rest):
+    """All is as declared."""
+
+    due_at: datetime | None
+
+
+Decision = Action | Rest
+Rule = Callable[[Situation], Iterator[Decision]]
+
+
+def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: Order, now: datetime) -> Decision:
+    """The next effect for one secret, or why there is none.
+
+    Parameters:
+        seen: one look at every store, replicas first.
+        issuer: what the secret's issuer can do.
+        evidence: what this run has asked so far; empty for a new one.
+        order: what was asked for beyond what is due.
+        now: aware, UTC.
+    """
+    situation = Situation(seen, evidence, issuer, order, now)
+    rests: list[Rest] = []
+    for rule in RULES:
+        for decision in rule(situation):
+            if isinstance(decision, Action):
+                return decision
+            rests.append(decision)
+    return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at)
+
+
+def most_pressing(rests: list[Rest]) -> Rest | None:
+    """What is worth staying for, then a credential that is not shown dead, then any hold, then the earliest wait."""
+
+    def rank(rest: Rest) -> tuple[int, float]:
+        match rest:
+            case Wait(soon=True):
+                return 0, rest.until.timestamp()
+            case Hold():
+                return (1 if rest.unproven else 2), 0
+            case Wait():
+                return 3, rest.until.timestamp()
+        return 4, 0
+
+    return min(rests, key=rank, default=None)
+
+
+BACKOFF_FIRST: Final = timedelta(minutes=5)
+BACKOFF_MOST: Final = timedelta(hours=6)
+
+
+def backoff(s: Situation, error: str) -> dict[str, str]:
+    """The fact that a rotation failed once more: 5 min, doubling, at most 6 h."""
+    before = s.seen.primary.journal.backoff
+    failures = before.failures + 1 if before else 1
+    delay = min(BACKOFF_FIRST * 2 ** min(failures - 1, 10), BACKOFF_MOST)
+    return facts.Backoff(failures, s.now, s.now + delay, error).written()
+
+
+# --- rules, first hit wins -----------------------------------------------------------------------
+
+
+def contain(s: Situation) -> Iterator[Decision]:
+    """In an emergency whose time is up, revoke the leaked key although stores still hand it out."""
+    journal = s.seen.primary.journal
+    for key, at in journal.contain.items():
+        if at > s.now or key in journal.revoked or key not in journal.condemned or key not in s.roles:
+            continue
+        if not s.issuer.registry:
+            continue
+        if (key_id := s.key_id(key)) is None:
+            if s.evidence.listed is None:
+                yield ListKeys(reason="the leaked key's id is not in the journal")
+            else:
+                yield Hold(reason="the leaked key is not in the issuer's list", unproven=True)
+            continue
+        where = ", ".join(sorted(s.roles[key]))
+        yield Revoke(key=key, key_id=key_id, contained=True, reason=f"contained while still handed out by {where}")
+
+
+def pending(s: Situation) -> Iterator[Decision]:
+    """Bring what is staged to promotion, or take it away."""
+    version = s.pending
+    if version is None:
+        return
+    primary = s.policy.store
+    attempt = s.seen.primary.journal.attempts.get(version.token or "")
+    if attempt is None:
+        yield Discard(store=primary, version=version, reason="staged by nothing that the journal knows")
+        return
+    if s.void(attempt):
+        yield Discard(store=primary, version=version, reason="superseded: current has left the version it started from")
+        return
+    if attempt.key in s.seen.primary.journal.condemned:
+        yield Discard(store=primary, version=version, reason="its key is condemned")
+        return
+    yield from _stage_in_replicas(s, version)
+    yield from _verify(s, attempt, version)
+
+
+def _stage_in_replicas(s: Situation, version: Version) -> Iterator[Decision]:
+    """The same value in every store before any of them hands it out."""
+    for store, entry in s.seen.replicas.items():
+        if isinstance(entry, Absent):
+            continue
+        if entry.pending is None or entry.pending.token != version.token:
+            yield Copy(store=store, version=version, reason=f"stage the same value in {store}")
+        elif (store, version.token) not in s.evidence.matched:
+            yield Compare(store=store, version=version, copy=entry.pending, reason=f"read back from {store}")
+
+
+def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
+    need = s.issuer.create
+    streak = s.evidence.checks.get(attempt.token)
+    verify = Verify(attempt=attempt, pending=version, reason="the new credential must work, shown alone")
+    if streak is None:
+        yield verify
+    elif streak.verdict is Verdict.UNKNOWN:
+        yield Hold(reason=f"the new credential can not be verified: {streak.reason}")
+    elif streak.verdict.live and streak.count >= need.in_a_row:
+        yield from _promote(s, attempt, version)
+    elif s.now < streak.at + need.interval:
+        told = "accepted" if streak.verdict.live else "not accepted yet"
+        yield Wait(
+            until=streak.at + need.interval,
+            soon=True,
+            reason=f"the new credential is {told}, {streak.count} of {need.in_a_row} in a row",
+        )
+    elif streak.verdict.live or s.now < attempt.at + need.timeout or streak.count < max(2, need.in_a_row):
+        yield verify
+    else:
+        yield Condemn(
+            key=attempt.key,
+            why=Why.NEVER_VERIFIED,
+            facts=facts.condemned(attempt.key, s.now, Why.NEVER_VERIFIED) | backoff(s, "never-verified"),
+            reason=f"never verified: {streak.reason}",
+        )
+
+
+def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
+    if s.unreachable and not s.emergency:
+        away = ", ".join(a.store for a in s.unreachable)
+        yield Hold(reason=f"verified and staged; promotion waits for {away}")
+        return
+    yield Promote(store=s.policy.store, version=version, expected=attempt.base, reason="verified, and nothing moved")
+
+
+def note(s: Situation) -> Iterator[Decision]:
+    """Write down since when the current key is current, and since when the others are not."""
+    journal = s.seen.primary.journal
+    noted: dict[str, str] = {}
+    if s.current and (token := s.current.token) and (token in journal.attempts) and (key := s.current_key):
+        if token not in journal.promoted:
+            noted |= facts.promoted(token, s.now)
+        if key not in journal.key_ids and (key_id := s.key_id(key)):
+            noted |= facts.key_fact(key, key_id)
+    if not s.lagging:
+        for key in s.keys:
+            if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):
+                noted |= facts.superseded(key, s.now)
+    if noted:
+        yield Note(facts=noted, reason="note what was promoted")
+    if journal.backoff and s.current and s.current.token:
+        at = journal.promoted.get(s.current.token)
+        if at and at >= journal.backoff.at:
+            yield Forget(key="", proof="void", facts=("backoff",), reason="a later rotation succeeded")
+
+
+def mirror(s: Situation) -> Iterator[Decision]:
+    """Bring every replica to what the primary hands out."""
+    current = s.current
+    in_flight = s.pending.token if s.pending else None
+    for store, entry in s.seen.replicas.items():
+        if isinstance(entry, Absent):
+            if store in s.policy.replicas:
+                missing = "has no such entry" if entry.missing else f"can not be reached: {entry.reason}"
+                yield Hold(reason=f"{store} {missing}")
+            continue
+        copy = entry.pending
+        if current is None or (entry.current and entry.current.token == current.token):
+            tokens = {in_flight, current.token if current else None}
+            if copy and copy.token not in tokens:
+                yield Discard(store=store, version=copy, reason=f"left behind in {store}")
+            continue
+        if current.token is None:
+            yield Hold(reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn")
+            continue
+        if s.current_key in s.seen.primary.journal.revoked:
+            continue
+        if copy is None or copy.token != current.token:
+            yield Copy(store=store, version=current, reason=f"{store} lags behind")
+        elif (store, current.token) not in s.evidence.matched:
+            yield Compare(store=store, version=current, copy=copy, reason=f"read back from {store}")
+        else:
+            expected = entry.current.id if entry.current else None
+            yield Promote(store=store, version=copy, expected=expected, reason=f"mirror to {store}")
+
+
+def replace_condemned(s: Situation) -> Iterator[Decision]:
+    """A condemned or dead current credential is replaced before anything older is cleaned up."""
+    if s.urgent or s.current is None:
+        yield from begin(s)
+
+
+def retire(s: Situation) -> Iterator[Decision]:
+    """Take every key that no store needs any more from draining to proven dead."""
+    for key in s.keys:
+        yield from _retire(s, key)
+
+
+def _retire(s: Situation, key: str) -> Iterator[Decision]:
+    journal = s.seen.primary.journal
+    if key in journal.revoked:
+        yield from _prove(s, key)
+        return
+    if key in s.roles or s.evidence.unspent & {a.token for a in s.attempts_of(key)}:
+        return
+    if key in journal.condemned:
+        yield from _revoke(s, key)
+        return
+    if s.promoted_at(key) is None:
+        yield from _never_promoted(s, key)
+        return
+    if s.lagging:
+        return
+    if (since := s.superseded_at(key)) is None:
+        return
+    if (rest := _draining(s, key, since)) is not None:
+        yield rest
+        return
+    why = Why.RETIRED
+    yield Condemn(key=key, why=why, facts=facts.condemned(key, s.now, why), reason="superseded, grace over, quiet")
+
+
+def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
+    """An attempt in no role: superseded, crashed, or with its answer lost."""
+    for attempt in s.attempts_of(key):
+        # Its run may be between intent and stage. Void or not, it may still mint until it expires.
+        if not s.expired(attempt) and s.key_id(key) is None and not s.order.take_over:
+            yield Wait(until=attempt.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+            return
+    yield from _find_or(s, key, condemn=True)
+
+
+def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
+    """Find out a key's id; a key that was never minted is forgotten once no mint can come any more."""
+    attempts = s.attempts_of(key)
+    why = Why.SUPERSEDED if all(s.void(a) for a in attempts) else Why.LOST
+    if (key_id := s.key_id(key)) is not None:
+        if condemn:
+            written = facts.condemned(key, s.now, why) | facts.key_fact(key, key_id)
+            yield Condemn(key=key, why=why, facts=written, reason="minted, and not to be used")
+        return
+    latest = max((a.at for a in attempts), default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE
+    if s.evidence.listed is None or (s.evidence.listed_at and s.evidence.listed_at < latest <= s.now):
+        yield ListKeys(reason="a mint was intended, and its outcome is not recorded")
+    elif s.now < latest:
+        yield Wait(until=latest, reason="a mint was intended; it is not in the issuer's list yet")
+    else:
+        known = s.seen.primary.journal.about(key)
+        yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
+
+
+def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | None:
+    """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
+    drain = s.policy.drain
+    if s.now < since + s.policy.grace:
+        return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
+    key_id = s.key_id(key)
+    if not s.issuer.tells_last_use or key_id is None:
+        return None
+    use = s.evidence.last_use.get(key)
+    if use is None:
+        return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
+    if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.now):
+        return None
+    end = since + drain.at_most
+    if s.now < end:
+        quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.now + drain.quiet_for
+        told = "was used recently" if use.known else "has no known last use"
+        return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
+    if drain.then is Ending.HOLD:
+        return Hold(reason="the old credential is still in use after the longest drain")
+    return None
+
+
+def _revoke(s: Situation, key: str) -> Iterator[Decision]:
+    """The one path that revokes: condemned, looked again, in no role, and nothing can promote it any more."""
+    alive = [a for a in s.attempts_of(key) if not s.void(a)]
+    if alive:
+        yield from _make_void(s, key)
+        return
+    if s.lagging:
+        yield Hold(reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}")
+        return
+    if not s.issuer.registry:
+        yield Forget(key=key, proof="unenforced", facts=s.seen.primary.journal.about(key), reason="no issuer to ask")
+        return
+    if (key_id := s.key_id(key)) is None:
+        yield from _find_or(s, key, condemn=False)
+        return
+    yield Revoke(key=key, key_id=key_id, reason=s.seen.primary.journal.condemned[key].why.value)
+
+
+def _make_void(s: Situation, key: str) -> Iterator[Decision]:
+    """A key that a paused run might still promote dies only after current has left that run's base."""
+    condemned = s.seen.primary.journal.condemned[key]
+    if s.pending is not None or s.urgent or s.current is None:
+        return  # the promotion that is under way or due makes the old attempt void
+    due = s.due_at is not None and s.due_at <= s.now
+    if due and not s.full and condemned.why is not Why.EMERGENCY:
+        return  # the rotation that is due does it
+    if s.at_work:
+        yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+        return
+    if (unspent := _unspent(s)) is not None:
+        yield unspent
+        return
+    if s.current_key is None:
+        yield Hold(reason="the entry was changed outside Keyturn; the next rotation frees the old key")
+        return
+    yield Intend(
+        why=Why.REWRITE,
+        base=s.current_id,
+        of=s.current_key,
+        reason="store the current credential anew, so that no paused run can promote a condemned key",
+    )
+
+
+def _prove(s: Situation, key: str) -> Iterator[Decision]:
+    """A revoke on paper is followed by refusals; until then the state is revoked, unproven."""
+    need = s.issuer.revoke
+    revoked = s.seen.primary.journal.revoked[key]
+    if key in s.seen.primary.journal.proven:
+        yield from _proven(s, key, "refused", "shown dead before")
+        return
+    if key in s.evidence.unreadable:
+        if s.evidence.listed is None:
+            yield ListKeys(reason="nobody holds the old value; the issuer's list must not show its key")
+        elif key in s.evidence.listed:
+            yield from _still_alive(s, key, revoked, "still in the issuer's list")
+        else:
+            yield from _proven(s, key, "absent", "absent from the issuer's list")
+        return
+    streak = s.evidence.refusals.get(key)
+    prove = Prove(key=key, reason="the old credential must be refused")
+    if streak is None:
+        yield prove
+    elif streak.verdict is Verdict.INVALID and streak.count >= need.in_a_row:
+        yield from _proven(s, key, "refused", f"refused {streak.count} times in a row")
+    elif streak.verdict is Verdict.UNKNOWN:
+        yield Hold(reason=f"revoked, unproven: {streak.reason}", unproven=True)
+    elif s.now < streak.at + need.interval:
+        told = "refused" if streak.verdict is Verdict.INVALID else "still accepted"
+        yield Wait(until=streak.at + need.interval, soon=True, reason=f"the old credential is {told}")
+    elif streak.verdict is Verdict.INVALID or s.now < revoked + need.timeout:
+        yield prove
+    else:
+        yield from _still_alive(s, key, revoked, "still accepted")
+
+
+def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decision]:
+    """Dead. The journal keeps a contained key condemned until no store hands it out any more."""
+    if key not in s.roles:
+        yield Forget(key=key, proof=proof, facts=s.seen.primary.journal.about(key), reason=reason)
+    elif key not in s.seen.primary.journal.proven:
+        yield Note(facts=facts.proven(key, s.now, proof), reason=reason)
+
+
+def _still_alive(s: Situation, key: str, revoked: datetime, how: str) -> Iterator[Decision]:
+    if s.now < revoked + s.issuer.revoke.timeout:
+        yield Wait(until=s.now + s.issuer.revoke.interval, soon=True, reason=f"the revoked key is {how}")
+    elif (key_id := s.key_id(key)) is not None:
+        yield Revoke(key=key, key_id=key_id, reason=f"revoked before, and {how}")
+
+
+def begin(s: Situation) -> Iterator[Decision]:
+    """Start the attempt that is due, asked for, or needed because the current credential is to die."""
+    if s.pending is not None:
+        return
+    if (unspent := _unspent(s)) is not None:
+        yield unspent
+        return
+    why = _why(s)
+    if why is None:
+        return
+    back = s.seen.primary.journal.backoff
+    if back and back.until > s.now and not s.emergency and why is not Why.ASKED:
+        yield Wait(until=back.until, reason=f"backing off after {back.failures} failed in a row ({back.error})")
+    elif why in (Why.DUE, Why.ASKED) and s.seen.pair_free_at and s.seen.pair_free_at > s.now:
+        yield Wait(until=s.seen.pair_free_at, reason=f"its pair {s.policy.paired_with} has its own window first")
+    elif s.at_work:
+        yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+    elif s.full:
+        if not s.retiring:
+            yield Hold(reason="the issuer holds as many keys of this secret as it allows")
+    else:
+        reason = {
+            Why.FIRST: "the entry has no credential yet",
+            Why.REPLACE: "the current credential is condemned",
+            Why.ASKED: "asked for",
+            Why.DUE: f"due since {s.due_at:%Y-%m-%d %H:%M}Z" if s.due_at else "due",
+        }[why]
+        yield Intend(why=why, base=s.current_id, reason=reason)
+
+
+def _why(s: Situation) -> Why | None:
+    if s.current is None:
+        return Why.FIRST
+    if s.urgent:
+        return Why.REPLACE
+    if s.order.replace == s.current_id:
+        return Why.ASKED
+    return Why.DUE if s.due_at and s.due_at <= s.now else None
+
+
+def _unspent(s: Situation) -> Mint | Restage | None:
+    """The attempt whose intent this run has just written: now the value."""
+    for token in sorted(s.evidence.unspent):
+        attempt = s.seen.primary.journal.attempts.get(token)
+        if attempt is None or s.void(attempt) or attempt.key in s.seen.primary.journal.condemned:
+            continue
+        if attempt.of is None:
+            return Mint(attempt=attempt, reason="create the key under its rotation token")
+        return Restage(attempt=attempt, reason="stage the stored value under the new attempt")
+    return None
+
+
+def tidy(s: Situation) -> Iterator[Decision]:
+    """Attempts that carried the current key, are void and in no role, are of no more use."""
+    journal = s.seen.primary.journal
+    held = {
+        v.token for e in (s.seen.primary, *s.seen.replicas.values()) if isinstance(e, Entry)
+        for v in (e.current, e.pending) if v
+    }  # fmt: skip
+    stale = tuple(f"attempt.{a.token}" for a in journal.attempts.values() if a.of and s.void(a) and a.token not in held)
+    if stale and not s.unreachable:
+        yield Forget(key="", proof="void", facts=stale, reason="void attempts")
+
+
+RULES: Final[tuple[Rule, ...]] = (contain, note, pending, mirror, replace_condemned, retire, begin, tidy)

@@ -1,0 +1,211 @@
+"""What an interrupted rotation needs in order to go on: ids and times only, kept with the secret in its store.
+
+A journal is a set of facts. Each has a key of its own, `<kind>.<token>`, and is added or removed
+alone: never a map that is read, changed and written back, or two runners would erase each other.
+Facts are short and use only what a Secrets Manager tag may hold (letters, digits, spaces and
+``_ . : / = + - @``), so that one form serves every store and reads well in every console.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+
+class Why(StrEnum):
+    """Why an attempt was begun, or a key condemned."""
+
+    FIRST = "first"
+    """The entry had no credential yet."""
+    DUE = "due"
+    ASKED = "asked"
+    """A person asked for a rotation now."""
+    REPLACE = "replace"
+    """The current credential is condemned or revoked."""
+    REWRITE = "rewrite"
+    """The current credential as a new version, so that older attempts can never be promoted any more."""
+    RETIRED = "retired"
+    """Superseded, its grace period over, quiet as far as the issuer can tell."""
+    SUPERSEDED = "superseded"
+    """Another attempt was promoted first."""
+    LOST = "lost"
+    """Minted, or perhaps minted, by a run that did not get to store it."""
+    NEVER_VERIFIED = "never-verified"
+    ORPHAN = "orphan"
+    """Found alive at the issuer under our name, claimed by no entry."""
+    EMERGENCY = "emergency"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to make a new version current. Written before anything else is done for it."""
+
+    token: str
+    base: str | None
+    """The primary's current version id, read before. Promotion succeeds only while it is current."""
+    stores: tuple[str, ...]
+    at: datetime
+    why: Why
+    of: str | None = None
+    """Token of the key that it carries, when that is not a newly minted one."""
+
+    @property
+    def key(self) -> str:
+        return self.of or self.token
+
+    def written(self) -> dict[str, str]:
+        parts = {
+            "at": _time(self.at),
+            "base": self.base or "none",
+            "stores": "+".join(self.stores),
+            "why": self.why.value,
+        }
+        if self.of:
+            parts["of"] = self.of
+        return {f"attempt.{self.token}": _words(parts)}
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often in a row a rotation failed, and when the next may begin."""
+
+    failures: int
+    at: datetime
+    until: datetime
+    error: str
+
+    def written(self) -> dict[str, str]:
+        parts = {"failures": str(self.failures), "at": _time(self.at), "until": _time(self.until), "error": self.error}
+        return {"backoff": _words(parts)}
+
+
+def key_fact(token: str, key_id: str) -> dict[str, str]:
+    return {f"key.{token}": _words({"id": _escape(key_id)})}
+
+
+def promoted(token: str, at: datetime) -> dict[str, str]:
+    return {f"promoted.{token}": _words({"at": _time(at)})}
+
+
+def superseded(token: str, at: datetime) -> dict[str, str]:
+    return {f"superseded.{token}": _words({"at": _time(at)})}
+
+
+def condemned(token: str, at: datetime, why: Why) -> dict[str, str]:
+    return {f"condemned.{token}": _words({"at": _time(at), "why": why.value})}
+
+
+def contain(token: str, at: datetime) -> dict[str, str]:
+    """The key is to be revoked at this time even where stores still hand it out."""
+    return {f"contain.{token}": _words({"at": _time(at)})}
+
+
+def revoked(token: str, at: datetime) -> dict[str, str]:
+    return {f"revoked.{token}": _words({"at": _time(at)})}
+
+
+def proven(token: str, at: datetime, how: str) -> dict[str, str]:
+    return {f"proven.{token}": _words({"at": _time(at), "how": how})}
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A key that is to die: final. It is never promoted again."""
+
+    at: datetime
+    why: Why
+
+
+class Journal:
+    """The facts of one secret, parsed. Unknown kinds are kept and left alone.
+
+    Raises:
+        ValueError: a fact of a known kind that can not be read, with its key in the message.
+    """
+
+    def __init__(self, facts: Mapping[str, str] | None = None) -> None:
+        self.facts: Final[Mapping[str, str]] = dict(facts or {})
+        self.attempts: Final[dict[str, Attempt]] = {}
+        self.key_ids: Final[dict[str, str]] = {}
+        self.promoted: Final[dict[str, datetime]] = {}
+        self.superseded: Final[dict[str, datetime]] = {}
+        self.condemned: Final[dict[str, Condemned]] = {}
+        self.contain: Final[dict[str, datetime]] = {}
+        self.revoked: Final[dict[str, datetime]] = {}
+        self.proven: Final[dict[str, datetime]] = {}
+        self.backoff: Backoff | None = None
+        for key, text in self.facts.items():
+            try:
+                self._take(key, dict(word.split("=", 1) for word in text.split(" ")))
+            except (ValueError, KeyError) as error:
+                message = f"journal fact {key!r} can not be read"
+                raise ValueError(message) from error
+
+    def _take(self, key: str, parts: Mapping[str, str]) -> None:
+        kind, _, token = key.partition(".")
+        match kind:
+            case "attempt":
+                self.attempts[token] = Attempt(
+                    token=token,
+                    base=None if parts["base"] == "none" else parts["base"],
+                    stores=tuple(parts["stores"].split("+")),
+                    at=_read_time(parts["at"]),
+                    why=Why(parts["why"]),
+                    of=parts.get("of"),
+                )
+            case "key":
+                self.key_ids[token] = _unescape(parts["id"])
+            case "promoted" | "superseded" | "contain" | "revoked" | "proven":
+                getattr(self, kind)[token] = _read_time(parts["at"])
+            case "condemned":
+                self.condemned[token] = Condemned(_read_time(parts["at"]), Why(parts["why"]))
+            case "backoff":
+                self.backoff = Backoff(
+                    int(parts["failures"]), _read_time(parts["at"]), _read_time(parts["until"]), parts["error"]
+                )
+
+    def plus(self, facts: Mapping[str, str]) -> Journal:
+        """The journal as it is once these facts are written."""
+        return Journal({**self.facts, **facts})
+
+    def minus(self, keys: Iterable[str]) -> Journal:
+        """The journal as it is once these facts are gone."""
+        gone = set(keys)
+        return Journal({key: text for key, text in self.facts.items() if key not in gone})
+
+    def tokens(self) -> set[str]:
+        """Every token that any fact claims."""
+        return {token for key in self.facts if (token := key.partition(".")[2])}
+
+    def about(self, token: str) -> tuple[str, ...]:
+        """Keys of all facts about a credential: its own, and the attempts that carried it."""
+        carried = {f"attempt.{a.token}" for a in self.attempts.values() if a.key == token}
+        return tuple(sorted(key for key in self.facts if key.partition(".")[2] == token or key in carried))
+
+
+_ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.:/+\-]")
+
+
+def _escape(text: str) -> str:
+    """Key ids are their issuer's; what a tag can not hold is written as @hex@."""
+    return _ESCAPED.sub(lambda m: f"@{ord(m.group()):x}@", text)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"@([0-9a-f]+)@", lambda m: chr(int(m.group(1), 16)), text)
+
+
+def _words(parts: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={text}" for name, text in parts.items())
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

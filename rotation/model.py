@@ -1,0 +1,255 @@
+"""The vocabulary as types: values that do not leak, credentials, versions, entries, policies.
+
+Everything here is immutable and knows no store, issuer or clock.
+"""
+
+from __future__ import annotations
+
+import hmac
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from rotation.journal import Journal
+
+MASK: Final = "[masked]"
+
+_alive: weakref.WeakSet[SecretValue] = weakref.WeakSet()
+
+
+class SecretValue:
+    """One field of a credential: a value that does not print, compare by accident, pickle or format.
+
+    ``reveal()`` is the only way to the text, and is called only at the edge that needs it.
+    """
+
+    __slots__ = ("__text", "__weakref__")
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+        _alive.add(self)
+
+    def reveal(self) -> str:
+        """The text itself. Call it where the bytes leave for a store or an issuer, nowhere else."""
+        return self.__text
+
+    def same_as(self, other: SecretValue) -> bool:
+        """Whether both hold the same text, compared in constant time."""
+        return hmac.compare_digest(self.__text.encode(), other.__text.encode())
+
+    def __repr__(self) -> str:
+        return MASK
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        message = "secret values are not compared with ==; use same_as()"
+        raise TypeError(message)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        message = "secret values are not pickled or copied"
+        raise TypeError(message)
+
+
+def values_alive() -> Iterator[str]:
+    """The texts of all secret values in this process, longest first, for the masking of logs."""
+    return iter(sorted({v.reveal() for v in _alive if v.reveal()}, key=len, reverse=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Credential:
+    """What logs in somewhere: one or several named fields."""
+
+    fields: Mapping[str, SecretValue]
+
+    @classmethod
+    def of(cls, **fields: str) -> Credential:
+        return cls({name: SecretValue(text) for name, text in fields.items()})
+
+    def same_as(self, other: Credential) -> bool:
+        return self.fields.keys() == other.fields.keys() and all(
+            value.same_as(other.fields[name]) for name, value in self.fields.items()
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """One immutable stored payload."""
+
+    id: str
+    """The store's own id; never reused within an entry."""
+    token: str | None
+    """The rotation token of the attempt that wrote it; None when something else did."""
+    key_id: str | None = None
+    """The issuer's id of the credential, where the store keeps it beside the value."""
+    created_at: datetime | None = None
+    credential: Credential | None = None
+    """The value, when looking at the entry brought it along anyway."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """What one store says of one secret at one moment."""
+
+    store: str
+    name: str
+    """The entry's own name in the store, environment included."""
+    read_at: datetime
+    current: Version | None
+    pending: Version | None
+    journal: Journal
+    policy: Mapping[str, str] = field(default_factory=dict)
+    """The applied policy as short strings; see rotation.policy."""
+
+
+class Ending(StrEnum):
+    """What happens to a credential that never falls quiet by the end of its drain."""
+
+    HOLD = "hold"
+    REVOKE = "revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How long an old credential may live on after its grace period, and on what evidence it goes."""
+
+    quiet_for: timedelta = timedelta(hours=1)
+    """The issuer must have seen no use for this long."""
+    at_most: timedelta = timedelta(days=14)
+    """Counted from the moment it stopped being current."""
+    then: Ending = Ending.HOLD
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A declared reader of a secret, and how long it may keep what it has read."""
+
+    name: str
+    refresh_within: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is declared for one secret. The copy in the primary store's metadata is the one that counts."""
+
+    installation: str
+    environment: str
+    name: str
+    store: str
+    """The primary store."""
+    issuer: str
+    owner: str
+    rotate_every: timedelta
+    grace: timedelta
+    replicas: tuple[str, ...] = ()
+    drain: Drain = field(default_factory=Drain)
+    contain_after: timedelta = timedelta(minutes=5)
+    """In an emergency: a leaked credential that is not replaced by then is revoked all the same."""
+    consumers: tuple[Consumer, ...] = ()
+    paired_with: str | None = None
+    """Another secret of the environment that never rotates within the same window."""
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        return (self.store, *self.replicas)
+
+
+class Model(StrEnum):
+    """How an issuer hands out credentials."""
+
+    MINT = "mint"
+    """Two or more keys live side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How an issuer's change becomes visible to those who use its keys."""
+
+    in_a_row: int = 1
+    """Answers of one kind, one after the other, before the change is believed."""
+    interval: timedelta = timedelta(seconds=1)
+    timeout: timedelta = timedelta(minutes=1)
+    """After this long without them the change is taken not to have happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an issuer can and cannot do; rules depend on these, never on an issuer's name."""
+
+    model: Model = Model.MINT
+    max_keys: int | None = None
+    """How many of our keys may live at once; None when there is no limit that matters."""
+    registry: bool = True
+    """Keeps a list of the keys it minted and refuses the ones it revoked. False for values that
+    nobody but their consumer knows: there is nothing to list, to revoke or to prove."""
+    tells_last_use: bool = False
+    create: Propagation = field(default_factory=Propagation)
+    revoke: Propagation = field(default_factory=lambda: Propagation(in_a_row=2))
+
+
+class Verdict(StrEnum):
+    """What an issuer says of a credential that is shown to it."""
+
+    VALID = "valid"
+    LIMITED = "limited"
+    """Accepted but narrowed or out of quota: counts as live."""
+    INVALID = "invalid"
+    UNKNOWN = "unknown"
+    """No answer, or one that does not tell: a network, an allowlist, a quota of requests. Never advances anything."""
+
+    @property
+    def live(self) -> bool:
+        return self in (Verdict.VALID, Verdict.LIMITED)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One verification of a credential with that credential alone."""
+
+    verdict: Verdict
+    reason: str = ""
+    """What was answered, in words without any value."""
+    request_id: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Latency, model, rate-limit headers and the like, for the audit trail."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Issued:
+    """A fresh credential. Its fields are in memory only until it is staged."""
+
+    key_id: str
+    credential: Credential
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A live credential as its issuer lists it; never its value."""
+
+    key_id: str
+    name: str
+    """The name given at the mint; carries the rotation token when the key is ours."""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """When an issuer last saw a credential used. Unknown is not unused."""
+
+    known: bool
+    at: datetime | None = None
+    """None together with known means: never used."""
+    granularity: timedelta = timedelta(0)
+    """The answer may lag behind the truth by this much."""

@@ -1,0 +1,100 @@
+"""The applied policy of one secret as it stands in its primary store's metadata.
+
+Short strings under fixed keys, in the characters that a Secrets Manager tag may hold, so that a
+function that is handed nothing but a secret's id can act, and a person can read it in a console.
+Pulumi writes it, the engine only reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from rotation.model import Consumer, Drain, Ending, Policy
+
+KEYS: Final = (
+    "installation",
+    "environment",
+    "name",
+    "store",
+    "replicas",
+    "issuer",
+    "owner",
+    "rotate-every",
+    "grace",
+    "drain",
+    "contain-after",
+    "consumers",
+    "paired-with",
+)
+"""Every key that a written policy may have; optional ones are left out when empty."""
+
+_UNITS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION: Final = re.compile(r"(?:\d+[wdhms])+")
+
+
+def read_duration(text: str) -> timedelta:
+    """`30d`, `36h`, `1h30m`. Raises ValueError with what is allowed."""
+    if not _DURATION.fullmatch(text):
+        message = f"{text!r} is not a duration; write a number and one of w, d, h, m, s, as in 30d or 1h30m"
+        raise ValueError(message)
+    return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([wdhms])", text)))
+
+
+def show_duration(span: timedelta) -> str:
+    """The shortest exact form: `30d`, `1h30m`, `0s`."""
+    left, parts = int(span.total_seconds()), []
+    for unit in "dhms":
+        count, left = divmod(left, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def written(policy: Policy) -> dict[str, str]:
+    """The policy as metadata strings; read() gives it back."""
+    drain = policy.drain
+    strings = {
+        "installation": policy.installation,
+        "environment": policy.environment,
+        "name": policy.name,
+        "store": policy.store,
+        "replicas": " ".join(policy.replicas),
+        "issuer": policy.issuer,
+        "owner": policy.owner,
+        "rotate-every": show_duration(policy.rotate_every),
+        "grace": show_duration(policy.grace),
+        "drain": f"{show_duration(drain.quiet_for)} {show_duration(drain.at_most)} {drain.then.value}",
+        "contain-after": show_duration(policy.contain_after),
+        "consumers": " ".join(f"{c.name}={show_duration(c.refresh_within)}" for c in policy.consumers),
+        "paired-with": policy.paired_with or "",
+    }
+    return {key: text for key, text in strings.items() if text}
+
+
+def read(strings: Mapping[str, str]) -> Policy:
+    """A policy from metadata. Raises ValueError naming the key that is missing or can not be read."""
+    key = ""
+    try:
+        quiet, most, then = strings[key := "drain"].split(" ")
+        consumers = [pair.rsplit("=", 1) for pair in strings.get("consumers", "").split()]
+        return Policy(
+            installation=strings[key := "installation"],
+            environment=strings[key := "environment"],
+            name=strings[key := "name"],
+            store=strings[key := "store"],
+            replicas=tuple(strings.get("replicas", "").split()),
+            issuer=strings[key := "issuer"],
+            owner=strings[key := "owner"],
+            rotate_every=read_duration(strings[key := "rotate-every"]),
+            grace=read_duration(strings[key := "grace"]),
+            drain=Drain(read_duration(quiet), read_duration(most), Ending(then)),
+            contain_after=read_duration(strings[key := "contain-after"]),
+            consumers=tuple(Consumer(name, read_duration(within)) for name, within in consumers),
+            paired_with=strings.get("paired-with") or None,
+        )
+    except (KeyError, ValueError) as error:
+        message = f"applied policy: {key!r} is missing or can not be read"
+        raise ValueError(message) from error

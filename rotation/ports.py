@@ -1,0 +1,164 @@
+"""The small interfaces that providers fill. One contract suite each, under tests/contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFeatures:
+    """What a store can do; a rule that needs more than a store offers says so here, never by a skip."""
+
+    compare_and_set: bool
+    """promote() fails when `expected` is not current any more, atomically."""
+    keeps_key_id: bool
+    """A version carries its key id beside the value."""
+    max_value_bytes: int
+    recovers_deleted: bool
+    """delete() can be undone by restore() for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A managed entry as a listing shows it: metadata only, possibly minutes old."""
+
+    name: str
+    policy: Mapping[str, str]
+
+
+class SecretStore(Protocol):
+    """Keeps secrets. Every method names the entry by its name in the store, environment included.
+
+    Any method may raise Trouble. One whose effect is uncertain raises with maybe_applied=True, and
+    the caller finds out by observe(); no method repeats a write by itself when that could have a
+    second effect.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under `keyturn:stores`; starts every message."""
+
+    @property
+    def features(self) -> StoreFeatures: ...
+
+    def observe(self, entry: str) -> Entry:
+        """What the entry is now: versions in the roles current and pending, journal, applied policy.
+
+        Raises NOT_FOUND when there is no such entry, or it is deleted.
+        """
+
+    def read(self, entry: str, version: Version) -> Credential:
+        """The value of a version. Raises NOT_FOUND when it can not be read any more."""
+
+    def find(self, entry: str, token: str) -> Version | None:
+        """The version written under a rotation token, in whatever role, or None when it is gone."""
+
+    def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:
+        """Puts a value as pending, under a token. Replaces what was pending; the same token twice is one."""
+
+    def promote(self, entry: str, pending: Version, expected: str | None) -> None:
+        """Makes the pending version current, provided that version `expected` (None: no version) still is.
+
+        Raises CONFLICT when it is not; then nothing was changed.
+        """
+
+    def discard(self, entry: str, pending: Version) -> None:
+        """Takes a version out of the role of pending, provided that it still is; otherwise does nothing."""
+
+    def record(self, entry: str, facts: Mapping[str, str]) -> None:
+        """Adds facts to the journal, each under its own key; leaves all others alone."""
+
+    def forget(self, entry: str, facts: Iterable[str]) -> None:
+        """Removes facts from the journal; absent ones are no error."""
+
+    def listing(self) -> Iterator[Listed]:
+        """All entries that carry a Keyturn policy, page by page, metadata only."""
+
+    def create(self, entry: str, policy: Mapping[str, str]) -> None:
+        """Makes an entry without any version. Raises CONFLICT when one exists, deleted ones included."""
+
+    def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
+        """Replaces the applied policy; leaves journal and versions alone."""
+
+    def delete(self, entry: str) -> None:
+        """Deletes the entry, recoverably where the store can; an absent one is no error."""
+
+    def restore(self, entry: str) -> bool:
+        """Brings a deleted entry back with its versions. False when there is nothing to bring back."""
+
+
+class Issuer(Protocol):
+    """Mints, lists, verifies and revokes credentials; what the credential is for.
+
+    Any method but verify() may raise Trouble; verify() answers UNKNOWN instead.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under `keyturn:issuers`; starts every message."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def mint(self, key_name: str) -> Issued:
+        """Creates a credential under a name that carries the rotation token.
+
+        Goes out once: after a lost answer it raises with maybe_applied=True and the key is looked
+        for by name. Raises LIMIT when the issuer holds as many as it allows.
+        """
+
+    def keys(self) -> Iterator[KeyInfo]:
+        """Every live key that the issuer lists in its scope, ours and others'. Never values."""
+
+    def verify(self, credential: Credential) -> Check:
+        """Shows the credential to the issuer, alone: no admin credential takes part."""
+
+    def revoke(self, key_id: str) -> None:
+        """Invalidates a credential; one that is gone already is no error."""
+
+    def last_use(self, key_id: str) -> LastUse:
+        """When the issuer last saw the credential used."""
+
+
+class Clock(Protocol):
+    """Time, injected."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start that no setting of the clock moves."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the audit trail. No field ever holds a value."""
+
+    at: datetime
+    event: str
+    """What is about to be done or was done: `mint`, `mint.done`, `revoke.failed`, …"""
+    secret: str
+    reason: str = ""
+    token: str | None = None
+    key_id: str | None = None
+    store: str | None = None
+    detail: Mapping[str, str] | None = None
+
+
+class Auditor(Protocol):
+    """Evidence for people. A failure to write stops the rotation before its next effect."""
+
+    def write(self, record: Record) -> None: ...
+
+
+class Notifier(Protocol):
+    """Tells an owner. A failure is logged and changes nothing."""
+
+    def tell(self, owner: str, subject: str, text: str) -> None: ...

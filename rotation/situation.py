@@ -1,0 +1,264 @@
+"""What an observation means: which keys exist, where each one stands, what is in flight.
+
+Pure. `decide` asks its questions here, so that each of its rules reads as one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Final
+
+from rotation.journal import Attempt, Why
+from rotation.model import Capabilities, Entry, KeyInfo, LastUse, Policy, Verdict, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A store that could not be seen into, or has no such entry."""
+
+    store: str
+    reason: str
+    missing: bool
+    """True: the store answered, and there is no such entry. False: no answer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """Everything that was seen of one secret in one look: replicas first, the primary last.
+
+    The order matters: a replica seen before the primary can not have been written from a primary
+    version newer than the one seen, so a compare-and-set on the replica can not undo a later mirror.
+    """
+
+    policy: Policy
+    primary: Entry
+    replicas: Mapping[str, Entry | Absent]
+    pair_free_at: datetime | None = None
+    """Scheduled rotations wait for this: the paired secret's own window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """Equal answers in a row, of one question, within one run."""
+
+    verdict: Verdict
+    count: int
+    at: datetime
+    reason: str = ""
+
+    def then(self, verdict: Verdict, at: datetime, reason: str) -> Streak:
+        same = verdict == self.verdict or (verdict.live and self.verdict.live)
+        return Streak(verdict, self.count + 1 if same else 1, at, reason)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What one run found out by asking. Nothing of it outlives the run; a new run asks again."""
+
+    checks: dict[str, Streak] = field(default_factory=dict)
+    """By attempt token: verification of its pending value."""
+    refusals: dict[str, Streak] = field(default_factory=dict)
+    """By key token: what the issuer says of a revoked credential."""
+    listed: dict[str, KeyInfo] | None = None
+    """By key token: our live keys of this secret at the issuer, from one complete listing."""
+    listed_at: datetime | None = None
+    last_use: dict[str, LastUse] = field(default_factory=dict)
+    unspent: set[str] = field(default_factory=set)
+    """Attempts whose intent this run wrote and whose value it has not made yet."""
+    unreadable: set[str] = field(default_factory=set)
+    """Keys whose old value no store can give back."""
+    matched: set[tuple[str, str]] = field(default_factory=set)
+    """(replica, attempt token): the copy was read back and is the primary's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run was asked for beyond what is due anyway."""
+
+    replace: str | None = None
+    """Version id that is to stop being current."""
+    take_over: bool = False
+    """Does not wait for another run's attempt to expire. Costs work, never safety."""
+
+
+ATTEMPT_LIFE: Final = timedelta(minutes=15)
+"""M of the protocol: no write of an attempt, and no mint, goes out later than this after its intent.
+Held by a monotonic deadline checked before each write, and the total timeout of one call."""
+
+
+EMERGENCY_CLAIM: Final = timedelta(minutes=1)
+"""How long a run waits for another's attempt while the current credential is to die."""
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """Questions about one observation."""
+
+    seen: Observation
+    evidence: Evidence
+    issuer: Capabilities
+    order: Order
+    now: datetime
+
+    @property
+    def policy(self) -> Policy:
+        return self.seen.policy
+
+    @cached_property
+    def current(self) -> Version | None:
+        return self.seen.primary.current
+
+    @cached_property
+    def current_id(self) -> str | None:
+        return self.current.id if self.current else None
+
+    @cached_property
+    def current_key(self) -> str | None:
+        """Token of the key that the primary hands out; None when it is not one of ours."""
+        return self.key_of(self.current)
+
+    @cached_property
+    def pending(self) -> Version | None:
+        """What waits for promotion. The current version's own label or copy does not count."""
+        pending = self.seen.primary.pending
+        if pending is None or (self.current and pending.token is not None and pending.token == self.current.token):
+            return None
+        return pending
+
+    def key_of(self, version: Version | None) -> str | None:
+        if version is None or version.token is None:
+            return None
+        attempt = self.seen.primary.journal.attempts.get(version.token)
+        return attempt.key if attempt else version.token
+
+    def void(self, attempt: Attempt) -> bool:
+        """Whether an attempt can not be promoted any more: current has left its base, for ever."""
+        return attempt.base != self.current_id
+
+    @cached_property
+    def roles(self) -> Mapping[str, list[str]]:
+        """By key token: `store:role` wherever a version in a role carries that key."""
+        roles: dict[str, list[str]] = {}
+        for entry in (self.seen.primary, *self.seen.replicas.values()):
+            if isinstance(entry, Absent):
+                continue
+            for role, version in (("current", entry.current), ("pending", entry.pending)):
+                if key := self.key_of(version):
+                    roles.setdefault(key, []).append(f"{entry.store}:{role}")
+        return roles
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Tokens of all keys that the journal or a version knows, oldest attempt first."""
+        journal = self.seen.primary.journal
+        known = {a.key for a in journal.attempts.values()} | set(journal.key_ids) | set(journal.condemned)
+        known |= set(journal.revoked) | set(self.roles)
+        first = {token: attempt.at for token, attempt in journal.attempts.items()}
+        return tuple(sorted(known, key=lambda token: (first.get(token, self.now), token)))
+
+    def attempts_of(self, key: str) -> list[Attempt]:
+        return [a for a in self.seen.primary.journal.attempts.values() if a.key == key]
+
+    def key_id(self, key: str) -> str | None:
+        """The issuer's id of a key, from the journal, a version that names it, or the issuer's list."""
+        if known := self.seen.primary.journal.key_ids.get(key):
+            return known
+        for entry in (self.seen.primary, *self.seen.replicas.values()):
+            if isinstance(entry, Absent):
+                continue
+            for version in (entry.current, entry.pending):
+                if version and version.key_id and self.key_of(version) == key:
+                    return version.key_id
+        if self.evidence.listed and (info := self.evidence.listed.get(key)):
+            return info.key_id
+        return None
+
+    def promoted_at(self, key: str) -> datetime | None:
+        """When a key last became current, as far as noted."""
+        journal = self.seen.primary.journal
+        times = [at for a in self.attempts_of(key) if (at := journal.promoted.get(a.token))]
+        if (own := journal.promoted.get(key)) is not None:
+            times.append(own)
+        return max(times, default=None)
+
+    def superseded_at(self, key: str) -> datetime | None:
+        """When a key stopped being current in every store, as far as noted since it last was current."""
+        at = self.seen.primary.journal.superseded.get(key)
+        promoted = self.promoted_at(key)
+        return at if at and promoted and at >= promoted else None
+
+    @cached_property
+    def unreachable(self) -> tuple[Absent, ...]:
+        return tuple(r for r in self.seen.replicas.values() if isinstance(r, Absent) and not r.missing)
+
+    @cached_property
+    def lagging(self) -> tuple[str, ...]:
+        """Replicas of the policy that do not hand out what the primary does, or can not be asked."""
+        token = self.current.token if self.current else None
+        return tuple(
+            store
+            for store, entry in self.seen.replicas.items()
+            if (isinstance(entry, Absent) and (not entry.missing or store in self.policy.replicas))
+            or (isinstance(entry, Entry) and (entry.current.token if entry.current else None) != token)
+        )
+
+    @cached_property
+    def urgent(self) -> bool:
+        """The current credential is to die, or is dead."""
+        journal = self.seen.primary.journal
+        key = self.current_key
+        return key is not None and (key in journal.condemned or key in journal.revoked)
+
+    @cached_property
+    def emergency(self) -> bool:
+        condemned = self.seen.primary.journal.condemned.get(self.current_key or "")
+        return condemned is not None and condemned.why is Why.EMERGENCY
+
+    def expired(self, attempt: Attempt) -> bool:
+        """Whether no run may write for this attempt any more."""
+        return self.now >= attempt.at + ATTEMPT_LIFE
+
+    @cached_property
+    def at_work(self) -> Attempt | None:
+        """An attempt of another run that may still be at its mint: leave it alone for a while."""
+        if self.order.take_over:
+            return None
+        journal = self.seen.primary.journal
+        claim = EMERGENCY_CLAIM if self.emergency else ATTEMPT_LIFE
+        for attempt in journal.attempts.values():
+            if (
+                attempt.token not in self.evidence.unspent
+                and attempt.key not in journal.condemned
+                and not self.void(attempt)
+                and self.now < attempt.at + claim
+                and attempt.token not in journal.promoted
+                and not (self.pending and self.pending.token == attempt.token)
+            ):
+                return attempt
+        return None
+
+    @cached_property
+    def full(self) -> bool:
+        """The issuer holds as many of our keys as it allows."""
+        if self.issuer.max_keys is None:
+            return False
+        journal = self.seen.primary.journal
+        return len([key for key in self.keys if key not in journal.revoked]) >= self.issuer.max_keys
+
+    @cached_property
+    def retiring(self) -> tuple[str, ...]:
+        """Keys that are neither current nor waiting for promotion: draining, condemned, or revoked and unproven."""
+        staged = self.key_of(self.pending)
+        return tuple(key for key in self.keys if key not in (self.current_key, staged))
+
+    @cached_property
+    def due_at(self) -> datetime | None:
+        """When the current credential is to be replaced; None when that is not known yet."""
+        if self.current is None:
+            return None
+        since = self.promoted_at(self.current_key) if self.current_key else None
+        since = since or self.current.created_at
+        return since + self.policy.rotate_every if since else None
