@@ -79,6 +79,14 @@ class Verify(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Smoke(Action):
+    """Send one minimal real request with the new credential."""
+
+    attempt: Attempt
+    pending: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promote(Action):
     """Make a staged version current, provided that `expected` still is."""
 
@@ -315,6 +323,14 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
 
 
 def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
+    if s.policy.smoke_test and s.issuer.smokes:
+        smoked = s.evidence.smoked.get(attempt.token)
+        if smoked is None:
+            yield Smoke(attempt=attempt, pending=version, reason="one minimal real request with the new credential")
+            return
+        if not smoked.verdict.live:
+            yield Hold(reason=f"the smoke test of the new credential failed: {smoked.reason}")
+            return
     if s.unreachable and not s.emergency:
         away = ", ".join(a.store for a in s.unreachable)
         yield Hold(reason=f"verified and staged; promotion waits for {away}")

@@ -159,6 +159,8 @@ class Policy:
     consumers: tuple[Consumer, ...] = ()
     paired_with: str | None = None
     """Another secret of the environment that never rotates within the same window."""
+    smoke_test: bool = False
+    """A new credential must also answer one minimal real request before it is promoted."""
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -194,6 +196,8 @@ class Capabilities:
     """Keeps a list of the keys it minted and refuses the ones it revoked. False for values that
     nobody but their consumer knows: there is nothing to list, to revoke or to prove."""
     tells_last_use: bool = False
+    smokes: bool = False
+    """Has a minimal real request to try a new credential with."""
     create: Propagation = field(default_factory=Propagation)
     revoke: Propagation = field(default_factory=lambda: Propagation(in_a_row=2))
 

@@ -28,6 +28,7 @@ KEYS: Final = (
     "contain-after",
     "consumers",
     "paired-with",
+    "smoke-test",
 )
 """Every key that a written policy may have; optional ones are left out when empty."""
 
@@ -70,6 +71,7 @@ def written(policy: Policy) -> dict[str, str]:
         "contain-after": show_duration(policy.contain_after),
         "consumers": " ".join(f"{c.name}={show_duration(c.refresh_within)}" for c in policy.consumers),
         "paired-with": policy.paired_with or "",
+        "smoke-test": "yes" if policy.smoke_test else "",
     }
     return {key: text for key, text in strings.items() if text}
 
@@ -94,6 +96,7 @@ def read(strings: Mapping[str, str]) -> Policy:
             contain_after=read_duration(strings[key := "contain-after"]),
             consumers=tuple(Consumer(name, read_duration(within)) for name, within in consumers),
             paired_with=strings.get("paired-with") or None,
+            smoke_test=strings.get("smoke-test") == "yes",
         )
     except (KeyError, ValueError) as error:
         message = f"applied policy: {key!r} is missing or can not be read"

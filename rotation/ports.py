@@ -118,6 +118,9 @@ class Issuer(Protocol):
     def verify(self, credential: Credential) -> Check:
         """Shows the credential to the issuer, alone: no admin credential takes part."""
 
+    def smoke(self, credential: Credential) -> Check:
+        """One minimal real request with the credential; only where capabilities.smokes."""
+
     def revoke(self, key_id: str) -> None:
         """Invalidates a credential; one that is gone already is no error."""
 

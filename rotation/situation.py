@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 from rotation.journal import Attempt, Why
-from rotation.model import Capabilities, Entry, KeyInfo, LastUse, Policy, Verdict, Version
+from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Policy, Verdict, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,10 @@ class Evidence:
     """By key token: our live keys of this secret at the issuer, from one complete listing."""
     listed_at: datetime | None = None
     last_use: dict[str, LastUse] = field(default_factory=dict)
+    issued: dict[str, str] = field(default_factory=dict)
+    """By key token: ids of the keys that this run minted."""
+    smoked: dict[str, Check] = field(default_factory=dict)
+    """By attempt token: the answer to one minimal real request."""
     unspent: set[str] = field(default_factory=set)
     """Attempts whose intent this run wrote and whose value it has not made yet."""
     unreadable: set[str] = field(default_factory=set)
@@ -172,6 +176,8 @@ class Situation:
             for version in (entry.current, entry.pending):
                 if version and version.key_id and self.key_of(version) == key:
                     return version.key_id
+        if issued := self.evidence.issued.get(key):
+            return issued
         if self.evidence.listed and (info := self.evidence.listed.get(key)):
             return info.key_id
         return None

@@ -1,0 +1,545 @@
+"""Carries out what `decide` decides: observe, decide, one effect, look again.
+
+The engine holds no state between runs and has no opinion of its own. What it adds is care in
+carrying out: the audit record before the effect, the deadline before a write, the doubt after a
+lost answer.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from rotation import decide as d
+from rotation import journal as facts
+from rotation import policy as policies
+from rotation.errors import Code, Trouble
+from rotation.journal import Attempt, Journal, Why
+from rotation.model import Check, Credential, Entry, Policy, Version
+from rotation.names import KeyName, token_in
+from rotation.ports import Auditor, Clock, Issuer, Record, SecretStore
+from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak
+
+CALL_LIMIT: Final = timedelta(seconds=60)
+"""Total timeout of one outgoing call; providers keep to it."""
+
+MOST_STEPS: Final = 300
+"""Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
+
+_DOUBTS: Final = 3
+"""How many uncertain answers one run follows up by looking again before it leaves it to the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one secret is: its primary store and its entry's name there."""
+
+    store: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How names of secrets map to entries. Comes from configuration; holds no policy."""
+
+    entry_name: Callable[[str, str, str], str]
+    """(store, environment, secret) to the entry's name in that store."""
+    locate: Callable[[str, str], Target | None]
+    """(environment, secret) to its primary entry, or None when nothing is known of it."""
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """How a run ended, and what it did."""
+
+    target: Target
+    rest: d.Rest | None
+    """Why it stopped; None when a call failed."""
+    trouble: Trouble | None
+    seen: Observation | None
+    """The last look."""
+    records: list[Record]
+    """What was done and found, in order, as it stands in the audit trail."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """What one run knows beyond its look: evidence, deadlines, values on their way."""
+
+    target: Target
+    order: Order
+    evidence: Evidence = field(default_factory=Evidence)
+    deadlines: dict[str, float] = field(default_factory=dict)
+    old: dict[str, Credential] = field(default_factory=dict)
+    known: Observation | None = None
+    doubts: int = 0
+    records: list[Record] = field(default_factory=list)
+
+
+class Engine:
+    """Runs secrets to where their policy wants them.
+
+    Parameters:
+        stores: by configured name. Looked up lazily, so a mapping may open them on demand.
+        issuers: likewise.
+        places: how names map to entries.
+        clock: time.
+        auditor: is written to before every effect; when it fails the effect does not happen.
+        tokens: gives a fresh rotation token, 32 to 64 characters of letters, digits and `-`.
+    """
+
+    def __init__(
+        self,
+        stores: Mapping[str, SecretStore],
+        issuers: Mapping[str, Issuer],
+        places: Places,
+        clock: Clock,
+        auditor: Auditor,
+        tokens: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._stores = stores
+        self._issuers = issuers
+        self._places = places
+        self._clock = clock
+        self._auditor = auditor
+        self._tokens = tokens
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def observe(self, target: Target, known: Observation | None = None) -> Observation:
+        """One look at a secret in all of its stores: replicas first, the primary last.
+
+        Parameters:
+            known: an earlier look of the same run; saves the call that finds out where replicas are.
+
+        Raises:
+            Trouble: the primary can not be read, or its metadata can not be understood.
+        """
+        primary = known.primary if known else self._stores[target.store].observe(target.entry)
+        policy = self._policy(primary)
+        while others := _other_stores(policy, primary.journal):
+            replicas = {store: self._look(store, policy) for store in others}
+            primary = self._stores[target.store].observe(target.entry)
+            policy = self._policy(primary)
+            if set(_other_stores(policy, primary.journal)) <= set(others):
+                return Observation(policy, primary, replicas)
+        if known:
+            primary = self._stores[target.store].observe(target.entry)
+            if _other_stores(self._policy(primary), primary.journal):
+                return self.observe(target, Observation(policy, primary, {}))
+        return Observation(self._policy(primary), primary, {})
+
+    def _look(self, store: str, policy: Policy) -> Entry | Absent:
+        try:
+            return self._stores[store].observe(self._places.entry_name(store, policy.environment, policy.name))
+        except Trouble as trouble:
+            return Absent(store, trouble.code.value, missing=trouble.code is Code.NOT_FOUND)
+
+    @staticmethod
+    def _policy(entry: Entry) -> Policy:
+        try:
+            return policies.read(entry.policy)
+        except ValueError as error:
+            raise Trouble(Code.INVALID, entry.store, f"{entry.name}: {error}; apply the stack again") from None
+
+    def _pair_free_at(self, seen: Observation) -> datetime | None:
+        """When the paired secret's window is over. None when there is no pair, or it is idle."""
+        policy, now = seen.policy, self._clock.now()
+        if policy.paired_with is None:
+            return None
+        where = self._places.locate(policy.environment, policy.paired_with)
+        if where is None:
+            return None
+        pair = self.observe(where)
+        s = Situation(pair, Evidence(), self._issuers[pair.policy.issuer].capabilities, Order(), now)
+        if s.pending is not None or s.at_work is not None:
+            return now + pair.policy.grace
+        since = s.promoted_at(s.current_key) if s.current_key else None
+        if s.retiring and since:
+            return max(since + pair.policy.grace, min(now + pair.policy.grace, since + pair.policy.drain.at_most))
+        if s.due_at and s.due_at <= now and pair.policy.name < policy.name:
+            return now + pair.policy.grace
+        first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
+        return None if first or since is None else since + pair.policy.grace
+
+    # --- deciding --------------------------------------------------------------------------------
+
+    def plan(self, target: Target, order: Order | None = None) -> tuple[d.Decision, Observation]:
+        """What a run would do first, from one look. Changes nothing."""
+        run = _Run(target, order or Order())
+        seen = self._with_pair(self.observe(target), run)
+        return self._decide(seen, run), seen
+
+    def _decide(self, seen: Observation, run: _Run) -> d.Decision:
+        issuer = self._issuers[seen.policy.issuer]
+        return d.decide(seen, issuer.capabilities, run.evidence, run.order, self._clock.now())
+
+    def _with_pair(self, seen: Observation, run: _Run) -> Observation:
+        due = Situation(
+            seen, run.evidence, self._issuers[seen.policy.issuer].capabilities, run.order, self._clock.now()
+        )
+        scheduled = due.current is not None and not due.urgent and due.pending is None and not run.evidence.unspent
+        wanted = run.order.replace == due.current_id or (due.due_at is not None and due.due_at <= due.now)
+        if seen.policy.paired_with and scheduled and wanted:
+            return replace(seen, pair_free_at=self._pair_free_at(seen))
+        return seen
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def run(self, target: Target, order: Order | None = None, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
+        """Takes a secret as far as it goes now.
+
+        Parameters:
+            target: which one.
+            order: what was asked for beyond what is due.
+            patience: how long to stay, in all, for changes to propagate at the issuer.
+
+        Never raises Trouble: a call that failed is in the outcome, and the next run goes on from there.
+        """
+        run = _Run(target, order or Order())
+        leave_at = self._clock.monotonic() + patience.total_seconds()
+        seen: Observation | None = None
+        try:
+            for _ in range(MOST_STEPS):
+                if seen is None:
+                    seen = run.known = self._with_pair(self.observe(target, run.known), run)
+                decision = self._decide(seen, run)
+                if isinstance(decision, d.Rest):
+                    if not self._stay(decision, leave_at):
+                        return Outcome(target, decision, None, seen, run.records)
+                    continue
+                seen = self._carry_out(decision, seen, run)
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, seen or run.known, run.records)
+        message = f"{target.entry}: no end after {MOST_STEPS} steps"
+        raise RuntimeError(message)
+
+    def condemn(self, target: Target, *, contain_after: timedelta | None = None) -> Observation:
+        """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
+
+        Condemns key ids as seen now, not "whatever is current", so that it can not kill a key that
+        another run promotes meanwhile.
+
+        Parameters:
+            contain_after: when to revoke although stores still hand it out; the policy's when None.
+        """
+        seen = self.observe(target)
+        run = _Run(target, Order())
+        now = self._clock.now()
+        s = Situation(seen, Evidence(), self._issuers[seen.policy.issuer].capabilities, Order(), now)
+        journal = seen.primary.journal
+        delay = seen.policy.contain_after if contain_after is None else contain_after
+        written: dict[str, str] = {}
+        for key in (*s.retiring, *([s.current_key] if s.current_key else [])):
+            held = journal.condemned.get(key)
+            if key in journal.revoked:
+                continue
+            if held is None or held.why is not Why.EMERGENCY:
+                written |= facts.condemned(key, now, Why.EMERGENCY)
+            if key not in journal.contain or now + delay < journal.contain[key]:
+                written |= facts.contain(key, now + delay)
+            if key not in journal.key_ids and (key_id := s.key_id(key)):
+                written |= facts.key_fact(key, key_id)
+            self._audit(run, "condemn", seen, reason="emergency", token=key, key_id=s.key_id(key))
+        if written:
+            self._stores[target.store].record(target.entry, written)
+        return seen
+
+    def adopt_orphan(self, target: Target, seen: Observation, token: str, key_id: str, created_at: datetime) -> None:
+        """Writes a key that nothing claims into its secret's journal as condemned; runs take it from there."""
+        attempt = Attempt(
+            token, seen.primary.current.id if seen.primary.current else None, seen.policy.stores, created_at, Why.ORPHAN
+        )
+        written = attempt.written() | facts.key_fact(token, key_id)
+        written |= facts.condemned(token, self._clock.now(), Why.ORPHAN)
+        run = _Run(target, Order())
+        self._audit(
+            run, "condemn", seen, reason="orphan: alive at the issuer, claimed by nothing", token=token, key_id=key_id
+        )
+        self._stores[target.store].record(target.entry, written)
+
+    def _stay(self, rest: d.Rest, leave_at: float) -> bool:
+        if not isinstance(rest, d.Wait) or not rest.soon:
+            return False
+        seconds = max((rest.until - self._clock.now()).total_seconds(), 0.01)
+        if self._clock.monotonic() + seconds > leave_at:
+            return False
+        self._clock.sleep(seconds)
+        return True
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def _carry_out(self, action: d.Action, seen: Observation, run: _Run) -> Observation | None:
+        """Does it. Returns the look as it is now, or None when another look is needed."""
+        try:
+            match action:
+                case d.Intend():
+                    return self._intend(action, seen, run)
+                case d.Mint():
+                    return self._mint(action, seen, run)
+                case d.Restage():
+                    return self._restage(action, seen, run)
+                case d.Copy():
+                    return self._copy(action, seen, run)
+                case d.Compare():
+                    return self._compare(action, seen, run)
+                case d.Verify():
+                    return self._verify(action, seen, run)
+                case d.Smoke():
+                    return self._smoke(action, seen, run)
+                case d.Promote():
+                    return self._promote(action, seen, run)
+                case d.Discard():
+                    return self._discard(action, seen, run)
+                case d.Note():
+                    return self._record(seen, run, action.facts)
+                case d.Condemn():
+                    self._audit(run, "condemn", seen, reason=action.reason, token=action.key)
+                    self._record(seen, run, action.facts)
+                    return None
+                case d.ListKeys():
+                    return self._list(seen, run)
+                case d.AskLastUse():
+                    run.evidence.last_use[action.key] = self._issuer(seen).last_use(action.key_id)
+                    return seen
+                case d.Revoke():
+                    return self._revoke(action, seen, run)
+                case d.Prove():
+                    return self._prove(action, seen, run)
+                case d.Forget():
+                    return self._forget(action, seen, run)
+                case _:
+                    assert_never(action)  # type: ignore[arg-type]  # Action is open to subclasses
+        except Trouble as trouble:
+            name = type(action).__name__.lower()
+            self._audit(run, f"{name}.failed", seen, reason=str(trouble), detail={"code": trouble.code.value})
+            run.doubts += 1
+            if (trouble.maybe_applied or trouble.code is Code.CONFLICT) and run.doubts <= _DOUBTS:
+                return None  # look at what is really there
+            raise
+
+    def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation:
+        attempt = Attempt(self._tokens(), action.base, seen.policy.stores, self._clock.now(), action.why, action.of)
+        life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
+        run.deadlines[attempt.token] = self._clock.monotonic() + life
+        self._audit(run, "intend", seen, reason=action.reason, token=attempt.token)
+        after = self._record(seen, run, attempt.written())
+        run.evidence.unspent.add(attempt.token)
+        return after
+
+    def _mint(self, action: d.Mint, seen: Observation, run: _Run) -> None:
+        attempt, policy, issuer = action.attempt, seen.policy, self._issuer(seen)
+        run.evidence.unspent.discard(attempt.token)
+        self._in_time(attempt.token, run)
+        name = KeyName(policy.installation, policy.environment, policy.name, attempt.token)
+        self._audit(run, "mint", seen, reason=action.reason, token=attempt.token)
+        try:
+            issued = issuer.mint(str(name))
+        except Trouble as trouble:
+            if not trouble.maybe_applied:
+                self._give_up(attempt, trouble, seen, run)
+            raise
+        run.evidence.issued[attempt.token] = issued.key_id
+        self._audit(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
+        self._stage(attempt, issued.credential, issued.key_id, seen, run)
+
+    def _give_up(self, attempt: Attempt, trouble: Trouble, seen: Observation, run: _Run) -> None:
+        """The issuer refused for certain: nothing was minted, so the intent goes, and the next try waits."""
+        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        store = self._stores[run.target.store]
+        store.record(run.target.entry, d.backoff(s, trouble.code.value))
+        store.forget(run.target.entry, [f"attempt.{attempt.token}"])
+
+    def _stage(self, attempt: Attempt, credential: Credential, key_id: str, seen: Observation, run: _Run) -> None:
+        self._in_time(attempt.token, run)
+        self._audit(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
+        try:
+            self._stores[run.target.store].stage(run.target.entry, attempt.token, credential, key_id=key_id)
+        except Trouble as trouble:
+            written = facts.key_fact(attempt.key, key_id)
+            if not trouble.maybe_applied and attempt.of is None:
+                s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+                written |= facts.condemned(attempt.key, self._clock.now(), Why.LOST) | d.backoff(s, trouble.code.value)
+            self._stores[run.target.store].record(run.target.entry, written)
+            raise
+
+    def _restage(self, action: d.Restage, seen: Observation, run: _Run) -> None:
+        attempt = action.attempt
+        run.evidence.unspent.discard(attempt.token)
+        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        credential = self._value_of(attempt.key, seen, run)
+        if credential is None:
+            raise Trouble(Code.NOT_FOUND, run.target.store, f"{run.target.entry}: the stored value is gone")
+        self._stage(attempt, credential, s.key_id(attempt.key) or "", seen, run)
+
+    def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
+        token = action.version.token or ""
+        self._in_time(token, run)
+        credential = self._read(run.target.store, seen.primary, action.version)
+        self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
+        entry = self._replica(seen, action.store)
+        self._stores[action.store].stage(entry.name, token, credential, key_id=action.version.key_id)
+
+    def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
+        token = action.version.token or ""
+        entry = self._replica(seen, action.store)
+        ours = self._read(run.target.store, seen.primary, action.version)
+        theirs = self._read(action.store, entry, action.copy)
+        if ours.same_as(theirs):
+            run.evidence.matched.add((action.store, token))
+            return seen
+        self._audit(run, "mismatch", seen, reason="a staged copy differs", token=token, store=action.store)
+        self._stores[action.store].discard(entry.name, action.copy)
+        return None
+
+    def _verify(self, action: d.Verify, seen: Observation, run: _Run) -> Observation:
+        token = action.attempt.token
+        check = self._issuer(seen).verify(self._read(run.target.store, seen.primary, action.pending))
+        run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check)
+        self._audit_check("verify", check, seen, run, token)
+        return seen
+
+    def _smoke(self, action: d.Smoke, seen: Observation, run: _Run) -> Observation:
+        check = self._issuer(seen).smoke(self._read(run.target.store, seen.primary, action.pending))
+        run.evidence.smoked[action.attempt.token] = check
+        self._audit_check("smoke", check, seen, run, action.attempt.token)
+        return seen
+
+    def _promote(self, action: d.Promote, seen: Observation, run: _Run) -> None:
+        token = action.version.token or ""
+        self._in_time(token, run)
+        entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)
+        self._audit(run, "promote", seen, reason=action.reason, token=token, store=action.store)
+        self._stores[action.store].promote(entry.name, action.version, action.expected)
+        self._audit(run, "promote.done", seen, token=token, store=action.store)
+
+    def _discard(self, action: d.Discard, seen: Observation, run: _Run) -> None:
+        entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)
+        self._audit(run, "discard", seen, reason=action.reason, token=action.version.token, store=action.store)
+        self._stores[action.store].discard(entry.name, action.version)
+
+    def _list(self, seen: Observation, run: _Run) -> Observation:
+        policy = seen.policy
+        at = self._clock.now()
+        run.evidence.listed = {
+            token: info
+            for info in self._issuer(seen).keys()
+            if (
+                token := token_in(
+                    info.name, installation=policy.installation, environment=policy.environment, secret=policy.name
+                )
+            )
+        }
+        run.evidence.listed_at = at
+        return seen
+
+    def _revoke(self, action: d.Revoke, seen: Observation, run: _Run) -> Observation:
+        self._audit(
+            run,
+            "contain" if action.contained else "revoke",
+            seen,
+            reason=action.reason,
+            token=action.key,
+            key_id=action.key_id,
+        )
+        self._issuer(seen).revoke(action.key_id)
+        run.evidence.listed = None
+        run.evidence.refusals.pop(action.key, None)
+        self._audit(run, "revoke.done", seen, token=action.key, key_id=action.key_id)
+        return self._record(seen, run, facts.revoked(action.key, self._clock.now()))
+
+    def _prove(self, action: d.Prove, seen: Observation, run: _Run) -> Observation:
+        credential = run.old.get(action.key) or self._value_of(action.key, seen, run)
+        if credential is None:
+            run.evidence.unreadable.add(action.key)
+            return seen
+        run.old[action.key] = credential
+        check = self._issuer(seen).verify(credential)
+        run.evidence.refusals[action.key] = self._streak(run.evidence.refusals.get(action.key), check)
+        self._audit_check("prove", check, seen, run, action.key)
+        return seen
+
+    def _forget(self, action: d.Forget, seen: Observation, run: _Run) -> Observation:
+        if action.key:
+            s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+            event = "proven" if action.proof in ("refused", "absent") else "closed"
+            self._audit(
+                run, event, seen, reason=action.reason, token=action.key, key_id=s.key_id(action.key),
+                detail={"how": action.proof},
+            )  # fmt: skip
+        self._stores[run.target.store].forget(run.target.entry, action.facts)
+        return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus(action.facts)))
+
+    # --- small parts -----------------------------------------------------------------------------
+
+    def _issuer(self, seen: Observation) -> Issuer:
+        return self._issuers[seen.policy.issuer]
+
+    @staticmethod
+    def _replica(seen: Observation, store: str) -> Entry:
+        entry = seen.replicas[store]
+        assert isinstance(entry, Entry), "decide acts only on replicas that were seen"
+        return entry
+
+    def _read(self, store: str, entry: Entry, version: Version) -> Credential:
+        return version.credential or self._stores[store].read(entry.name, version)
+
+    def _value_of(self, key: str, seen: Observation, run: _Run) -> Credential | None:
+        """The value of a key, from whatever version of the primary still holds it."""
+        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        for version in (seen.primary.current, seen.primary.pending):
+            if version is not None and s.key_of(version) == key:
+                return self._read(run.target.store, seen.primary, version)
+        store = self._stores[run.target.store]
+        for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
+            if (found := store.find(run.target.entry, token)) is not None:
+                return self._read(run.target.store, seen.primary, found)
+        return None
+
+    def _record(self, seen: Observation, run: _Run, written: Mapping[str, str]) -> Observation:
+        self._stores[run.target.store].record(run.target.entry, written)
+        return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(written)))
+
+    def _in_time(self, token: str, run: _Run) -> None:
+        """No write of an attempt after its life: others may count on it."""
+        deadline = run.deadlines.get(token)
+        if deadline is not None and self._clock.monotonic() >= deadline:
+            raise Trouble(Code.UNAVAILABLE, run.target.store, f"{run.target.entry}: this attempt ran out of time")
+
+    def _streak(self, before: Streak | None, check: Check) -> Streak:
+        now = self._clock.now()
+        return before.then(check.verdict, now, check.reason) if before else Streak(check.verdict, 1, now, check.reason)
+
+    def _audit_check(self, event: str, check: Check, seen: Observation, run: _Run, token: str) -> None:
+        detail = {"verdict": check.verdict.value, **check.facts}
+        if check.request_id:
+            detail["request_id"] = check.request_id
+        self._audit(run, event, seen, reason=check.reason, token=token, detail=detail)
+
+    def _audit(
+        self,
+        run: _Run,
+        event: str,
+        seen: Observation,
+        *,
+        reason: str = "",
+        token: str | None = None,
+        key_id: str | None = None,
+        store: str | None = None,
+        detail: Mapping[str, str] | None = None,
+    ) -> None:
+        record = Record(self._clock.now(), event, seen.primary.name, reason, token, key_id, store, detail)
+        self._auditor.write(record)
+        run.records.append(record)
+
+
+def _other_stores(policy: Policy, journal: Journal) -> list[str]:
+    """Replicas of the policy, and stores of journaled attempts that it names no more: they count until released."""
+    named = dict.fromkeys(policy.replicas)
+    for attempt in journal.attempts.values():
+        named.update(dict.fromkeys(attempt.stores))
+    named.pop(policy.store, None)
+    return list(named)
