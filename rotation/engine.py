@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Any, ClassVar, Final
 
 from rotation import decide as d
 from rotation import journal as facts
@@ -118,19 +118,18 @@ class Engine:
         Raises:
             Trouble: the primary can not be read, or its metadata can not be understood.
         """
-        primary = known.primary if known else self._stores[target.store].observe(target.entry)
-        policy = self._policy(primary)
-        while others := _other_stores(policy, primary.journal):
-            replicas = {store: self._look(store, policy) for store in others}
-            primary = self._stores[target.store].observe(target.entry)
+        store = self._stores[target.store]
+        primary, fresh = (known.primary, False) if known else (store.observe(target.entry), True)
+        for _ in range(3):
             policy = self._policy(primary)
-            if set(_other_stores(policy, primary.journal)) <= set(others):
-                return Observation(policy, primary, replicas)
-        if known:
-            primary = self._stores[target.store].observe(target.entry)
-            if _other_stores(self._policy(primary), primary.journal):
-                return self.observe(target, Observation(policy, primary, {}))
-        return Observation(self._policy(primary), primary, {})
+            others = _other_stores(policy, primary.journal)
+            replicas = {name: self._look(name, policy) for name in others}
+            if others or not fresh:
+                primary = store.observe(target.entry)
+            if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
+                return Observation(self._policy(primary), primary, replicas)
+            fresh = True
+        raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
 
     def _look(self, store: str, policy: Policy) -> Entry | Absent:
         try:
@@ -275,44 +274,7 @@ class Engine:
     def _carry_out(self, action: d.Action, seen: Observation, run: _Run) -> Observation | None:
         """Does it. Returns the look as it is now, or None when another look is needed."""
         try:
-            match action:
-                case d.Intend():
-                    return self._intend(action, seen, run)
-                case d.Mint():
-                    return self._mint(action, seen, run)
-                case d.Restage():
-                    return self._restage(action, seen, run)
-                case d.Copy():
-                    return self._copy(action, seen, run)
-                case d.Compare():
-                    return self._compare(action, seen, run)
-                case d.Verify():
-                    return self._verify(action, seen, run)
-                case d.Smoke():
-                    return self._smoke(action, seen, run)
-                case d.Promote():
-                    return self._promote(action, seen, run)
-                case d.Discard():
-                    return self._discard(action, seen, run)
-                case d.Note():
-                    return self._record(seen, run, action.facts)
-                case d.Condemn():
-                    self._audit(run, "condemn", seen, reason=action.reason, token=action.key)
-                    self._record(seen, run, action.facts)
-                    return None
-                case d.ListKeys():
-                    return self._list(seen, run)
-                case d.AskLastUse():
-                    run.evidence.last_use[action.key] = self._issuer(seen).last_use(action.key_id)
-                    return seen
-                case d.Revoke():
-                    return self._revoke(action, seen, run)
-                case d.Prove():
-                    return self._prove(action, seen, run)
-                case d.Forget():
-                    return self._forget(action, seen, run)
-                case _:
-                    assert_never(action)  # type: ignore[arg-type]  # Action is open to subclasses
+            return self._handlers[type(action)](self, action, seen, run)
         except Trouble as trouble:
             name = type(action).__name__.lower()
             self._audit(run, f"{name}.failed", seen, reason=str(trouble), detail={"code": trouble.code.value})
@@ -320,6 +282,20 @@ class Engine:
             if (trouble.maybe_applied or trouble.code is Code.CONFLICT) and run.doubts <= _DOUBTS:
                 return None  # look at what is really there
             raise
+
+    def _note(self, action: d.Note, seen: Observation, run: _Run) -> Observation:
+        return self._record(seen, run, action.facts)
+
+    def _condemn(self, action: d.Condemn, seen: Observation, run: _Run) -> None:
+        self._audit(run, "condemn", seen, reason=action.reason, token=action.key)
+        self._record(seen, run, action.facts)
+
+    def _ask_last_use(self, action: d.AskLastUse, seen: Observation, run: _Run) -> Observation:
+        use = self._issuer(seen).last_use(action.key_id)
+        run.evidence.last_use[action.key] = use
+        told = {"known": str(use.known).lower(), "at": use.at.isoformat() if use.at else "never"}
+        self._audit(run, "last-use", seen, token=action.key, key_id=action.key_id, detail=told)
+        return seen
 
     def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation:
         attempt = Attempt(self._tokens(), action.base, seen.policy.stores, self._clock.now(), action.why, action.of)
@@ -353,17 +329,20 @@ class Engine:
         store.record(run.target.entry, d.backoff(s, trouble.code.value))
         store.forget(run.target.entry, [f"attempt.{attempt.token}"])
 
-    def _stage(self, attempt: Attempt, credential: Credential, key_id: str, seen: Observation, run: _Run) -> None:
+    def _stage(
+        self, attempt: Attempt, credential: Credential, key_id: str | None, seen: Observation, run: _Run
+    ) -> None:
         self._in_time(attempt.token, run)
         self._audit(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
         try:
             self._stores[run.target.store].stage(run.target.entry, attempt.token, credential, key_id=key_id)
         except Trouble as trouble:
-            written = facts.key_fact(attempt.key, key_id)
+            written = facts.key_fact(attempt.key, key_id) if key_id else {}
             if not trouble.maybe_applied and attempt.of is None:
                 s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
                 written |= facts.condemned(attempt.key, self._clock.now(), Why.LOST) | d.backoff(s, trouble.code.value)
-            self._stores[run.target.store].record(run.target.entry, written)
+            if written:
+                self._stores[run.target.store].record(run.target.entry, written)
             raise
 
     def _restage(self, action: d.Restage, seen: Observation, run: _Run) -> None:
@@ -373,7 +352,7 @@ class Engine:
         credential = self._value_of(attempt.key, seen, run)
         if credential is None:
             raise Trouble(Code.NOT_FOUND, run.target.store, f"{run.target.entry}: the stored value is gone")
-        self._stage(attempt, credential, s.key_id(attempt.key) or "", seen, run)
+        self._stage(attempt, credential, s.key_id(attempt.key), seen, run)
 
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
@@ -421,12 +400,12 @@ class Engine:
         self._audit(run, "discard", seen, reason=action.reason, token=action.version.token, store=action.store)
         self._stores[action.store].discard(entry.name, action.version)
 
-    def _list(self, seen: Observation, run: _Run) -> Observation:
+    def _list(self, _: d.ListKeys, seen: Observation, run: _Run) -> Observation:
         policy = seen.policy
         at = self._clock.now()
         run.evidence.listed = {
             token: info
-            for info in self._issuer(seen).keys()
+            for info in self._issuer(seen).keys()  # noqa: SIM118 - not a mapping
             if (
                 token := token_in(
                     info.name, installation=policy.installation, environment=policy.environment, secret=policy.name
@@ -534,6 +513,26 @@ class Engine:
         record = Record(self._clock.now(), event, seen.primary.name, reason, token, key_id, store, detail)
         self._auditor.write(record)
         run.records.append(record)
+
+    _handlers: ClassVar[Mapping[type[d.Action], Callable[[Engine, Any, Observation, _Run], Observation | None]]] = {
+        d.Intend: _intend,
+        d.Mint: _mint,
+        d.Restage: _restage,
+        d.Copy: _copy,
+        d.Compare: _compare,
+        d.Verify: _verify,
+        d.Smoke: _smoke,
+        d.Promote: _promote,
+        d.Discard: _discard,
+        d.Note: _note,
+        d.Condemn: _condemn,
+        d.ListKeys: _list,
+        d.AskLastUse: _ask_last_use,
+        d.Revoke: _revoke,
+        d.Prove: _prove,
+        d.Forget: _forget,
+    }
+    """How each action is carried out: the look as it is afterwards, or None when another look is needed."""
 
 
 def _other_stores(policy: Policy, journal: Journal) -> list[str]:
