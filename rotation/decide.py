@@ -206,7 +206,7 @@ def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: O
     """
     situation = Situation(seen, evidence, issuer, order, now)
     rests: list[Rest] = []
-    for rule in RULES:
+    for rule in DESTROY if order.destroy else RULES:
         for decision in rule(situation):
             if isinstance(decision, Action):
                 return decision
@@ -249,8 +249,10 @@ def contain(s: Situation) -> Iterator[Decision]:
     """In an emergency whose time is up, revoke the leaked key although stores still hand it out."""
     journal = s.seen.primary.journal
     for key, at in journal.contain.items():
-        if at > s.now or key in journal.revoked or key not in journal.condemned or key not in s.roles:
+        if at > s.now or key in journal.revoked or key not in journal.condemned:
             continue
+        if key not in s.roles and not s.order.destroy:
+            continue  # retired like any other
         if not s.issuer.registry:
             continue
         if (key_id := s.key_id(key)) is None:
@@ -259,8 +261,9 @@ def contain(s: Situation) -> Iterator[Decision]:
             else:
                 yield Hold(reason="the leaked key is not in the issuer's list", unproven=True)
             continue
-        where = ", ".join(sorted(s.roles[key]))
-        yield Revoke(key=key, key_id=key_id, contained=True, reason=f"contained while still handed out by {where}")
+        where = ", ".join(sorted(s.roles.get(key, ["no store"])))
+        told = "the entry is being deleted" if s.order.destroy else f"contained while still handed out by {where}"
+        yield Revoke(key=key, key_id=key_id, contained=True, reason=told)
 
 
 def pending(s: Situation) -> Iterator[Decision]:
@@ -631,4 +634,5 @@ def tidy(s: Situation) -> Iterator[Decision]:
         yield Forget(key="", proof="void", facts=stale, reason="void attempts")
 
 
+DESTROY: Final[tuple[Rule, ...]] = (contain, retire)
 RULES: Final[tuple[Rule, ...]] = (contain, note, pending, mirror, replace_condemned, retire, begin, tidy)

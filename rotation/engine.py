@@ -232,7 +232,7 @@ class Engine:
         journal = seen.primary.journal
         delay = seen.policy.contain_after if contain_after is None else contain_after
         written: dict[str, str] = {}
-        for key in (*s.retiring, *([s.current_key] if s.current_key else [])):
+        for key in s.keys:
             held = journal.condemned.get(key)
             if key in journal.revoked:
                 continue
@@ -246,6 +246,14 @@ class Engine:
         if written:
             self._stores[target.store].record(target.entry, written)
         return seen
+
+    def destroy(self, target: Target) -> Outcome:
+        """Revokes every key that was minted for a secret and shows each one dead; leaves the entry for the caller.
+
+        The outcome's rest is Done when nothing of the secret lives any more.
+        """
+        self.condemn(target, contain_after=timedelta(0))
+        return self.run(target, Order(take_over=True, destroy=True))
 
     def adopt_orphan(self, target: Target, seen: Observation, token: str, key_id: str, created_at: datetime) -> None:
         """Writes a key that nothing claims into its secret's journal as condemned; runs take it from there."""

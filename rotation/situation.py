@@ -86,6 +86,8 @@ class Order:
     """Version id that is to stop being current."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
+    destroy: bool = False
+    """The entry is about to be deleted: every condemned key dies now, and nothing takes its place."""
 
 
 ATTEMPT_LIFE: Final = timedelta(minutes=15)

@@ -1,0 +1,44 @@
+"""The audit trail as a file of JSON lines: appended, flushed to disk, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from rotation.errors import Code, Trouble
+from rotation.ports import Record
+
+
+class FileAuditor:
+    """Appends each record as one line and waits until it is on disk.
+
+    Several processes may share a file: a line goes out in one write with O_APPEND.
+
+    Parameters:
+        path: created with mode 0600 when absent, its folder too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+
+    def write(self, record: Record) -> None:
+        """Raises Trouble(UNAVAILABLE) when the record can not be kept; the caller must then do nothing."""
+        shown = {name: value for name, value in asdict(record).items() if value not in (None, "", {})}
+        shown["at"] = record.at.isoformat()
+        line = json.dumps(shown, sort_keys=True).encode() + b"\n"
+        try:
+            with self._lock:
+                if self._descriptor is None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                written = os.write(self._descriptor, line)
+                os.fsync(self._descriptor)
+        except OSError as error:
+            raise Trouble(Code.UNAVAILABLE, "audit trail", f"{self._path}: {error.strerror}") from None
+        if written != len(line):
+            raise Trouble(Code.UNAVAILABLE, "audit trail", f"{self._path}: the disk took only part of a record")

@@ -1,0 +1,179 @@
+"""The engine on the reference store and issuer: what a rotation, a sweep and an emergency do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from rotation import decide as d
+from rotation.model import Drain, Ending
+from rotation.situation import Order
+from tests.world import World
+
+
+def test_a_new_entry_gets_its_first_credential() -> None:
+    """An entry with a policy and no value is given one by the next sweep."""
+    world = World()
+    outcome = world.run()
+    assert isinstance(outcome.rest, d.Done)
+    assert world.handed_out() == {"vault": "value-1"}
+    world.check_settled()
+
+
+def test_nothing_happens_before_the_rotation_is_due() -> None:
+    """A second sweep changes nothing and looks only."""
+    world = World()
+    world.run()
+    world.calls.clear()
+    world.run()
+    assert world.calls == ["before observe", "after observe"]
+
+
+def test_a_due_rotation_promotes_then_drains_then_proves_the_old_key_dead() -> None:
+    """Mint, stage, verify, promote; after grace and quiet: revoke and prove."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    outcome = world.run()
+    assert isinstance(outcome.rest, d.Wait)
+    assert world.handed_out() == {"vault": "value-2"}
+    assert world.live() == {"value-1", "value-2"}, "the old credential lives through its grace period"
+    world.clock.move(timedelta(hours=25))
+    outcome = world.run()
+    assert isinstance(outcome.rest, d.Done)
+    assert world.live() == {"value-2"}
+    assert "proven" in world.trail.events()
+    assert not [f for f in outcome.seen.primary.journal.facts if "0001" in f], "nothing is kept of a proven key"  # type: ignore[union-attr]
+
+
+def test_a_used_old_key_is_not_revoked() -> None:
+    """The quiet period counts from the last use the issuer saw; unknown is never unused."""
+    world = World(drain=Drain(quiet_for=timedelta(hours=2)))
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    old = next(key for key in world.vendor.keys if key.value == "value-1")
+    for _ in range(30):
+        world.clock.move(timedelta(hours=1))
+        old.last_used_at = world.clock.now()
+        world.run()
+    assert "value-1" in world.live()
+    world.clock.move(timedelta(hours=3))
+    world.run()
+    assert world.live() == {"value-2"}
+
+
+@pytest.mark.parametrize("then", list(Ending))
+def test_the_longest_drain_ends_as_declared(then: Ending) -> None:
+    """A consumer that never falls quiet: hold and say so, or revoke."""
+    world = World(drain=Drain(quiet_for=timedelta(hours=2), at_most=timedelta(days=3), then=then))
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    old = next(key for key in world.vendor.keys if key.value == "value-1")
+    outcome = world.run()
+    for _ in range(80):
+        world.clock.move(timedelta(hours=1))
+        old.last_used_at = world.clock.now()
+        outcome = world.run()
+    if then is Ending.HOLD:
+        assert isinstance(outcome.rest, d.Hold)
+        assert "value-1" in world.live()
+    else:
+        assert world.live() == {"value-2"}
+
+
+def test_an_emergency_replaces_revokes_and_proves_at_once() -> None:
+    """No grace, no quiet period; the consumer never reads a dead value."""
+    world = World()
+    world.run()
+    outcome = world.emergency()
+    assert isinstance(outcome.rest, d.Done)
+    assert world.live() == {"value-2"}
+    assert "proven" in world.trail.events()
+    world.check_settled()
+
+
+def test_contain_first_revokes_before_the_replacement_and_says_so() -> None:
+    """A declared outage: the leaked key dies first."""
+    world = World(allow_outage=True)
+    world.run()
+    world.emergency(contain_after=timedelta(0))
+    events = world.trail.events()
+    assert events.index("contain") < events.index("promote", events.index("contain"))
+    assert world.live() == {"value-2"}
+    world.allow_outage = False
+    world.check_settled()
+
+
+def test_an_emergency_that_can_not_replace_contains_after_its_delay() -> None:
+    """The issuer's verification is out of reach: after containAfter the leaked key dies all the same."""
+    world = World(allow_outage=True)
+    world.run()
+    world.vendor.unreachable = True
+    world.emergency()
+    assert "value-1" in world.live()
+    world.clock.move(timedelta(minutes=6))
+    world.run()
+    assert "value-1" not in world.live()
+
+
+def test_a_rotation_on_request_happens_before_it_is_due() -> None:
+    """`rotate` names the version it wants gone; once it is gone the order is fulfilled."""
+    world = World()
+    seen = world.run().seen
+    assert seen
+    assert seen.primary.current
+    world.run(Order(replace=seen.primary.current.id))
+    assert world.handed_out() == {"vault": "value-2"}
+    world.run(Order(replace=seen.primary.current.id))
+    assert world.handed_out() == {"vault": "value-2"}
+
+
+def test_a_key_that_never_verifies_is_discarded_and_minted_afresh() -> None:
+    """A poisoned attempt is condemned, the rotation backs off, the next attempt succeeds."""
+    world = World(create_delay=timedelta(days=1))
+    world.run()
+    assert world.handed_out() == {"vault": None}
+    assert "condemn" in world.trail.events()
+    world.vendor.create_delay = timedelta(0)
+    world.clock.move(timedelta(minutes=6))
+    world.run()
+    world.sweep_until_quiet()
+    world.check_settled()
+
+
+def test_propagation_is_waited_for() -> None:
+    """A key that is refused for its first seconds is not poisoned."""
+    world = World(create_delay=timedelta(seconds=20), revoke_delay=timedelta(seconds=20))
+    world.run()
+    world.emergency()
+    assert "condemn" in world.trail.events()
+    assert len(world.vendor.keys) == 2
+    world.check_settled()
+
+
+def test_replicas_get_the_same_credential_and_the_old_one_dies_after_all_agree() -> None:
+    """Two stores: staged in both, primary first, then the replica."""
+    world = World(stores=("vault", "second"))
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    assert world.handed_out() == {"vault": "value-2", "second": "value-2"}
+    world.clock.move(timedelta(hours=25))
+    world.run()
+    world.check_settled()
+
+
+def test_a_value_put_by_hand_is_replaced_when_due_and_nothing_of_theirs_is_revoked() -> None:
+    """A person edits the entry: their credential is not ours to revoke."""
+    world = World()
+    world.run()
+    theirs = world.engine()._issuers["vendor"].mint("somebody's key")
+    store = world.engine()._stores["vault"]
+    store.put_by_hand(world.target.entry, theirs.credential)  # type: ignore[attr-defined]
+    world.clock.move(timedelta(days=30))
+    world.sweep_until_quiet()
+    assert {"value-2", "value-3"} == world.live()
+    assert world.handed_out() == {"vault": "value-3"}
