@@ -1,0 +1,498 @@
+"""The sandbox's lifecycle: up, down, status, reset; what may be signalled, who may read what, and which files are kept."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hvac
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sandbox import processes
+from sandbox.cli import app
+from sandbox.home import Home, SandboxError, find_home
+from sandbox.stack import TEMPLATE, KeyPath, write_stack
+from sandbox.supervisor import Provided, Service, Site, Supervisor, load_consumer_env, load_env
+
+ADDRESS: KeyPath = ("config", "keyturn:stores", "vault", "address")
+
+SERVER = """
+import json, socket, sys
+open("starts", "a").write("x")
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print(json.dumps({"port": server.getsockname()[1]}), flush=True)
+while True:
+    server.accept()[0].close()
+"""
+
+
+def answers(site: Site) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", site.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def service(name: str = "tiny", program: str = SERVER, environment: Mapping[str, str] | None = None) -> Service:
+    """A real process with a socket, small enough to start in 50 ms."""
+    return Service(
+        name=name,
+        url="http://127.0.0.1:{port}",
+        prepare=lambda _site: None,
+        command=lambda site: [sys.executable, "-ISc", program, str(site.port)],
+        environment=lambda _site: environment or {},
+        announces=True,
+        answers=answers,
+        provision=lambda site: Provided(
+            env={f"{name.upper()}_KEY": 'it\'s "quoted" $HOME'},
+            consumer_env={"PORT": str(site.port)},
+            endpoint={"fact": name},
+            stack={ADDRESS: f"https://127.0.0.1:{site.port}"},
+        ),
+    )
+
+
+class Clone:
+    """A project's root with a sandbox of small services."""
+
+    def __init__(self, root: Path, *services: Service) -> None:
+        root.mkdir(exist_ok=True)
+        self.home = Home(root)
+        self.reports: list[str] = []
+        self._services = services or (service(),)
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """A new one at each call, as each command makes one."""
+        return Supervisor(self.home, self._services, settings={"SET": "1"}, report=self.reports.append)
+
+    def pid(self) -> int:
+        pid = self.supervisor.status()[0].pid
+        assert pid is not None
+        return pid
+
+    def starts(self, name: str = "tiny") -> int:
+        return len((self.home.directory / name / "starts").read_text())
+
+
+def processes_in(root: Path) -> list[str]:
+    """The command lines of the processes whose working directory lies below `root`, but for the test's own."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        if int(entry.name) == os.getpid():
+            continue
+        try:
+            directory = (entry / "cwd").readlink()
+        except OSError:
+            continue
+        if directory.is_relative_to(root):
+            found.append((entry / "cmdline").read_text(errors="replace"))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Whatever a test did, `down` ends every process that it started."""
+    yield
+    for records in tmp_path.rglob("services.json"):
+        home = Home(records.parents[2])
+        for name in json.loads(records.read_text())["services"]:
+            Supervisor(home, (service(name),), settings={}, report=lambda _line: None).down()
+    assert processes_in(tmp_path) == []
+
+
+def test_up_down_up(tmp_path: Path) -> None:
+    """`up` starts, a second `up` leaves the process alone, `down` ends it, and the next `up` keeps the port."""
+    clone = Clone(tmp_path)
+    (first,) = clone.supervisor.up()
+    assert (first.service, first.state) == ("tiny", "running")
+    assert first.since is not None
+    assert clone.supervisor.up() == [first]
+    assert clone.starts() == 1
+    (stopped,) = clone.supervisor.down()
+    assert (stopped.state, stopped.pid, stopped.endpoint, stopped.since) == ("stopped", None, first.endpoint, None)
+    assert processes_in(tmp_path) == []
+    clone.supervisor.down()
+    (again,) = clone.supervisor.up()
+    assert (again.state, again.endpoint) == ("running", first.endpoint)
+    assert again.pid != first.pid
+
+
+def test_a_dead_service_is_told_and_restarted_alone(tmp_path: Path) -> None:
+    """A service that ended by itself shows as died; `up` starts it and leaves the other as it is."""
+    clone = Clone(tmp_path, service("one"), service("two"))
+    one, two = clone.supervisor.up()
+    assert one.pid is not None
+    os.kill(one.pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: clone.supervisor.status()[0].state == "died", 5)
+    one_again, two_again = clone.supervisor.up()
+    assert (one_again.state, one_again.endpoint) == ("running", one.endpoint)
+    assert one_again.pid != one.pid
+    assert two_again == two
+    assert (clone.starts("one"), clone.starts("two")) == (2, 1)
+
+
+def test_a_taken_port_is_left_to_its_owner(tmp_path: Path) -> None:
+    """When somebody listens on a service's port, the service moves, says so, and every file has the new place."""
+    clone = Clone(tmp_path)
+    clone.supervisor.up()
+    clone.supervisor.down()
+    endpoint = json.loads(clone.home.endpoints.read_text())["tiny"]["url"]
+    port = int(endpoint.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        (moved,) = clone.supervisor.up()
+        assert moved.state == "running"
+        assert moved.endpoint != endpoint
+        assert moved.endpoint is not None
+        new_port = moved.endpoint.rpartition(":")[2]
+        assert [report for report in clone.reports if str(port) in report and new_port in report]
+        assert json.loads(clone.home.endpoints.read_text())["tiny"]["url"] == moved.endpoint
+        assert load_consumer_env(tmp_path) == {"PORT": new_port}
+        assert f"address: https://127.0.0.1:{new_port}\n" in clone.home.stack.read_text()
+        clone.supervisor.down()
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_port_taken_at_the_last_moment_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who takes the port after we looked is not mistaken for the service, which starts on another one."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken, look = stranger.getsockname()[1], processes.free_port
+        ports = iter([taken])
+        monkeypatch.setattr("sandbox.supervisor.free_port", lambda wanted: next(ports, None) or look(wanted))
+        clone = Clone(tmp_path)
+        (status,) = clone.supervisor.up()
+    assert status.state == "running"
+    assert status.endpoint != f"http://127.0.0.1:{taken}"
+    assert clone.starts() == 2
+
+
+def test_a_reused_pid_is_never_signalled(tmp_path: Path) -> None:
+    """A record whose pid belongs to another process today counts as died, and `down` leaves that process alone."""
+    clone = Clone(tmp_path)
+    clone.supervisor.up()
+    clone.supervisor.down()
+    with subprocess.Popen([sys.executable, "-ISc", "input()"], stdin=subprocess.PIPE) as stranger:
+        records = json.loads(clone.home.services.read_text())
+        records["services"]["tiny"] |= {"process": {"pid": stranger.pid, "started": "boot 1"}, "since": "then"}
+        clone.home.services.write_text(json.dumps(records))
+        assert clone.supervisor.status()[0].state == "died"
+        assert clone.supervisor.down()[0].state == "stopped"
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
+        assert stranger.returncode == 0
+
+
+def test_a_copied_clone_does_not_stop_the_original(tmp_path: Path) -> None:
+    """A copy of a running sandbox's directory takes over the content, not the processes, and runs beside it."""
+    original = Clone(tmp_path / "original")
+    (running,) = original.supervisor.up()
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    copy = Clone(tmp_path / "copy")
+    assert copy.supervisor.status()[0].state == "stopped"
+    copy.supervisor.down()
+    assert original.supervisor.status() == [running]
+    (beside,) = copy.supervisor.up()
+    assert beside.state == "running"
+    assert beside.endpoint != running.endpoint
+    copy.supervisor.reset()
+    assert original.supervisor.status() == [running]
+
+
+def test_two_ups_at_once_start_things_once(tmp_path: Path) -> None:
+    """A second `up` waits for the first, and then finds everything running."""
+    clone = Clone(tmp_path)
+    clone.home.make()
+    threads = [threading.Thread(target=clone.supervisor.up) for _ in range(4)]
+    with clone.home.claim(lambda: None):
+        for thread in threads:
+            thread.start()
+        # All four wait here; each says so.
+        assert processes.wait_until(lambda: len(clone.reports) == 4, 5)
+    for thread in threads:
+        thread.join()
+    assert clone.starts() == 1
+    assert len(processes_in(tmp_path)) == 1
+
+
+def test_a_service_that_does_not_start_is_explained(tmp_path: Path) -> None:
+    """`up` names the service and its log, and leaves no process and no record of one."""
+    clone = Clone(tmp_path, service("good"), service("bad", "raise SystemExit('cannot')"))
+    with pytest.raises(SandboxError, match=r"bad ends as soon as it is started; see .*bad\.log"):
+        clone.supervisor.up()
+    assert "cannot" in (clone.home.logs / "bad.log").read_text()
+    assert [entry.state for entry in clone.supervisor.status()] == ["running", "stopped"]
+    clone.supervisor.down()
+
+
+def test_a_stubborn_process_is_killed_with_its_children(tmp_path: Path) -> None:
+    """SIGTERM first; what is still there after the wait gets SIGKILL, and so does what it started."""
+    stubborn = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-ISc", "input()"], stdin=subprocess.PIPE)
+print("ready", flush=True)
+signal.pause()
+"""
+    log = tmp_path / "log"
+    process = processes.start([sys.executable, "-ISc", stubborn], environment={}, directory=tmp_path, log=log)
+    assert processes.wait_until(lambda: log.read_text() == "ready\n", 5)
+    assert len(processes_in(tmp_path)) == 2
+    assert processes.stop(process, patience=0.2)
+    assert not processes.is_running(process)
+    assert processes.wait_until(lambda: processes_in(tmp_path) == [], 5)
+    assert not processes.stop(process)
+
+
+def test_a_process_outlives_its_starter_and_is_recognised_by_others(tmp_path: Path) -> None:
+    """A process started by one command is found running by another, and stopped by it."""
+    starter = (
+        "import sys; from pathlib import Path; from sandbox import processes;"
+        "p = processes.start([sys.executable, '-ISc', 'import signal; signal.pause()'],"
+        "environment={}, directory=Path(sys.argv[1]), log=Path(sys.argv[1], 'log')); print(p.pid, p.started)"
+    )
+    command = [sys.executable, "-c", starter, str(tmp_path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    pid, _, started = output.strip().partition(" ")
+    process = processes.Process(int(pid), started)
+    assert processes.is_running(process)
+    assert not processes.is_running(processes.Process(int(pid), started + "0"))
+    assert processes.stop(process)
+    assert not processes.is_running(process)
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="this is how it works where there is no /proc")
+def test_processes_are_recognised_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no /proc, ps tells one process from another."""
+    monkeypatch.setattr(processes, "_BOOT_ID", tmp_path / "missing")
+    command = [sys.executable, "-ISc", "import signal; signal.pause()"]
+    process = processes.start(command, environment={}, directory=tmp_path, log=tmp_path / "log")
+    assert processes.is_running(process)
+    assert not processes.is_running(processes.Process(process.pid, "Thu Jan  1 00:00:00 1970"))
+    assert processes.stop(process)
+    assert not processes.is_running(process)
+
+
+def test_a_child_gets_its_own_variables_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the caller's environment reaches a service, and none of its credentials its command line."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-caller")
+    clone = Clone(tmp_path, service(environment={"TOKEN": "canary-of-the-service"}))
+    clone.supervisor.up()
+    environment = Path(f"/proc/{clone.pid()}/environ").read_text().split("\0")
+    # The interpreter may add its locale.
+    assert [entry for entry in environment if entry and not entry.startswith("LC_CTYPE=")] == [
+        "TOKEN=canary-of-the-service"
+    ]
+    assert "canary" not in Path(f"/proc/{clone.pid()}/cmdline").read_text()
+
+
+def test_env_file_means_the_same_to_a_shell(tmp_path: Path) -> None:
+    """What load_env() reads is what a shell gets by sourcing the file, quotes and dollars included."""
+    clone = Clone(tmp_path)
+    with pytest.raises(SandboxError, match="keyturn sandbox up"):
+        load_env(tmp_path)
+    clone.supervisor.up()
+    expected = {"SET": "1", "TINY_KEY": 'it\'s "quoted" $HOME'}
+    assert load_env(tmp_path) == expected
+    script = f". {shlex.quote(str(clone.home.env))}; env -0"
+    output = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
+    assert expected.items() <= dict(line.split("=", 1) for line in output.split("\0") if line).items()
+
+
+def test_files_are_private_and_endpoints_hold_no_credential(tmp_path: Path) -> None:
+    """Directories are 0700 and files 0600; endpoints.json has places only."""
+    clone = Clone(tmp_path)
+    clone.supervisor.up()
+    for path in (clone.home.directory, *clone.home.directory.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    endpoints = json.loads(clone.home.endpoints.read_text())
+    assert endpoints == {"tiny": {"url": clone.supervisor.status()[0].endpoint, "fact": "tiny"}}
+
+
+def test_reset_deletes_content_and_state_and_keeps_the_stack(tmp_path: Path) -> None:
+    """After `reset` nothing runs and nothing is left of the sandbox but the stack's file; `up` begins anew."""
+    clone = Clone(tmp_path)
+    clone.supervisor.up()
+    (clone.home.pulumi_state / "state.json").write_text("{}")
+    clone.supervisor.reset()
+    assert processes_in(tmp_path) == []
+    assert not clone.home.directory.exists()
+    assert not clone.home.pulumi_state.exists()
+    assert clone.home.stack.exists()
+    clone.supervisor.reset()
+    assert clone.supervisor.up()[0].state == "running"
+    assert clone.starts() == 1
+
+
+def test_an_edited_stack_keeps_the_edits(tmp_path: Path) -> None:
+    """Only the sandbox's own values change in an existing file; comments, order, style and additions stay."""
+    target = tmp_path / "Pulumi.sandbox.yaml"
+    issuer: KeyPath = ("config", "keyturn:issuers", "openai")
+    values: dict[KeyPath, str] = {ADDRESS: "https://127.0.0.1:1111", (*issuer, "baseUrl"): "http://127.0.0.1:2222/v1"}
+    assert write_stack(target, values) == []
+    edited = target.read_text().replace("rotateEvery: 30d", "rotateEvery: 7d  # mine", 1) + "encryptionsalt: v1:abc=\n"
+    flow = "    openai: {project: proj_1, baseUrl: 'http://old', kind: openai} # in one line\n"
+    begin, end = edited.index("    openai:\n"), edited.index("    generated:\n")
+    edited = edited[:begin] + flow + edited[end:]
+    target.write_text(edited)
+    values[(*issuer, "project")] = "proj_2"
+    assert write_stack(target, values) == []
+    assert target.read_text() == edited.replace("proj_1", "proj_2").replace("'http://old'", "http://127.0.0.1:2222/v1")
+    # A path with a space, and with what would end a plain value, is quoted.
+    awkward = str(tmp_path / "a, b: c}")
+    write_stack(target, {("config", "keyturn:stores", "vault", "caBundle"): awkward, (*issuer, "project"): awkward})
+    config = yaml.safe_load(target.read_text())["config"]
+    assert config["keyturn:stores"]["vault"]["caBundle"] == awkward
+    assert config["keyturn:issuers"]["openai"] == {
+        "project": awkward,
+        "baseUrl": "http://127.0.0.1:2222/v1",
+        "kind": "openai",
+    }
+
+
+def test_a_stack_without_our_values_is_left_and_told(tmp_path: Path) -> None:
+    """A value that the user took out is not put back; a file that is not YAML is not touched."""
+    target = tmp_path / "Pulumi.sandbox.yaml"
+    target.write_text("config: {}\n")
+    assert write_stack(target, {ADDRESS: "https://127.0.0.1:1"}) == ["config.keyturn:stores.vault.address"]
+    assert target.read_text() == "config: {}\n"
+    target.write_text("config: [\n")
+    with pytest.raises(SandboxError, match=r"Pulumi\.sandbox\.yaml is not YAML"):
+        write_stack(target, {ADDRESS: "https://127.0.0.1:1"})
+    assert target.read_text() == "config: [\n"
+
+
+def test_the_project_is_found_from_below(tmp_path: Path) -> None:
+    """Commands work in any directory of the clone, and say so where there is no clone."""
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    with pytest.raises(SandboxError, match=r"Pulumi\.yaml"):
+        find_home(tmp_path / "deep" / "down")
+    (tmp_path / "Pulumi.yaml").touch()
+    assert find_home(tmp_path / "deep" / "down").root == tmp_path
+
+
+# The real services, through the command.
+
+
+@pytest.fixture
+def keyturn_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs `keyturn sandbox ARGUMENTS --json` in a new clone; gives its parsed output."""
+    (tmp_path / "Pulumi.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, exit_code: int = 0) -> Any:
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == exit_code, result.output
+        return json.loads(result.stdout) if result.stdout else None
+
+    return run
+
+
+def vault(root: Path) -> hvac.Client:
+    env = load_env(root)
+    client = hvac.Client(url=env["VAULT_ADDR"], verify=env["VAULT_CACERT"])
+    client.auth.approle.login(env["KEYTURN_VAULT_ROLE_ID"], env["KEYTURN_VAULT_SECRET_ID"])
+    return client
+
+
+def test_the_real_sandbox_keeps_its_secrets(keyturn_sandbox: Callable[..., Any], tmp_path: Path) -> None:
+    """Up in 10 s; idempotent; a secret outlives down and up; no credential in argv, endpoints or listings; reset ends it."""
+    began = time.monotonic()
+    listing = keyturn_sandbox("up")
+    assert time.monotonic() - began < 10
+    assert [(entry["service"], entry["state"]) for entry in listing] == [("openbao", "running"), ("openai", "running")]
+    assert keyturn_sandbox("up") == keyturn_sandbox("status") == listing
+
+    client = vault(tmp_path)
+    client.secrets.kv.v2.create_or_update_secret("sandbox/support-copilot-chat", {"value": "canary-value"})
+    client.adapter.close()
+    env = load_env(tmp_path)
+    for entry in keyturn_sandbox("down"):
+        assert entry["state"] == "stopped"
+    assert processes_in(tmp_path) == []
+
+    assert [entry["endpoint"] for entry in keyturn_sandbox("up")] == [entry["endpoint"] for entry in listing]
+    assert load_env(tmp_path) == env
+    client = vault(tmp_path)
+    secret = client.secrets.kv.v2.read_secret_version("sandbox/support-copilot-chat", raise_on_deleted_version=True)
+    assert secret["data"]["data"] == {"value": "canary-value"}
+    client.adapter.close()
+
+    credentials = [
+        env["KEYTURN_VAULT_SECRET_ID"],
+        env["OPENAI_ADMIN_KEY"],
+        load_consumer_env(tmp_path)["VAULT_SECRET_ID"],
+        (tmp_path / ".keyturn/sandbox/openbao/root-token").read_text(),
+        "canary-value",
+    ]
+    shown = [*processes_in(tmp_path), (tmp_path / ".keyturn/sandbox/endpoints.json").read_text()]
+    shown += [json.dumps(keyturn_sandbox("status")), (tmp_path / "Pulumi.sandbox.yaml").read_text()]
+    shown += [log.read_text() for log in (tmp_path / ".keyturn/sandbox/logs").iterdir()]
+    shown += [(tmp_path / ".keyturn/sandbox/openbao/audit.log").read_text()]
+    assert len(processes_in(tmp_path)) == 2
+    assert [text for text in shown for credential in credentials if credential in text] == []
+
+    stack = yaml.safe_load((tmp_path / "Pulumi.sandbox.yaml").read_text())["config"]
+    assert stack["keyturn:stores"]["vault"]["address"] == env["VAULT_ADDR"] == listing[0]["endpoint"]
+    assert stack["keyturn:issuers"]["openai"]["baseUrl"] == env["OPENAI_BASE_URL"] == listing[1]["endpoint"]
+    assert (
+        stack["keyturn:issuers"]["openai"]["project"]
+        != yaml.safe_load(TEMPLATE.read_text())["config"]["keyturn:issuers"]["openai"]["project"]
+    )
+
+    keyturn_sandbox("reset", exit_code=2)
+    assert CliRunner().invoke(app, ["reset"], input="n\n").exit_code == 1
+    assert [entry["state"] for entry in keyturn_sandbox("status")] == ["running", "running"]
+    assert {entry["endpoint"] for entry in keyturn_sandbox("reset", "--yes")} == {None}
+    assert processes_in(tmp_path) == []
+
+
+def test_two_commands_at_once_in_two_clones(tmp_path: Path) -> None:
+    """Four `up` commands at the same time, two in each of two clones, give two working sandboxes."""
+    clones = [tmp_path / "first", tmp_path / "second"]
+    for clone in clones:
+        clone.mkdir()
+        (clone / "Pulumi.yaml").touch()
+    command = [sys.executable, "-c", "from sandbox.cli import app; app()"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def run(clone: Path, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*command, *arguments], cwd=clone, env=env, stdout=subprocess.PIPE, text=True)
+
+    ups = [run(clone, "up", "--json") for clone in clones * 2]
+    listings = [json.loads(up.communicate()[0]) for up in ups]
+    assert [up.returncode for up in ups] == [0, 0, 0, 0]
+    assert listings[0] == listings[2]
+    assert listings[1] == listings[3]
+    assert len({entry["endpoint"] for listing in listings for entry in listing}) == 4
+    assert len(processes_in(tmp_path)) == 4
+    for clone in clones:
+        client = vault(clone)
+        assert client.is_authenticated()
+        client.adapter.close()
+    first_down = run(clones[0], "down", "--json")
+    assert [entry["state"] for entry in json.loads(first_down.communicate()[0])] == ["stopped", "stopped"]
+    assert len(processes_in(tmp_path)) == 2
+
+
+def test_outside_a_project_the_command_says_so(
+    keyturn_sandbox: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a Pulumi.yaml above it the command fails with one line, not a traceback."""
+    (tmp_path / "Pulumi.yaml").unlink()
+    result = CliRunner().invoke(app, ["up"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("sandbox: no Pulumi.yaml in ")
+    assert "Traceback" not in result.output
