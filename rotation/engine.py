@@ -29,6 +29,9 @@ CALL_LIMIT: Final = timedelta(seconds=60)
 MOST_STEPS: Final = 300
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
 
+_ASK_AGAIN: Final = 5.0
+"""Seconds between tries while an emergency waits for something outside."""
+
 _DOUBTS: Final = 3
 """How many uncertain answers one run follows up by looking again before it leaves it to the next run."""
 
@@ -76,6 +79,8 @@ class _Run:
     old: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
     doubts: int = 0
+    quiet: bool = False
+    """A plan: nothing is done, so nothing is evidence."""
     records: list[Record] = field(default_factory=list)
 
 
@@ -167,10 +172,22 @@ class Engine:
     # --- deciding --------------------------------------------------------------------------------
 
     def plan(self, target: Target, order: Order | None = None) -> tuple[d.Decision, Observation]:
-        """What a run would do first, from one look. Changes nothing."""
-        run = _Run(target, order or Order())
+        """What a run would do first, from one look and the questions to the issuer that it depends on.
+
+        Changes nothing and leaves no trace in the audit trail.
+
+        Raises:
+            Trouble: a store or the issuer did not answer.
+        """
+        run = _Run(target, order or Order(), quiet=True)
         seen = self._with_pair(self.observe(target), run)
-        return self._decide(seen, run), seen
+        decision = self._decide(seen, run)
+        for _ in range(MOST_STEPS):
+            if not isinstance(decision, d.AskLastUse | d.ListKeys):
+                break
+            self._handlers[type(decision)](self, decision, seen, run)
+            decision = self._decide(seen, run)
+        return decision, seen
 
     def _decide(self, seen: Observation, run: _Run) -> d.Decision:
         issuer = self._issuers[seen.policy.issuer]
@@ -216,7 +233,7 @@ class Engine:
         message = f"{target.entry}: no end after {MOST_STEPS} steps"
         raise RuntimeError(message)
 
-    def condemn(self, target: Target, *, contain_after: timedelta | None = None) -> Observation:
+    def condemn(self, target: Target, *, contain_after: timedelta | None = None) -> list[Record]:
         """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
 
         Condemns key ids as seen now, not "whatever is current", so that it can not kill a key that
@@ -224,6 +241,12 @@ class Engine:
 
         Parameters:
             contain_after: when to revoke although stores still hand it out; the policy's when None.
+
+        Returns:
+            The audit records: one per key.
+
+        Raises:
+            Trouble: the entry could not be read or marked.
         """
         seen = self.observe(target)
         run = _Run(target, Order())
@@ -245,7 +268,41 @@ class Engine:
             self._audit(run, "condemn", seen, reason="emergency", token=key, key_id=s.key_id(key))
         if written:
             self._stores[target.store].record(target.entry, written)
-        return seen
+        return run.records
+
+    def rotate(self, target: Target, *, take_over: bool = False, patience: timedelta = timedelta(minutes=5)) -> Outcome:
+        """Rotates now, up to promoted; the old credential drains and later sweeps retire it."""
+        try:
+            current = self.observe(target).primary.current
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, None, [])
+        return self.run(target, Order(replace=current.id if current else None, take_over=take_over), patience=patience)
+
+    def emergency(
+        self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)
+    ) -> Outcome:
+        """Replaces and revokes now: no grace, no quiet period, containment when replacing takes too long.
+
+        Stays until every condemned key is shown dead, or patience is over; sweeps go on from there.
+        The outcome's records are those of all that was done here.
+
+        Raises:
+            Trouble: the entry could not be read or marked; nothing was changed.
+        """
+        leave_at = self._clock.monotonic() + patience.total_seconds()
+        records = self.condemn(target, contain_after=contain_after)
+        while True:
+            left = timedelta(seconds=max(leave_at - self._clock.monotonic(), 0))
+            outcome = self.run(target, Order(take_over=True), patience=left)
+            records += outcome.records
+            outcome = replace(outcome, records=records)
+            journal = outcome.seen.primary.journal if outcome.seen else None
+            alive = journal is None or any(
+                held.why is Why.EMERGENCY and key not in journal.proven for key, held in journal.condemned.items()
+            )
+            if not alive or self._clock.monotonic() + _ASK_AGAIN > leave_at:
+                return outcome
+            self._clock.sleep(_ASK_AGAIN)
 
     def destroy(self, target: Target) -> Outcome:
         """Revokes every key that was minted for a secret and shows each one dead; leaves the entry for the caller.
@@ -292,6 +349,10 @@ class Engine:
             raise
 
     def _note(self, action: d.Note, seen: Observation, run: _Run) -> Observation:
+        for fact in action.facts:
+            kind, _, token = fact.partition(".")
+            if kind == "proven":
+                self._audit(run, "proven", seen, reason=action.reason, token=token)
         return self._record(seen, run, action.facts)
 
     def _condemn(self, action: d.Condemn, seen: Observation, run: _Run) -> None:
@@ -518,6 +579,8 @@ class Engine:
         store: str | None = None,
         detail: Mapping[str, str] | None = None,
     ) -> None:
+        if run.quiet:
+            return
         record = Record(self._clock.now(), event, seen.primary.name, reason, token, key_id, store, detail)
         self._auditor.write(record)
         run.records.append(record)

@@ -33,19 +33,22 @@ KEYS: Final = (
 """Every key that a written policy may have; optional ones are left out when empty."""
 
 _UNITS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION: Final = re.compile(r"(?:\d+[wdhms])+")
+_DURATION: Final = re.compile(r"(?:[0-9]{1,10}[wdhms])+")
 
 
 def read_duration(text: str) -> timedelta:
     """`30d`, `36h`, `1h30m`. Raises ValueError with what is allowed."""
-    if not _DURATION.fullmatch(text):
-        message = f"{text!r} is not a duration; write a number and one of w, d, h, m, s, as in 30d or 1h30m"
-        raise ValueError(message)
-    return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([wdhms])", text)))
+    try:
+        if _DURATION.fullmatch(text):
+            return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([wdhms])", text)))
+    except OverflowError:
+        pass  # more than a timedelta holds
+    message = f"{text!r} is not a duration; write a number and one of w, d, h, m, s, as in 30d or 1h30m"
+    raise ValueError(message)
 
 
 def show_duration(span: timedelta) -> str:
-    """The shortest exact form: `30d`, `1h30m`, `0s`."""
+    """The exact form of a whole number of seconds, largest units first: `30d`, `1h30m`, `0s`."""
     left, parts = int(span.total_seconds()), []
     for unit in "dhms":
         count, left = divmod(left, _UNITS[unit])
@@ -81,7 +84,10 @@ def read(strings: Mapping[str, str]) -> Policy:
     key = ""
     try:
         quiet, most, then = strings[key := "drain"].split(" ")
-        consumers = [pair.rsplit("=", 1) for pair in strings.get("consumers", "").split()]
+        drain = Drain(read_duration(quiet), read_duration(most), Ending(then))
+        key = "consumers"
+        pairs = (pair.rsplit("=", 1) for pair in strings.get(key, "").split())
+        consumers = tuple(Consumer(name, read_duration(within)) for name, within in pairs)
         return Policy(
             installation=strings[key := "installation"],
             environment=strings[key := "environment"],
@@ -92,11 +98,10 @@ def read(strings: Mapping[str, str]) -> Policy:
             owner=strings[key := "owner"],
             rotate_every=read_duration(strings[key := "rotate-every"]),
             grace=read_duration(strings[key := "grace"]),
-            drain=Drain(read_duration(quiet), read_duration(most), Ending(then)),
+            drain=drain,
             contain_after=read_duration(strings[key := "contain-after"]),
-            consumers=tuple(Consumer(name, read_duration(within)) for name, within in consumers),
+            consumers=consumers,
             paired_with=strings.get("paired-with") or None,
-            smoke_test=strings.get("smoke-test") == "yes",
         )
     except (KeyError, ValueError) as error:
         message = f"applied policy: {key!r} is missing or can not be read"

@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 
 from rotation import decide as d
+from rotation.errors import Code, Trouble
 from rotation.model import Drain, Ending
+from rotation.ports import Record
 from rotation.situation import Order
-from tests.world import World
+from tests.world import Trail, World
 
 
 def test_a_new_entry_gets_its_first_credential() -> None:
@@ -177,3 +179,48 @@ def test_a_value_put_by_hand_is_replaced_when_due_and_nothing_of_theirs_is_revok
     world.sweep_until_quiet()
     assert {"value-2", "value-3"} == world.live()
     assert world.handed_out() == {"vault": "value-3"}
+
+
+def test_an_emergency_stays_until_the_leaked_key_is_shown_dead() -> None:
+    """Verification of the replacement is out of reach: containment comes at its time, within one command."""
+    world = World(allow_outage=True)
+    world.run()
+    world.vendor.unreachable = True
+    outcome = world.engine().emergency(world.target, patience=timedelta(minutes=8))
+    assert "contain" in [record.event for record in outcome.records]
+    assert "value-1" not in world.live()
+
+
+def test_a_plan_changes_nothing_and_asks_what_it_must() -> None:
+    """The plan of a draining secret knows whether the old key is quiet, and leaves no trace."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    world.clock.move(timedelta(hours=25))
+    before = len(world.trail.records)
+    decision, _ = world.engine().plan(world.target)
+    assert isinstance(decision, d.Condemn)
+    assert len(world.trail.records) == before
+    assert world.live() == {"value-1", "value-2"}
+
+
+def test_every_action_has_a_handler() -> None:
+    """A decision that nothing carries out would be found only in production."""
+    engine = World().engine()
+    assert {a.__name__ for a in engine._handlers} == {a.__name__ for a in d.Action.__subclasses__()}
+
+
+def test_nothing_happens_when_the_audit_trail_can_not_be_written() -> None:
+    """Evidence first: a failing auditor stops the rotation before its next effect."""
+
+    class Refusing(Trail):
+        def write(self, record: Record) -> None:
+            raise Trouble(Code.UNAVAILABLE, "audit trail", "disk full")
+
+    world = World()
+    world.trail = Refusing()
+    outcome = world.run()
+    assert outcome.trouble
+    assert world.vendor.keys == []
+    assert world.calls == ["before observe", "after observe"]

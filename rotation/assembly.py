@@ -1,0 +1,113 @@
+"""Puts an engine together from a configuration: the one place where names become stores and issuers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from providers import registry
+from rotation.clock import SystemClock
+from rotation.config import Config
+from rotation.engine import Engine, Places, Target
+from rotation.model import Policy
+from rotation.ports import Auditor, Clock, Issuer, SecretStore
+
+SANDBOX = "sandbox"
+"""The one environment whose clock may be moved."""
+
+
+T = TypeVar("T")
+
+
+class Opened(Mapping[str, T]):
+    """Opens each member at its first use, once, whatever thread asks first."""
+
+    def __init__(self, names: tuple[str, ...], open_one: Callable[[str], T]) -> None:
+        self._names = names
+        self._open = open_one
+        self._ready: dict[str, T] = {}
+        self._lock = threading.RLock()
+
+    def __getitem__(self, name: str) -> T:
+        with self._lock:
+            if name not in self._ready:
+                if name not in self._names:
+                    raise KeyError(name)
+                self._ready[name] = self._open(name)
+            return self._ready[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembly:
+    """Everything that a host needs."""
+
+    config: Config
+    engine: Engine
+    stores: Mapping[str, SecretStore]
+    issuers: Mapping[str, Issuer]
+    places: Places
+    clock: Clock
+
+    def target(self, policy: Policy) -> Target:
+        return Target(policy.store, self.places.entry_name(policy.store, policy.environment, policy.name))
+
+
+def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Clock | None = None) -> Assembly:
+    """An engine over the stores and issuers of a configuration, none of them opened yet.
+
+    Parameters:
+        config: one stack's configuration.
+        env: where credentials are looked up, as in os.environ.
+        auditor: the audit trail.
+        clock: the system's, or in the sandbox environment the sandbox's, when not given.
+    """
+    time = clock or clock_of(config, env)
+    stores: Mapping[str, SecretStore] = Opened(
+        tuple(config.stores), lambda name: registry.open_store(name, config, env, time)
+    )
+    issuers: Mapping[str, Issuer] = Opened(
+        tuple(config.issuers), lambda name: registry.open_issuer(name, config, env, time, stores)
+    )
+    primaries = {(policy.environment, policy.name): policy.store for policy in config.policies}
+
+    def entry_name(store: str, environment: str, name: str) -> str:
+        return registry.entry_name(config.stores[store], environment, name)
+
+    def locate(environment: str, name: str) -> Target | None:
+        store = primaries.get((environment, name))
+        return Target(store, entry_name(store, environment, name)) if store else None
+
+    places = Places(entry_name, locate)
+    return Assembly(config, Engine(stores, issuers, places, time, auditor), stores, issuers, places, time)
+
+
+def clock_of(config: Config, env: Mapping[str, str]) -> Clock:
+    """The system's clock; in the sandbox environment, moved as far as the sandbox's clock is."""
+    path = env.get("KEYTURN_SANDBOX_CLOCK")
+    if config.environment != SANDBOX or not path:
+        return SystemClock()
+    return _moved(Path(path))
+
+
+def _moved(path: Path) -> Clock:
+    from sandbox.clock import SandboxClock  # noqa: PLC0415 - no real environment ever loads it
+
+    moved = SandboxClock(path)
+
+    class Moved(SystemClock):
+        """The system's clock with the sandbox's offset."""
+
+        def now(self) -> datetime:
+            return moved.now()
+
+    return Moved()

@@ -1,0 +1,79 @@
+"""Does what the stores hand out work, and do they agree? Looks only; never touches a draining credential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rotation.engine import Engine, Target
+from rotation.errors import Trouble
+from rotation.model import Check, Entry, Verdict
+from rotation.ports import Issuer, SecretStore
+from rotation.situation import Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one store hands out for one secret."""
+
+    name: str
+    store: str
+    verdict: Verdict
+    agrees: bool
+    """Holds the same value as the primary."""
+    reason: str
+    key_id: str | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.verdict.live and self.agrees
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "store": self.store,
+            "verdict": self.verdict.value,
+            "agrees": self.agrees,
+            "key_id": self.key_id,
+            "reason": self.reason,
+        }
+
+
+def verify(
+    engine: Engine, stores: Mapping[str, SecretStore], issuers: Mapping[str, Issuer], target: Target, name: str
+) -> list[Finding]:
+    """One finding per store of the secret. The issuer is asked once per distinct value.
+
+    A primary that can not be read gives one finding UNKNOWN, never an exception.
+    """
+    try:
+        seen = engine.observe(target)
+        primary = seen.primary
+        if primary.current is None:
+            return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason="holds no credential yet")]
+        ours = stores[target.store].read(primary.name, primary.current)
+    except Trouble as trouble:
+        return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason=str(trouble))]
+    issuer = issuers[seen.policy.issuer]
+    check = issuer.verify(ours)
+    findings = [_finding(name, primary, check, agrees=True)]
+    for store, replica in seen.replicas.items():
+        if isinstance(replica, Absent):
+            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=replica.reason))
+            continue
+        if replica.current is None:
+            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason="holds no credential yet"))
+            continue
+        try:
+            theirs = stores[store].read(replica.name, replica.current)
+        except Trouble as trouble:
+            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=str(trouble)))
+            continue
+        same = ours.same_as(theirs)
+        findings.append(_finding(name, replica, check if same else issuer.verify(theirs), agrees=same))
+    return findings
+
+
+def _finding(name: str, entry: Entry, check: Check, *, agrees: bool) -> Finding:
+    key_id = entry.current.key_id if entry.current else None
+    return Finding(name, entry.store, check.verdict, agrees, check.reason, key_id)

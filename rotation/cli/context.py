@@ -1,0 +1,100 @@
+"""What every command starts from: options, configuration, engine, and the targets that names mean."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rotation.assembly import Assembly, assemble
+from rotation.audit import FileAuditor
+from rotation.config import Config, ConfigError, find_stack_file, load
+from rotation.engine import Target
+from rotation.errors import Code, Trouble
+from rotation.model import Policy
+from rotation.policy import read as read_policy
+
+Stack = Annotated[
+    str | None,
+    typer.Option(
+        "--stack",
+        "-s",
+        envvar="KEYTURN_STACK",
+        metavar="NAME",
+        help="The stack whose Pulumi.NAME.yaml declares the secrets.",
+        show_default=False,
+    ),
+]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="A stack file by path, instead of --stack.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, on standard output.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Secrets by name; all of the stack when none is given.")
+]
+
+
+class UsageFault(Exception):  # noqa: N818 - a fault of the person's input, exit code 2
+    """Something on the command line or in its reach can not be used; the text says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """One command's surroundings."""
+
+    assembly: Assembly
+    path: Path
+
+    @property
+    def config(self) -> Config:
+        return self.assembly.config
+
+    def declared(self, names: list[str] | None) -> list[Policy]:
+        """The declared secrets of these names, in the order given; all when there are none."""
+        by_name = {policy.name: policy for policy in self.config.policies}
+        unknown = [name for name in names or [] if name not in by_name]
+        if unknown:
+            known = ", ".join(by_name) or "none"
+            raise UsageFault(f"{self.path.name} declares no secret {', '.join(unknown)}; declared are: {known}")
+        return [by_name[name] for name in names] if names else list(by_name.values())
+
+    def managed(self) -> list[tuple[Target, Policy]]:
+        """Every secret of this installation and environment that a store knows, declared or not.
+
+        Raises:
+            Trouble: a store could not be listed.
+        """
+        ours = (self.config.installation, self.config.environment)
+        found = {self.assembly.target(policy): policy for policy in self.config.policies}
+        for name, store in self.assembly.stores.items():
+            for listed in store.listing():
+                try:
+                    policy = read_policy(listed.policy)
+                except ValueError as error:
+                    raise Trouble(Code.INVALID, name, f"{listed.name}: {error}; apply the stack again") from None
+                if (policy.installation, policy.environment) == ours and policy.store == name:
+                    found.setdefault(Target(name, listed.name), policy)
+        return list(found.items())
+
+
+def open_context(stack: str | None, file: Path | None) -> Context:
+    """Reads the configuration and puts the engine together; opens no connection.
+
+    Raises:
+        ConfigError: the stack file is missing or faulty; the text has one line per fault.
+    """
+    root = Path.cwd()
+    path = find_stack_file(stack, file, root)
+    config = load(path)
+    trail = os.environ.get("KEYTURN_AUDIT_FILE")
+    where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
+    return Context(assemble(config, os.environ, FileAuditor(where)), path)
+
+
+__all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]

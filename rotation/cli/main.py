@@ -1,0 +1,447 @@
+"""The `keyturn` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version as installed_version
+from typing import Annotated, TypeVar
+
+import click
+import typer
+
+from rotation import checkup, fleet, logs, orphans
+from rotation import decide as d
+from rotation import status as statuses
+from rotation.cli import show
+from rotation.cli.context import ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
+from rotation.engine import Outcome
+from rotation.errors import Trouble
+from rotation.journal import Why
+from rotation.model import Policy
+from rotation.policy import read_duration
+from rotation.ports import Record
+from sandbox.cli import app as sandbox_app
+
+DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
+"""Exit codes. ALIVE: a credential that should be dead is alive, or not shown dead."""
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="keyturn",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Provisions secrets and turns their keys for real: mint, verify, promote, revoke, prove.",
+    epilog="Exit codes: 0 done; 1 something failed, and what state it was left in is printed; 2 usage or "
+    "configuration; 3 a credential that should be dead is alive or unproven.",
+)
+app.add_typer(sandbox_app, name="sandbox")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"keyturn {installed_version('keyturn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Holds the options that every command shares."""
+    logs.start(os.environ.get("KEYTURN_LOG_LEVEL", "WARNING").upper())
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
+    """Show one row per secret: where it stands, when it rotates, what comes next.
+
+    Example: keyturn status --stack prod support-copilot-chat
+    """
+    context = open_context(stack, config)
+    rows = _rows(context, context.declared(names))
+    if json:
+        show.as_json([row.as_json() for row in rows])
+    else:
+        show.status(rows, context.assembly.clock.now())
+    raise typer.Exit(ALIVE if any(row.phase is statuses.Phase.UNPROVEN for row in rows) else DONE)
+
+
+def _rows(context: Context, policies: Sequence[Policy]) -> list[statuses.Row]:
+    assembly = context.assembly
+
+    def look(policy: Policy) -> statuses.Row:
+        capabilities = assembly.issuers[policy.issuer].capabilities
+        return statuses.row(assembly.engine, assembly.target(policy), policy, assembly.clock.now(), capabilities)
+
+    return _in_order(policies, _watched("looking", policies, look))
+
+
+@app.command()
+def plan(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
+    """Show what a sweep would do now, and why. Changes nothing.
+
+    Example: keyturn plan --stack prod
+    """
+    context = open_context(stack, config)
+    policies = context.declared(names)
+
+    def look(policy: Policy) -> dict[str, object]:
+        try:
+            decision, seen = context.assembly.engine.plan(context.assembly.target(policy))
+        except Trouble as trouble:
+            return {"name": policy.name, "acts": False, "next": "cannot tell", "then": None, "error": str(trouble)}
+        return {
+            "name": policy.name,
+            "acts": isinstance(decision, d.Action),
+            "next": statuses.words(decision),
+            "then": statuses.then(decision, seen.policy),
+            "error": None,
+        }
+
+    rows = _in_order(policies, _watched("planning", policies, look))
+    if json:
+        show.as_json(rows)
+    else:
+        for row in rows:
+            mark, style = ("→", "cyan") if row["acts"] else ("·", "")
+            show.say(f"{mark} {row['name']}: {row['error'] or row['next']}", "yellow" if row["error"] else style)
+            if row["then"]:
+                show.say(f"    then {row['then']}")
+        acting = sum(bool(row["acts"]) for row in rows)
+        show.say(f"{acting} of {len(rows)} would change now.")
+    raise typer.Exit(FAILED if any(row["error"] for row in rows) else DONE)
+
+
+@app.command()
+def verify(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
+    """Show each credential that stores hand out to its issuer, and hold replicas against their primary.
+
+    Example: keyturn verify --stack prod
+    """
+    context = open_context(stack, config)
+    policies, assembly = context.declared(names), context.assembly
+
+    def look(policy: Policy) -> list[checkup.Finding]:
+        target = assembly.target(policy)
+        return checkup.verify(assembly.engine, assembly.stores, assembly.issuers, target, policy.name)
+
+    found = [f for group in _in_order(policies, _watched("verifying", policies, look)) for f in group]
+    if json:
+        show.as_json([finding.as_json() for finding in found])
+    else:
+        show.findings(found)
+    raise typer.Exit(DONE if all(finding.good for finding in found) else FAILED)
+
+
+# --- acting --------------------------------------------------------------------------------------
+
+
+@app.command()
+def rotate(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Which secrets.")],
+    stack: Stack = None,
+    config: File = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Do not wait for an interrupted run's attempt to expire (15 min).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Rotate now, up to promoted. The old credential drains; sweeps revoke it and show it dead.
+
+    Example: keyturn rotate --stack prod support-copilot-chat
+    """
+    context = open_context(stack, config)
+    policies, engine = context.declared(names), context.assembly.engine
+    _finish(
+        policies,
+        "rotating",
+        lambda policy: engine.rotate(context.assembly.target(policy), take_over=take_over),
+        json=json,
+        wanted="promote.done",
+    )
+
+
+@app.command()
+def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
+    """Do everything that is due, interrupted, drained or orphaned. Made for cron: safe to run at any time, twice.
+
+    Example: keyturn sweep --stack prod
+    """
+    context = open_context(stack, config)
+    assembly = context.assembly
+    secrets = context.managed()
+    found = 0
+    trouble: Trouble | None = None
+    try:
+        for orphan, seen in orphans.find(assembly.issuers, secrets, assembly.engine, assembly.clock):
+            born = orphan.key.created_at or assembly.clock.now()
+            assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
+            found += 1
+    except Trouble as caught:
+        trouble = caught
+    if found and not json:
+        show.say(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
+    if trouble:
+        show.complain(f"{trouble}. Orphans were not looked for; rotations go on. The next sweep looks again.")
+    targets = {policy.name: target for target, policy in secrets}
+    policies = [policy for _, policy in secrets]
+    _finish(policies, "sweeping", lambda policy: assembly.engine.run(targets[policy.name]), json=json, failed=trouble)
+
+
+@app.command()
+def emergency(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Whose credentials have leaked.")],
+    stack: Stack = None,
+    config: File = None,
+    contain_first: Annotated[
+        bool, typer.Option("--contain-first", help="Revoke at once, then replace. Consumers fail until they refresh.")
+    ] = False,
+    contain_after: Annotated[
+        str | None,
+        typer.Option("--contain-after", metavar="DURATION", help="Revoke by then even if not replaced, as in 5m."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Replace and revoke now, no grace period; prints the times to contain, to replace, and to proof.
+
+    Every live credential of the secret is condemned, the draining ones too. When this command is
+    interrupted, run it again or let a sweep go on: what is condemned stays so.
+
+    Example: keyturn emergency --stack prod support-copilot-chat
+    """
+    context = open_context(stack, config)
+    policies = context.declared(names)
+    try:
+        delay = timedelta(0) if contain_first else read_duration(contain_after) if contain_after else None
+    except ValueError as error:
+        raise UsageFault(f"--contain-after: {error}") from None
+    if not json:
+        for policy in policies:
+            _announce(policy, contain_first, delay)
+    if not yes:
+        _confirm()
+    started = context.assembly.clock.now()
+
+    def work(policy: Policy) -> Outcome:
+        target = context.assembly.target(policy)
+        try:
+            return context.assembly.engine.emergency(target, contain_after=delay)
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, None, [])
+
+    results = _in_order(policies, _watched("replacing and revoking", policies, work))
+    reports = [_report(policy, outcome, started) for policy, outcome in zip(policies, results, strict=True)]
+    if json:
+        show.as_json([report.as_json() for report in reports])
+    else:
+        for report in reports:
+            report.show()
+    raise typer.Exit(max(report.exit_code for report in reports))
+
+
+def _announce(policy: Policy, contain_first: bool, delay: timedelta | None) -> None:
+    how = "revoke at once, then replace" if contain_first else "replace, then revoke without grace"
+    show.say(f"{policy.name} ({policy.environment}, owner {policy.owner}): {how}")
+    if not contain_first:
+        late = delay if delay is not None else policy.contain_after
+        show.say(f"    contained after {show.span(late)} even if it can not be replaced")
+    for consumer in policy.consumers:
+        within = show.span(consumer.refresh_within)
+        show.say(f"    {consumer.name} fails with what it has cached until it refreshes, within {within}", "yellow")
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise UsageFault("nobody is there to confirm; give --yes")
+    if not typer.confirm("Go ahead?"):
+        raise typer.Exit(FAILED)
+
+
+# --- reporting -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How one secret's emergency went. Times are seconds from the start of the command."""
+
+    name: str
+    contained: float | None
+    """The leaked credential was revoked at the issuer."""
+    replaced: float | None
+    """Every store of the secret hands out the new one."""
+    proven: float | None
+    """The leaked credential was shown refused."""
+    trouble: str | None
+    rest: str | None
+
+    @property
+    def exit_code(self) -> int:
+        if self.proven is None:
+            return ALIVE
+        return FAILED if self.trouble or self.replaced is None else DONE
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "contained_seconds": self.contained,
+            "replaced_seconds": self.replaced,
+            "proven_seconds": self.proven,
+            "error": self.trouble,
+            "rest": self.rest,
+        }
+
+    def show(self) -> None:
+        def timed(seconds: float | None) -> str:
+            return "not yet" if seconds is None else f"{seconds:.1f} s"
+
+        style = "green" if self.exit_code == DONE else "bold red"
+        show.say(
+            f"{self.name}: replaced {timed(self.replaced)}, contained {timed(self.contained)}, "
+            f"shown dead {timed(self.proven)}",
+            style,
+        )
+        if self.trouble:
+            show.complain(f"    {self.trouble}")
+        if self.exit_code and self.rest:
+            show.say(f"    {self.rest}", "yellow")
+        if self.exit_code:
+            show.say("    Its keys stay condemned: run this again, or the next sweep goes on by itself.")
+
+
+def _report(policy: Policy, outcome: Outcome, started: datetime) -> Report:
+    def last(*events: str) -> float | None:
+        times = [record.at for record in outcome.records if record.event in events]
+        return (max(times) - started).total_seconds() if times else None
+
+    journal = outcome.seen.primary.journal if outcome.seen else None
+    condemned = journal.condemned if journal else {}
+    alive = journal is None or any(
+        held.why is Why.EMERGENCY and key not in journal.proven for key, held in condemned.items()
+    )
+    proven = None if alive else last("proven", "closed")
+    return Report(
+        policy.name,
+        contained=last("revoke.done", "closed") if proven is not None or last("revoke.done") else None,
+        replaced=last("promote.done"),
+        proven=proven,
+        trouble=str(outcome.trouble) if outcome.trouble else None,
+        rest=statuses.words(outcome.rest) if outcome.rest else None,
+    )
+
+
+def _finish(
+    policies: Sequence[Policy],
+    doing: str,
+    work: Callable[[Policy], Outcome],
+    *,
+    json: bool,
+    wanted: str | None = None,
+    failed: Trouble | None = None,
+) -> None:
+    """Runs every secret, says how each ended, and exits with what that means.
+
+    Parameters:
+        wanted: the event without which a secret counts as not done.
+        failed: something that went wrong before.
+    """
+    outcomes = _in_order(policies, _watched(doing, policies, work))
+    code = FAILED if failed else DONE
+    shown: list[dict[str, object]] = []
+    for policy, outcome in zip(policies, outcomes, strict=True):
+        events = [record.event for record in outcome.records]
+        missed = wanted is not None and wanted not in events
+        unproven = isinstance(outcome.rest, d.Hold) and outcome.rest.unproven
+        code = max(code, ALIVE if unproven else FAILED if outcome.trouble or missed else DONE)
+        shown.append(
+            {
+                "name": policy.name,
+                "did": [_did(record) for record in outcome.records if record.event in _TOLD],
+                "rest": statuses.words(outcome.rest) if outcome.rest else None,
+                "error": str(outcome.trouble) if outcome.trouble else None,
+            }
+        )
+        if not json:
+            _tell(policy, outcome, missed=missed)
+    if json:
+        show.as_json(shown)
+    raise typer.Exit(code)
+
+
+_TOLD = {
+    "mint.done": "minted",
+    "promote.done": "promoted",
+    "condemn": "condemned",
+    "contain": "contained",
+    "revoke.done": "revoked",
+    "proven": "shown dead",
+    "closed": "closed",
+    "discard": "discarded",
+}
+
+
+def _did(record: Record) -> str:
+    what = record.key_id or ""
+    where = f" in {record.store}" if record.store and record.event == "promote.done" else ""
+    return f"{_TOLD[record.event]} {what}".strip() + where
+
+
+def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
+    did = ", ".join(_did(record) for record in outcome.records if record.event in _TOLD)
+    rest = statuses.words(outcome.rest) if outcome.rest else ""
+    if outcome.trouble:
+        show.complain(f"✗ {policy.name}: {outcome.trouble}")
+        phase = f"; done so far: {did}" if did else "; nothing was changed"
+        again = "needs a person" if outcome.trouble.code.permanent else "the next sweep goes on from here"
+        show.say(f"    left as it was{phase}. {again[0].upper()}{again[1:]}.")
+    elif missed:
+        show.say(f"✗ {policy.name}: not rotated; {rest}", "yellow")
+    else:
+        mark = "!" if isinstance(outcome.rest, d.Hold) else "✓" if did else "·"
+        style = "yellow" if mark == "!" else "green" if did else ""
+        show.say(f"{mark} {policy.name}: {'; '.join(part for part in (did, rest) if part)}", style)
+
+
+def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[str, T]:
+    results: dict[str, T] = {}
+    with show.progress() as bar:
+        task = bar.add_task(doing, total=len(policies))
+        for policy, result in fleet.each(policies, work):
+            results[policy.name] = result
+            bar.advance(task)
+    return results
+
+
+def _in_order(policies: Sequence[Policy], results: dict[str, T]) -> list[T]:
+    return [results[policy.name] for policy in policies]
+
+
+def run() -> None:
+    """Entry point of the console script: turns what can go wrong into a sentence and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except (ConfigError, UsageFault) as fault:
+        show.complain(str(fault))
+        code = USAGE
+    except Trouble as trouble:
+        show.complain(f"{trouble}. Nothing was changed.")
+        code = FAILED
+    except click.UsageError as fault:
+        fault.show()
+        code = USAGE
+    except (click.Abort, KeyboardInterrupt):
+        show.complain("Interrupted. What was begun is in the journal; run it again, or the next sweep goes on.")
+        code = 130
+    sys.exit(code or DONE)

@@ -1,0 +1,185 @@
+"""What people see of a secret: one row, and decisions in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from rotation import decide as d
+from rotation.engine import Engine, Target
+from rotation.errors import Code, Trouble
+from rotation.model import Capabilities, Policy
+from rotation.policy import show_duration
+from rotation.situation import Absent, Evidence, Observation, Order, Situation
+
+
+class Phase(StrEnum):
+    """Where a secret stands."""
+
+    NOT_APPLIED = "not applied"
+    """Declared, and no store has it: `pulumi up` makes it."""
+    UNREACHABLE = "unreachable"
+    EMPTY = "empty"
+    """The entry has no credential yet."""
+    STEADY = "steady"
+    ROTATING = "rotating"
+    """An attempt is under way or was interrupted."""
+    DRAINING = "draining"
+    """Rotated; the old credential still lives."""
+    CONDEMNED = "condemned"
+    """The current credential is to be replaced and revoked now."""
+    UNPROVEN = "revoked, unproven"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One secret in `keyturn status`. Times are aware, UTC."""
+
+    name: str
+    environment: str
+    store: str
+    replicas: tuple[str, ...]
+    issuer: str
+    owner: str
+    phase: Phase
+    rotation: str | None = None
+    """Token of the attempt under way."""
+    key_id: str | None = None
+    previous_key_id: str | None = None
+    rotated_at: datetime | None = None
+    due_at: datetime | None = None
+    grace_until: datetime | None = None
+    next_action: str = ""
+    last_error: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        shown: dict[str, object] = asdict(self)
+        for name in ("rotated_at", "due_at", "grace_until"):
+            at = getattr(self, name)
+            shown[name] = at.isoformat() if at else None
+        return shown | {"phase": self.phase.value, "replicas": list(self.replicas)}
+
+
+def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuer: Capabilities) -> Row:
+    """One look at a secret, as a row.
+
+    Parameters:
+        policy: as declared; shown where nothing is applied.
+    """
+    plain = Row(
+        policy.name,
+        policy.environment,
+        policy.store,
+        policy.replicas,
+        policy.issuer,
+        policy.owner,
+        Phase.UNREACHABLE,
+    )
+    try:
+        decision, seen = engine.plan(target)
+    except Trouble as trouble:
+        missing = trouble.code is Code.NOT_FOUND
+        return replace(
+            plain,
+            phase=Phase.NOT_APPLIED if missing else Phase.UNREACHABLE,
+            next_action="pulumi up" if missing else "the next sweep asks again",
+            last_error=None if missing else str(trouble),
+        )
+    s = Situation(seen, Evidence(), issuer, Order(), now)
+    applied, journal = seen.policy, seen.primary.journal
+    previous = next((key for key in reversed(s.retiring)), None)
+    ended = s.superseded_at(previous) if previous else None
+    staged = s.pending.token if s.pending else None
+    return replace(
+        plain,
+        replicas=applied.replicas,
+        issuer=applied.issuer,
+        owner=applied.owner,
+        phase=_phase(s, seen, decision),
+        rotation=staged or (s.at_work.token if s.at_work else None),
+        key_id=s.key_id(s.current_key) if s.current_key else None,
+        previous_key_id=s.key_id(previous) if previous else None,
+        rotated_at=(s.promoted_at(s.current_key) if s.current_key else None),
+        due_at=s.due_at,
+        grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
+        next_action=words(decision),
+        last_error=_error(seen, decision),
+    )
+
+
+def _phase(s: Situation, seen: Observation, decision: d.Decision) -> Phase:
+    journal = seen.primary.journal
+    if set(journal.revoked) - set(journal.proven):
+        return Phase.UNPROVEN
+    if s.urgent:
+        return Phase.CONDEMNED
+    if isinstance(decision, d.Hold):
+        return Phase.HELD
+    if s.pending is not None or s.at_work is not None:
+        return Phase.ROTATING
+    if s.current is None:
+        return Phase.EMPTY
+    return Phase.DRAINING if s.retiring else Phase.STEADY
+
+
+def _error(seen: Observation, decision: d.Decision) -> str | None:
+    if isinstance(decision, d.Hold):
+        return decision.reason
+    away = [f"{r.store}: {r.reason}" for r in seen.replicas.values() if isinstance(r, Absent)]
+    if away:
+        return "; ".join(away)
+    backoff = seen.primary.journal.backoff
+    return f"failed {backoff.failures} in a row: {backoff.error}" if backoff else None
+
+
+def words(decision: d.Decision) -> str:
+    """A decision in one phrase, the reason included."""
+    match decision:
+        case d.Done():
+            return f"rotate at {decision.due_at:%Y-%m-%d %H:%M}Z" if decision.due_at else "nothing"
+        case d.Wait():
+            return f"wait until {decision.until:%Y-%m-%d %H:%M}Z: {decision.reason}"
+        case d.Hold():
+            return f"held: {decision.reason}"
+        case d.Intend(of=None):
+            return f"rotate now: {decision.reason}"
+        case _:
+            return f"{_VERBS[type(decision)]}: {decision.reason}"
+
+
+_VERBS = {
+    d.Intend: "store anew",
+    d.Mint: "mint",
+    d.Restage: "stage",
+    d.Copy: "stage copy",
+    d.Compare: "read back",
+    d.Verify: "verify",
+    d.Smoke: "smoke-test",
+    d.Promote: "promote",
+    d.Discard: "discard",
+    d.Note: "note",
+    d.Condemn: "condemn",
+    d.ListKeys: "search issuer",
+    d.AskLastUse: "ask last use",
+    d.Revoke: "revoke",
+    d.Prove: "prove dead",
+    d.Forget: "close",
+}
+
+
+def then(decision: d.Decision, policy: Policy) -> str | None:
+    """What follows a decision by itself, for the plan; None when the decision says it all."""
+    match decision:
+        case d.Intend(of=None):
+            stores = ", then ".join(policy.stores)
+            return (
+                f"mint at {policy.issuer}, stage and verify, promote in {stores}; "
+                f"the old credential drains for {show_duration(policy.grace)}, then is revoked and shown dead"
+            )
+        case d.Verify() | d.Mint():
+            return f"promote in {policy.store}"
+        case d.Condemn() | d.Revoke():
+            return "show it dead"
+    return None

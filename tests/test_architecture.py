@@ -1,0 +1,75 @@
+"""Who may import whom. A newcomer's map, held by a test."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ("model", "errors", "ports", "journal", "situation", "decide", "engine", "orphans", "policy", "names", "clock")
+"""The engine's core: the standard library and itself, nothing else."""
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_the_standard_library_and_itself(module: str) -> None:
+    """No SDK, no configuration, no host."""
+    for name in imports(ROOT / "rotation" / f"{module}.py"):
+        first = name.split(".")[0]
+        if first == "rotation":
+            assert name.split(".")[1] in CORE, f"{module} imports {name}"
+        else:
+            assert first in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+PROVIDERS = sorted(p for folder in ("stores", "issuers") for p in (ROOT / "providers" / folder).glob("[a-z]*.py"))
+TOGETHER = {"description", "memory"}
+"""The HTTP issuer's schema, and the two halves of the reference world."""
+
+
+@pytest.mark.parametrize("path", PROVIDERS, ids=lambda p: f"{p.parent.name}.{p.stem}")
+def test_providers_never_import_each_other(path: Path) -> None:
+    """Each can be installed, read and tested alone."""
+    for name in imports(path):
+        if name.startswith("providers."):
+            assert name.split(".")[2] in TOGETHER, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", PROVIDERS, ids=lambda p: f"{p.parent.name}.{p.stem}")
+def test_a_provider_module_loads_no_sdk(path: Path) -> None:
+    """SDKs are imported at first use: a function pays only for what it calls."""
+    heavy = ("boto3", "botocore", "azure", "hvac", "requests", "pulumi")
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+FREE = {"rotation/clock.py"}
+"""Where the machine's time may be asked for."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rotation").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_time_is_injected(path: Path) -> None:
+    """No datetime.now(), time.sleep() or random outside the clock."""
+    if str(path.relative_to(ROOT)) in FREE:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            called = f"{node.value.id}.{node.attr}"
+            assert called not in {"datetime.now", "datetime.utcnow", "time.sleep", "time.time"}, f"{path}: {called}"
+        if isinstance(node, ast.Import):
+            assert all(alias.name != "random" for alias in node.names), path
