@@ -102,6 +102,7 @@ def read(strings: Mapping[str, str]) -> Policy:
             contain_after=read_duration(strings[key := "contain-after"]),
             consumers=consumers,
             paired_with=strings.get("paired-with") or None,
+            smoke_test=strings.get("smoke-test") == "yes",
         )
     except (KeyError, ValueError) as error:
         message = f"applied policy: {key!r} is missing or can not be read"
