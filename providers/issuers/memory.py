@@ -96,11 +96,14 @@ class MemoryIssuer:
         return iter(found)
 
     def verify(self, credential: Credential) -> Check:
-        self._hook("before verify")
-        if self._vendor.unreachable:
-            return Check(Verdict.UNKNOWN, "no answer")
-        accepted = self._vendor.use(credential)
-        self._hook("after verify")
+        try:
+            self._hook("before verify")
+            if self._vendor.unreachable:
+                return Check(Verdict.UNKNOWN, "no answer")
+            accepted = self._vendor.use(credential)
+            self._hook("after verify")
+        except Trouble as trouble:
+            return Check(Verdict.UNKNOWN, f"no answer: {trouble.code}")
         return Check(Verdict.VALID, "accepted") if accepted else Check(Verdict.INVALID, "refused")
 
     def smoke(self, credential: Credential) -> Check:

@@ -1,0 +1,573 @@
+"""The declarative issuer: any vendor with an HTTP and JSON API, as its description tells.
+
+Every request goes out once. What came back is judged by status and by the few places of the answer
+that the description names; nothing else of an answer is kept, logged or put into a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from providers.issuers.description import (
+    ADMIN,
+    BASE_URL,
+    KEY_NAME,
+    Auth,
+    Description,
+    DescriptionFault,
+    Expression,
+    Item,
+    Mint,
+    Refusal,
+    Request,
+    Rule,
+    Step,
+    Template,
+    is_loopback,
+)
+from rotation.errors import Code, Trouble
+from rotation.model import (
+    Capabilities,
+    Check,
+    Credential,
+    Issued,
+    KeyInfo,
+    LastUse,
+    Propagation,
+    SecretValue,
+    Verdict,
+)
+from rotation.ports import Clock
+
+if TYPE_CHECKING:
+    import requests
+
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 30.0
+"""Of silence."""
+CALL_SECONDS: Final = 50.0
+"""For an answer in all; within the minute that the engine grants to one call."""
+MAX_ANSWER_BYTES: Final = 1 << 20
+_CHUNK: Final = 1 << 16
+_MAX_PAGES: Final = 10_000
+_PASSES: Final = 4
+
+_OURS: Final = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.[^.]+")
+"""The form of rotation.names.KeyName, whatever the installation."""
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
+_PLAIN: Final = re.compile(r"[\x20-\x7e]{1,200}")
+_TELLING: Final = 6
+"""A piece of a secret that is as long as this must not be repeated either."""
+_SENDABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """What a vendor answered. The body may hold a fresh credential: it never leaves this module."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any = field(repr=False)
+    """Parsed JSON; None when it is empty or something else."""
+    error: str | None
+    """The vendor's own word for an error, where there is one that is fit for a message."""
+    request_id: str | None
+    milliseconds: int
+
+    def __str__(self) -> str:
+        words = [f"HTTP {self.status}"]
+        if self.error:
+            words.append(self.error)
+        if self.request_id:
+            words.append(f"request {self.request_id}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """No answer that could be read."""
+
+    reason: str
+    sent: bool
+    """The request may have reached the vendor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """A request with everything filled in. Holds credentials: it never leaves this module."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any
+    secrets: tuple[str, ...] = field(repr=False)
+    """What must not come back in a message."""
+
+
+class HttpIssuer:
+    """An issuer that a description describes. Close it, or use it as a context manager, to end its connections.
+
+    Parameters:
+        name: the configured name, which starts every message.
+        description: the vendor.
+        variables: values of the description's variables; `baseUrl` may stand among them.
+        admin: gives the administrative credential each time it is needed; verify() and smoke() never ask for it.
+        clock: for time limits, latencies and HTTP dates.
+
+    Raises:
+        DescriptionFault: the variables are not what the description asks for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: Description,
+        variables: Mapping[str, str | int],
+        admin: Callable[[], SecretValue],
+        clock: Clock,
+    ) -> None:
+        if faults := description.faults_in(variables):
+            raise DescriptionFault(name, faults)
+        self.name: Final = name
+        self._about = description
+        self._admin = admin
+        self._clock = clock
+        self._base = str(variables.get(BASE_URL, description.base_url)).rstrip("/")
+        defaults = {name: v.default for name, v in description.variables.items() if v.default is not None}
+        self._values: Final[Mapping[str, str | int]] = {**defaults, **variables}
+        self._way: Final = next(w for w in description.mint if w.when is None or w.when in self._values)
+        abilities = description.capabilities
+        self.capabilities: Final = Capabilities(
+            max_keys=abilities.max_keys,
+            tells_last_use=description.last_use is not None,
+            smokes=description.smoke is not None,
+            create=Propagation(**dict(abilities.create)),
+            revoke=Propagation(**dict(abilities.revoke)),
+        )
+        self._sessions: dict[str, requests.Session] = {}
+        self._lock = threading.Lock()
+
+    def mint(self, key_name: str) -> Issued:
+        way, what = self._way, f"minting the key {key_name}"
+        answer = self._ask(what, way.request, {KEY_NAME: key_name}, writes=True)
+        if answer.status not in way.ok:
+            raise self._refused(what, answer, way.errors, writes=True)
+        key_id = _key_id(way, answer.body)
+        values = {name: path.find(answer.body) for name, path in way.fields.items()}
+        if key_id is None or not all(isinstance(value, str) and value for value in values.values()):
+            told = f"the answer has no key id or no value ({answer}); the key may exist and is to be looked for"
+            raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {told}", maybe_applied=True)
+        credential = Credential({name: SecretValue(value) for name, value in values.items()})
+        return Issued(key_id, credential, way.created_at.read(answer.body) if way.created_at else None)
+
+    def keys(self) -> Iterator[KeyInfo]:
+        pagination = self._about.listing.pagination
+        if pagination is None or pagination.cursor:
+            yield from (info for page in self._pages() for info in page)
+            return
+        # Where pages are counted, a key deleted meanwhile moves the others up, and one of them falls between two
+        # pages. A key missed here would pass for dead, so the list must read the same twice.
+        before: dict[str, KeyInfo] = {}
+        for number in range(_PASSES):
+            found = {info.key_id: info for page in self._pages() for info in page}
+            if not found or (number and found.keys() == before.keys()):
+                yield from found.values()
+                return
+            before = found
+        raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: the list changed during each of {_PASSES} readings")
+
+    def verify(self, credential: Credential) -> Check:
+        return self._show(credential, self._about.verify.request, self._about.verify.rules)
+
+    def smoke(self, credential: Credential) -> Check:
+        smoke = self._about.smoke
+        if smoke is None:
+            return Check(Verdict.UNKNOWN, "no smoke test is described")
+        refusals = tuple(rule for rule in self._about.verify.rules if rule.verdict is not Verdict.VALID)
+        return self._show(
+            credential, smoke.request, smoke.rules + refusals, record=smoke.record, headers=smoke.record_headers
+        )
+
+    def revoke(self, key_id: str) -> None:
+        parts, what = _parts(key_id), f"revoking the key {key_id}"
+        revoke = next((r for r in self._about.revoke if len(r.key_id) == len(parts)), None)
+        if revoke is None:
+            raise Trouble(Code.INVALID, self.name, f"{what}: this is no key id of {self._about.title}")
+        named = dict(zip(revoke.key_id, parts, strict=True))
+        for step in revoke.steps:
+            self._revoke_by(step, what, named)
+
+    def last_use(self, key_id: str) -> LastUse:
+        asked, parts = self._about.last_use, _parts(key_id)
+        form = next((r.key_id for r in self._about.revoke if len(r.key_id) == len(parts)), None)
+        if asked is None or form is None:
+            return LastUse(known=False)
+        what = f"asking when the key {key_id} was last used"
+        answer = self._ask(what, asked.request, dict(zip(form, parts, strict=True)))
+        unknown = LastUse(known=False, granularity=asked.granularity)
+        if asked.gone and answer.status in asked.gone:
+            return unknown
+        if answer.status not in asked.ok:
+            raise self._refused(what, answer)
+        if at := asked.at.read(answer.body):
+            return LastUse(known=True, at=at, granularity=asked.granularity)
+        if asked.at.path.find(answer.body) is None and asked.never and asked.never.holds(answer.body):
+            return LastUse(known=True, granularity=asked.granularity)
+        return unknown
+
+    def close(self) -> None:
+        with self._lock:
+            for session in self._sessions.values():
+                session.close()
+            self._sessions.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- parts of the above ----------------------------------------------------------------------
+
+    def _pages(self) -> Iterator[list[KeyInfo]]:
+        """The list, page by page. Raises rather than end early: a key that is missed would pass for dead."""
+        listing, what = self._about.listing, "listing keys"
+        pagination = listing.pagination
+        query: dict[str, str] = {}
+        cursors: set[str] = set()
+        count = 0
+        for number in range(_MAX_PAGES):
+            if pagination and pagination.offset:
+                query = {pagination.offset.parameter: str(pagination.offset.start + count)}
+            elif pagination and pagination.page:
+                query = {pagination.page.parameter: str(pagination.page.start + number)}
+            answer = self._ask(what, listing.request, {}, query=query)
+            if answer.status not in listing.ok:
+                raise self._refused(what, answer)
+            items = listing.items.find(answer.body)
+            if not isinstance(items, list):
+                raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the answer has no list ({answer})")
+            count += len(items)
+            yield [self._info(item, answer) for item in items]
+            if pagination is None:
+                return
+            if pagination.cursor is None:
+                if not items:
+                    return
+                continue
+            more = pagination.cursor.more.find(answer.body) if pagination.cursor.more else None
+            following = _text(pagination.cursor.next.find(answer.body))
+            if pagination.cursor.more and not isinstance(more, bool):
+                raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: a page does not say if it is the last ({answer})")
+            if more is False or (pagination.cursor.more is None and following is None):
+                return
+            if following is None or following in cursors:
+                raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the list does not go on after a page ({answer})")
+            cursors.add(following)
+            query = {pagination.cursor.parameter: following}
+        raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the list has more than {_MAX_PAGES} pages")
+
+    def _info(self, item: Any, answer: _Answer) -> KeyInfo:
+        ways = self._about.listing.each
+        names = [_text(way.name.find(item)) or "" for way in ways]
+        way, name = next(((w, n) for w, n in zip(ways, names, strict=True) if _OURS.fullmatch(n)), (ways[0], names[0]))
+        key_id = _key_id(way, item)
+        if key_id is None:
+            raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: an item has no key id ({answer})")
+        return KeyInfo(key_id, name, way.created_at.read(item) if way.created_at else None)
+
+    def _revoke_by(self, step: Step, what: str, named: Mapping[str, str]) -> None:
+        answer = self._ask(what, step.request, named, writes=True)
+        for statuses in (step.ok, step.gone, step.next_on):
+            if statuses and answer.status in statuses:
+                return
+        raise self._refused(what, answer, step.errors, writes=True)
+
+    def _show(
+        self,
+        credential: Credential,
+        request: Request,
+        rules: tuple[Rule, ...],
+        *,
+        record: Mapping[str, Expression] | None = None,
+        headers: tuple[str, ...] = (),
+    ) -> Check:
+        """Sends a request with the credential alone and judges the answer."""
+        shown = {name: value.reveal() for name, value in credential.fields.items()}
+        auth = self._about.verify.auth
+        if missing := sorted({n for _, t in auth.templates() for n in t.names} - shown.keys() - self._values.keys()):
+            return Check(Verdict.UNKNOWN, f"the credential has no field {' or '.join(missing)}")
+        call = self._fill(request, {}, auth, shown)
+        answer = _Silence(call, sent=False) if isinstance(call, str) else self._send(call, "verify")
+        if isinstance(answer, _Silence):
+            return Check(Verdict.UNKNOWN, answer.reason)
+        facts = {"status": str(answer.status), "latency_ms": str(answer.milliseconds)}
+        kept = {name: _text(path.find(answer.body)) for name, path in (record or {}).items()}
+        kept |= {
+            n.lower(): v for n, v in answer.headers.items() if any(fnmatchcase(n.lower(), p.lower()) for p in headers)
+        }
+        secrets = tuple(shown.values())
+        facts |= {name: text for name, text in kept.items() if text and _fit(_PLAIN, text, secrets)}
+        for rule in rules:
+            if rule.matches(answer.status, answer.body):
+                return Check(rule.verdict, f"{rule.reason} ({_brief(answer)})", answer.request_id, facts)
+        return Check(Verdict.UNKNOWN, f"an answer that does not tell ({_brief(answer)})", answer.request_id, facts)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        what: str,
+        request: Request,
+        values: Mapping[str, str],
+        *,
+        query: Mapping[str, str] | None = None,
+        writes: bool = False,
+    ) -> _Answer:
+        """An administrative request. Raises Trouble when there is no answer."""
+        call = self._fill(request, values, self._about.auth, {ADMIN: self._admin().reveal()}, query)
+        if isinstance(call, str):
+            raise Trouble(Code.INVALID, self.name, f"{what}: {call}")
+        answer = self._send(call, "admin")
+        if isinstance(answer, _Silence):
+            raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {answer.reason}", maybe_applied=writes and answer.sent)
+        return answer
+
+    def _fill(
+        self,
+        request: Request,
+        values: Mapping[str, str],
+        auth: Auth,
+        secrets: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
+    ) -> _Call | str:
+        """The request with everything filled in, or why it can not be sent."""
+        known = {**self._values, **values}
+        try:
+            path = request.path.fill_path(known)
+        except ValueError as error:
+            return f"the path of the request: {error}"
+        headers = {**_filled(self._about.headers, known), **_filled(request.headers, known)}
+        headers |= _authentication(auth, {**known, **secrets})
+        if not all(_SENDABLE.fullmatch(text) for text in headers.values()):
+            return "a credential or variable has characters that an HTTP header can not carry, such as a line end"
+        return _Call(
+            method=request.method,
+            url=self._base + path,
+            query={**_filled(request.query, known), **(query or {})},
+            headers=headers,
+            body=_filled_json(request.body, known),
+            secrets=tuple(text for text in secrets.values() if text),
+        )
+
+    def _send(self, call: _Call, session: Literal["admin", "verify"]) -> _Answer | _Silence:
+        """Sends a request, once, and reads its answer within the limits."""
+        import requests  # noqa: PLC0415 - only who asks a vendor pays for it
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        started = self._clock.monotonic()
+        try:
+            with self._session(session).request(
+                call.method,
+                call.url,
+                params=call.query,
+                json=call.body,
+                auth=_Headers(call.headers),
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                raw = bytearray()
+                for chunk in response.iter_content(_CHUNK):
+                    raw += chunk
+                    if len(raw) > MAX_ANSWER_BYTES:
+                        return _Silence(f"the answer has more than {MAX_ANSWER_BYTES} bytes", sent=True)
+                    if self._clock.monotonic() - started > CALL_SECONDS:
+                        return _Silence(f"the answer took more than {CALL_SECONDS:.0f} s", sent=True)
+                body = _parsed(bytes(raw))
+                error = _text(self._about.error_code.find(body)) if self._about.error_code else None
+                request_id = response.headers.get(self._about.request_id)
+                return _Answer(
+                    status=response.status_code,
+                    headers=dict(response.headers),
+                    body=body,
+                    error=error if error and _fit(_WORD, error, call.secrets) else None,
+                    request_id=request_id if request_id and _fit(_WORD, request_id, call.secrets) else None,
+                    milliseconds=round((self._clock.monotonic() - started) * 1000),
+                )
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            # Kept out of what is raised later: it carries the request, and with it a credential.
+            return _silence(error)
+
+    def _session(self, kind: str) -> requests.Session:
+        """One for administrative requests and one for shown credentials, so that the two share nothing."""
+        import requests  # noqa: PLC0415
+
+        with self._lock:
+            if kind not in self._sessions:
+                session = requests.Session()
+                session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+                session.headers["User-Agent"] = "keyturn"
+                # A proxy has no business between two processes of one machine.
+                session.trust_env = not is_loopback(urlsplit(self._base).hostname or "")
+                self._sessions[kind] = session
+            return self._sessions[kind]
+
+    def _refused(
+        self, what: str, answer: _Answer, errors: tuple[Refusal, ...] = (), *, writes: bool = False
+    ) -> Trouble:
+        """What an answer that is no success means, by the description first and by its status otherwise."""
+        for refusal in errors:
+            if refusal.matches(answer.status, answer.body):
+                code, told = refusal.code, refusal.reason
+                break
+        else:
+            code, told = _judged(answer.status)
+        return Trouble(
+            code,
+            self.name,
+            f"{what}: {told} ({answer})",
+            maybe_applied=writes and code is Code.UNAVAILABLE,
+            retry_after=self._retry_after(answer),
+        )
+
+    def _retry_after(self, answer: _Answer) -> float | None:
+        """Seconds, from a number or an HTTP date (RFC 9110, 10.2.3)."""
+        text = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
+        if text.isdecimal() and len(text) < 10:
+            return float(text)
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - self._clock.now()).total_seconds())
+
+
+class _Headers:
+    """Sets headers last of all. An auth object of one's own also keeps requests from reading ~/.netrc."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._headers)
+        return request
+
+
+def _judged(status: int) -> tuple[Code, str]:
+    if status in (401, 403):
+        return Code.DENIED, "the administrative credential was refused, or may not do this"
+    if status in (404, 410):
+        return Code.NOT_FOUND, "there is no such thing; check the configured ids"
+    if status == 409:
+        return Code.CONFLICT, "the vendor sees a conflict"
+    if status == 429:
+        return Code.THROTTLED, "too many requests"
+    if 300 <= status <= 399:
+        return Code.UNAVAILABLE, "redirected, which is not followed; check the base URL"
+    if 400 <= status <= 499 and status not in (408, 425):
+        return Code.INVALID, "the vendor refused the request"
+    return Code.UNAVAILABLE, "the vendor failed"
+
+
+def _silence(error: BaseException) -> _Silence:
+    """Why there is no answer, by the kinds of error in the chain; their texts may quote what was sent."""
+    import requests  # noqa: PLC0415
+    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError  # noqa: PLC0415
+
+    chain: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        link = waiting.pop()
+        if isinstance(link, BaseException) and link not in chain:
+            chain.append(link)
+            waiting += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+
+    def among(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if among(NameResolutionError):
+        return _Silence("the vendor's host name is not known", sent=False)
+    if among(ssl.SSLCertVerificationError):
+        return _Silence("the vendor's TLS certificate can not be verified", sent=False)
+    if among(requests.ConnectTimeout, ConnectTimeoutError):
+        return _Silence(f"no connection within {CONNECT_SECONDS:.0f} s", sent=False)
+    if among(NewConnectionError):
+        return _Silence("no connection", sent=False)
+    if among(requests.Timeout, TimeoutError):
+        return _Silence(f"no answer within {READ_SECONDS:.0f} s", sent=True)
+    return _Silence(f"the connection failed ({type(error).__name__})", sent=True)
+
+
+def _authentication(auth: Auth, values: Mapping[str, str | int]) -> dict[str, str]:
+    if auth.bearer:
+        return {"Authorization": f"Bearer {auth.bearer.fill(values)}"}
+    if auth.basic:
+        pair = f"{auth.basic.username.fill(values)}:{auth.basic.password.fill(values)}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {name: template.fill(values) for name, template in (auth.headers or {}).items()}
+
+
+def _filled(templates: Mapping[str, Template], values: Mapping[str, str | int]) -> dict[str, str]:
+    return {name: template.fill(values) for name, template in templates.items() if not template.absent(values)}
+
+
+def _filled_json(tree: Any, values: Mapping[str, str | int]) -> Any:
+    def present(node: Any) -> bool:
+        return not (isinstance(node, Template) and node.absent(values))
+
+    match tree:
+        case Template():
+            return tree.fill_json(values)
+        case dict():
+            return {name: _filled_json(node, values) for name, node in tree.items() if present(node)}
+        case list():
+            return [_filled_json(node, values) for node in tree if present(node)]
+    return tree
+
+
+def _key_id(way: Mint | Item, found: Any) -> str | None:
+    parts = [_text(path.find(found)) for path in way.key_id.values()]
+    return "/".join(quote(part, safe=":@=+,") for part in parts if part) if all(parts) else None
+
+
+def _parts(key_id: str) -> list[str]:
+    return [unquote(part) for part in key_id.split("/")]
+
+
+def _text(found: Any) -> str | None:
+    """A text or whole number as text; None for anything else, and for an empty text."""
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    return found if isinstance(found, str) and found else None
+
+
+def _fit(pattern: re.Pattern[str], text: str, secrets: tuple[str, ...]) -> bool:
+    """Whether a text from outside may stand in a message or record: it is plain and repeats nothing secret."""
+    return pattern.fullmatch(text) is not None and not any(
+        secret in text or (len(text) >= _TELLING and text in secret) for secret in secrets
+    )
+
+
+def _brief(answer: _Answer) -> str:
+    return f"HTTP {answer.status}, {answer.error}" if answer.error else f"HTTP {answer.status}"
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw) if raw else None
+    except (ValueError, RecursionError):
+        return None
