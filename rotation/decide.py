@@ -76,6 +76,8 @@ class Verify(Action):
 
     attempt: Attempt
     pending: Version
+    against: Version | None = None
+    """Set where the value is current already: it must be the same, and the issuer has nothing to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +281,7 @@ def pending(s: Situation) -> Iterator[Decision]:
     if s.void(attempt):
         yield Discard(store=primary, version=version, reason="superseded: current has left the version it started from")
         return
-    if attempt.key in s.seen.primary.journal.condemned:
+    if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
         yield Discard(store=primary, version=version, reason="its key is condemned")
         return
     yield from _stage_in_replicas(s, version)
@@ -298,8 +300,17 @@ def _stage_in_replicas(s: Situation, version: Version) -> Iterator[Decision]:
 
 
 def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
-    need = s.issuer.create
     streak = s.evidence.checks.get(attempt.token)
+    if s.rewrites(attempt):
+        if streak is None:
+            same = "it must be what is current already"
+            yield Verify(attempt=attempt, pending=version, against=s.current, reason=same)
+        elif streak.verdict.live:
+            yield from _promote(s, attempt, version)
+        else:
+            yield Discard(store=s.policy.store, version=version, reason="differs from what is current")
+        return
+    need = s.issuer.create
     verify = Verify(attempt=attempt, pending=version, reason="the new credential must work, shown alone")
     if streak is None:
         yield verify
@@ -326,7 +337,7 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
 
 
 def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
-    if s.policy.smoke_test and s.issuer.smokes:
+    if s.policy.smoke_test and s.issuer.smokes and not s.rewrites(attempt):
         smoked = s.evidence.smoked.get(attempt.token)
         if smoked is None:
             yield Smoke(attempt=attempt, pending=version, reason="one minimal real request with the new credential")
@@ -501,10 +512,10 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     """A key that a paused run might still promote dies only after current has left that run's base."""
     condemned = s.seen.primary.journal.condemned[key]
-    if s.pending is not None or s.urgent or s.current is None:
+    if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
-    due = s.due_at is not None and s.due_at <= s.now
-    if due and not s.full and condemned.why is not Why.EMERGENCY:
+    due = s.due_at is not None and s.due_at <= s.now and condemned.why is not Why.EMERGENCY
+    if (due or s.urgent) and not s.full:
         return  # the rotation that is due does it
     if s.at_work:
         yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
@@ -614,7 +625,9 @@ def _unspent(s: Situation) -> Mint | Restage | None:
     """The attempt whose intent this run has just written: now the value."""
     for token in sorted(s.evidence.unspent):
         attempt = s.seen.primary.journal.attempts.get(token)
-        if attempt is None or s.void(attempt) or attempt.key in s.seen.primary.journal.condemned:
+        if attempt is None or s.void(attempt):
+            continue
+        if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
             continue
         if attempt.of is None:
             return Mint(attempt=attempt, reason="create the key under its rotation token")

@@ -18,7 +18,7 @@ from rotation import journal as facts
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Journal, Why
-from rotation.model import Check, Credential, Entry, Policy, Version
+from rotation.model import Check, Credential, Entry, Policy, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.ports import Auditor, Clock, Issuer, Record, SecretStore
 from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak
@@ -445,7 +445,12 @@ class Engine:
 
     def _verify(self, action: d.Verify, seen: Observation, run: _Run) -> Observation:
         token = action.attempt.token
-        check = self._issuer(seen).verify(self._read(run.target.store, seen.primary, action.pending))
+        credential = self._read(run.target.store, seen.primary, action.pending)
+        if action.against is not None:
+            same = credential.same_as(self._read(run.target.store, seen.primary, action.against))
+            check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
+        else:
+            check = self._issuer(seen).verify(credential)
         run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check)
         self._audit_check("verify", check, seen, run, token)
         return seen

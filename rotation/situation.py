@@ -144,6 +144,15 @@ class Situation:
         """Whether an attempt can not be promoted any more: current has left its base, for ever."""
         return attempt.base != self.current_id
 
+    def rewrites(self, attempt: Attempt) -> bool:
+        """Whether an attempt stores what is current as a new version: nothing else is handed out by it.
+
+        So it needs no verdict of the issuer, and may carry a condemned or even dead key: that one is
+        handed out already, and moving on from its version is what frees keys that a paused run might
+        still promote.
+        """
+        return attempt.why is Why.REWRITE and attempt.key == self.current_key and not self.void(attempt)
+
     @cached_property
     def roles(self) -> Mapping[str, list[str]]:
         """By key token: `store:role` wherever a version in a role carries that key."""
@@ -253,8 +262,13 @@ class Situation:
         """The issuer holds as many of our keys as it allows."""
         if self.issuer.max_keys is None:
             return False
-        journal = self.seen.primary.journal
-        return len([key for key in self.keys if key not in journal.revoked]) >= self.issuer.max_keys
+        revoked, listed = self.seen.primary.journal.revoked, self.evidence.listed
+        alive = [
+            key
+            for key in self.keys
+            if key not in revoked and (listed is None or key in listed or self.key_id(key) is not None)
+        ]
+        return len(alive) >= self.issuer.max_keys
 
     @cached_property
     def retiring(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from rotation.ports import Record
 CANARY = "sk-canary-7f3a9c1e"
 
 
-@pytest.mark.parametrize("show", [repr, str, "{}".format, "{:>40}".format, "%s".__mod__, "%r".__mod__])
+@pytest.mark.parametrize("show", [repr, str, "{}".format, "%s".__mod__, "%r".__mod__])
 def test_a_value_does_not_print(show: object) -> None:
     """Not by itself, and not inside what holds it."""
     assert callable(show)
@@ -56,7 +56,7 @@ def test_the_log_masks_every_living_value() -> None:
         logs.start("DEBUG", stream)
         logging.getLogger("x").warning("minted %s", value.reveal())
         try:
-            raise ValueError(value.reveal())
+            raise ValueError(value.reveal())  # noqa: TRY301 - what a careless line of code would do
         except ValueError:
             logging.getLogger("x").exception("went wrong")
     finally:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.memory import MemoryStore, MemoryVault
+from rotation import orphans
 from rotation import policy as policies
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.model import Capabilities, Drain, Policy, Propagation
@@ -140,12 +141,21 @@ class World:
         engine.condemn(self.target, contain_after=contain_after)
         return engine.run(self.target, Order(take_over=True))
 
+    def sweep(self) -> Outcome:
+        """What cron does: a fresh process, orphans first, then the secret."""
+        engine = self.engine()
+        secrets = [(self.target, self.policy)]
+        for orphan, seen in list(orphans.find(engine._issuers, secrets, engine, self.clock)):
+            born = orphan.key.created_at or self.clock.now()
+            engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
+        return engine.run(self.target)
+
     def sweep_until_quiet(self) -> Outcome:
-        """What cron does for a few days: a fresh process every now and then, and no person."""
-        outcome = self.run()
+        """Sweeps for a few days, and no person."""
+        outcome = self.sweep()
         for minutes in SWEEPS:
             self.clock.move(timedelta(minutes=minutes))
-            outcome = self.run()
+            outcome = self.sweep()
         return outcome
 
     # --- invariants ------------------------------------------------------------------------------

@@ -1,0 +1,38 @@
+# Keyturn's two commands are `make demo` and `make test`; everything they need is set up by them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test lint types check clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## virtual environment with everything that development, tests and the sandbox need
+
+$(READY): requirements.txt requirements-dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing dependencies into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt --editable .
+	@touch $@
+
+demo: setup ## the main job, end to end, on local stand-ins
+	@$(BIN)/python -m sandbox.demo
+
+test: setup ## every test that fits into a few minutes
+	$(BIN)/python -m pytest -n 2
+
+lint: setup ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## strict types
+	$(BIN)/mypy
+
+check: lint types ## lint and types
+
+clean: ## stop the sandbox; remove what was built and its state
+	@if [ -x $(BIN)/keyturn ]; then $(BIN)/keyturn sandbox reset --yes || true; fi
+	rm -rf $(VENV) .keyturn build dist *.egg-info .mypy_cache .ruff_cache .hypothesis Pulumi.sandbox.yaml
