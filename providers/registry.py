@@ -1,0 +1,211 @@
+"""Opens the stores and issuers that a configuration declares. Each kind loads its own SDK, at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from rotation.config import (
+    AppRoleAuth,
+    Config,
+    ConfigError,
+    EntryReference,
+    EnvReference,
+    Fault,
+    GeneratedConfig,
+    OpenAIConfig,
+    VaultConfig,
+    entry_name,
+)
+from rotation.errors import Code, Trouble
+from rotation.model import SecretValue
+from rotation.ports import Clock, Issuer, SecretStore
+
+if TYPE_CHECKING:
+    from providers.stores.vault import Login
+
+T = TypeVar("T")
+
+__all__ = ["entry_name", "open_issuer", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What a kind is opened with, beside its own part of the configuration."""
+
+    name: str
+    path: str
+    """The part, as in `keyturn:stores.vault`."""
+    config: Config
+    env: Mapping[str, str]
+    clock: Clock
+    stores: Mapping[str, SecretStore]
+
+    def fault(self, below: str, message: str, allowed: str = "") -> ConfigError:
+        return ConfigError([Fault(f"{self.path}{below}", message, allowed)])
+
+    def variable(self, below: str, reference: EnvReference) -> str:
+        """The value of an environment variable. Raises ConfigError with its name and the field that names it."""
+        value = self.env.get(reference.env, "")
+        if not value:
+            raise self.fault(f"{below}.env", f"the environment variable {reference.env} is not set, or is empty")
+        return value
+
+
+def open_store(name: str, config: Config, env: Mapping[str, str], clock: Clock) -> SecretStore:
+    """A client of a declared store. Connects when it is first asked something.
+
+    Parameters:
+        name: as under `keyturn:stores`.
+        config: the stack's configuration.
+        env: where the store's own login is looked up, as in os.environ.
+        clock: for the client.
+
+    Raises:
+        ConfigError: there is no such store, this version can not open its kind, or its login is incomplete.
+    """
+    return _open(_STORES, config.stores, _Site(name, f"keyturn:stores.{name}", config, env, clock, {}))
+
+
+def open_issuer(
+    name: str, config: Config, env: Mapping[str, str], clock: Clock, stores: Mapping[str, SecretStore]
+) -> Issuer:
+    """A client of a declared issuer. Connects when it is first asked something.
+
+    Parameters:
+        name: as under `keyturn:issuers`.
+        config: the stack's configuration.
+        env: where an admin credential by environment variable is looked up.
+        clock: for the client.
+        stores: where an admin credential that is an entry is read, afresh each time it is needed.
+
+    Raises:
+        ConfigError: there is no such issuer, or its admin credential's environment variable is not set.
+    """
+    return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores))
+
+
+def _vault(site: _Site, about: VaultConfig) -> SecretStore:
+    from providers.stores.vault import VaultStore  # noqa: PLC0415
+
+    return VaultStore(
+        site.name,
+        address=about.address,
+        mount=about.mount,
+        prefix=about.prefix,
+        namespace=about.namespace,
+        ca_bundle=_file(site, ".caBundle", about.ca_bundle),
+        auth=_vault_login(site, about),
+        clock=site.clock,
+    )
+
+
+def _vault_login(site: _Site, about: VaultConfig) -> Login:
+    from providers.stores.vault import AppRoleLogin, TokenLogin  # noqa: PLC0415
+
+    if isinstance(about.auth, AppRoleAuth):
+        role_id = site.variable(".auth.roleId", about.auth.role_id)
+        return AppRoleLogin(role_id, SecretValue(site.variable(".auth.secretId", about.auth.secret_id)))
+    token = site.env.get("VAULT_TOKEN") or _token_of_vault_login(site.env.get("HOME"))
+    if not token:
+        raise site.fault(".auth", "VAULT_TOKEN is not set, and `vault login` has left no token in ~/.vault-token")
+    return TokenLogin(SecretValue(token))
+
+
+def _token_of_vault_login(home: str | None) -> str:
+    try:
+        return Path(home, ".vault-token").read_text(encoding="utf-8").strip() if home else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _openai(site: _Site, about: OpenAIConfig) -> Issuer:
+    variables = {
+        "project": about.project,
+        "serviceAccount": about.service_account,
+        "smokeModel": about.smoke_model,
+        "baseUrl": about.base_url,
+    }
+    return _described(site, about.kind, variables, about.admin)
+
+
+def _described(
+    site: _Site, kind: str, variables: Mapping[str, str | None], admin: EnvReference | EntryReference
+) -> Issuer:
+    """An issuer of which a description says everything."""
+    from providers.issuers.description import DescriptionFault, shipped  # noqa: PLC0415
+    from providers.issuers.http import HttpIssuer  # noqa: PLC0415
+
+    given = {variable: value for variable, value in variables.items() if value is not None}
+    try:
+        return HttpIssuer(site.name, shipped(kind), given, _admin(site, admin), site.clock)
+    except DescriptionFault as error:
+        paths = ((f"{site.path}.{fault.path}".rstrip("."), fault.text) for fault in error.faults)
+        raise ConfigError(Fault(path, text) for path, text in paths) from None
+
+
+def _generated(site: _Site, about: GeneratedConfig) -> Issuer:
+    from providers.issuers.generated import GeneratedIssuer  # noqa: PLC0415
+
+    return GeneratedIssuer(site.name, about.length, about.alphabet)
+
+
+_STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
+    "hashicorp-vault": _vault,
+}
+_ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {
+    "openai": _openai,
+    "generated": _generated,
+}
+"""How each kind is opened. A kind that the configuration knows and a table does not is not available yet."""
+
+
+def _open(kinds: Mapping[str, Callable[[_Site, Any], T]], declared: Mapping[str, Any], site: _Site) -> T:
+    about = declared.get(site.name)
+    if about is None:
+        raise site.fault("", "is not declared", ", ".join(declared))
+    if about.kind not in kinds:
+        raise site.fault(".kind", f"{about.kind} is not available in this version", ", ".join(kinds))
+    return kinds[about.kind](site, about)
+
+
+def _file(site: _Site, below: str, path: str | None) -> str | None:
+    """The path of an existing file, from where the configuration stands."""
+    if path is None:
+        return None
+    found = site.config.root / path
+    if not found.is_file():
+        raise site.fault(below, f"there is no file {found}")
+    return str(found)
+
+
+def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[], SecretValue]:
+    if isinstance(reference, EnvReference):
+        value = SecretValue(site.variable(".admin", reference))
+        return lambda: value
+    return lambda: _entry_value(site, reference)
+
+
+def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:
+    """The admin credential from an entry: its field `value`, or the only one that it has.
+
+    Raises:
+        Trouble: it can not be read. Never NOT_FOUND or CONFLICT, which an issuer's callers would take for
+            its answer about a key; and nothing was asked of the issuer yet.
+    """
+    store, what = site.stores[reference.store], f"the admin credential {reference.name} in {reference.store}"
+    try:
+        current = store.observe(reference.name).current
+        fields = store.read(reference.name, current).fields if current else {}
+    except Trouble as trouble:
+        code = trouble.code if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else Code.DENIED
+        told = f"{what} can not be read: {trouble}"
+        raise Trouble(code, site.name, told, retry_after=trouble.retry_after) from None
+    if "value" in fields:
+        return fields["value"]
+    if len(fields) == 1:
+        return next(iter(fields.values()))
+    told = f"has several fields ({', '.join(fields)}) and none is called value" if fields else "has no value"
+    raise Trouble(Code.DENIED, site.name, f"{what} {told}")
