@@ -97,6 +97,11 @@ class Identity:
         self._sts.reset()
         self._add_admin()
 
+    def close(self) -> None:
+        """Forgets the account, which would otherwise outlive its server in moto's global backends."""
+        for backends in (iam.iam_backends, sts.sts_backends):
+            backends.pop(self.account_id, None)
+
     def _add_admin(self) -> None:
         if ADMIN_USER in self._iam.users:
             for key in list(self._iam.users[ADMIN_USER].access_keys):

@@ -254,10 +254,11 @@ class AwsServer:
         self.account_id = account_id or next(_accounts)
         self.access_key_id = access_key_id
         self._secret_access_key = secret_access_key
-        identity = Identity(self.account_id, now, access_key_id, secret_access_key)
-        self._service = _Service(identity, SecretsManager(self.account_id, now), on_rotate, state_directory)
+        self._identity = Identity(self.account_id, now, access_key_id, secret_access_key)
+        self._service = _Service(self._identity, SecretsManager(self.account_id, now), on_rotate, state_directory)
         self._http = _Http(port, self._service)
         self._stopped = threading.Event()
+        self._session = boto3.session.Session()
         self._clients: list[Any] = []
         self._threads = [threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)]
         if state_directory:
@@ -304,7 +305,7 @@ class AwsServer:
             config: passed on; by default boto3's own, its retries included.
         """
         key_id, secret, *token = credentials or (self.access_key_id, self._secret_access_key)
-        client = boto3.session.Session().client(
+        client = self._session.client(
             cast("Any", service),
             region_name=region,
             endpoint_url=self.endpoint,
@@ -327,6 +328,7 @@ class AwsServer:
             thread.join()
         self._http.server_close()
         self._service.save()
+        self._identity.close()
 
     def __enter__(self) -> Self:
         return self
@@ -351,7 +353,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0 takes a free port")
     parser.add_argument("--account", default=ACCOUNT_ID, metavar="ID", help="the account's twelve digits")
     parser.add_argument("--clock", type=Path, metavar="FILE", help="the sandbox's clock; real time without it")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="keeps the account there between runs")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keeps the account there between runs, in a file written within a second of each change",
+    )
     arguments = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
