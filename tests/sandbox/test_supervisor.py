@@ -1,5 +1,6 @@
 """The sandbox's lifecycle: up, down, status, reset; what may be signalled, who may read what, and which files are kept."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -103,6 +104,12 @@ def processes_in(root: Path) -> list[str]:
     return found
 
 
+def variables(pid: int) -> set[str]:
+    """The names in a process's environment."""
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return {entry.partition("=")[0] for entry in entries if entry} - {"LC_CTYPE"}  # which Python may add for itself
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(tmp_path: Path) -> Iterator[None]:
     """Whatever a test did, `down` ends every process that it started."""
@@ -145,6 +152,35 @@ def test_a_dead_service_is_told_and_restarted_alone(tmp_path: Path) -> None:
     assert (clone.starts("one"), clone.starts("two")) == (2, 1)
 
 
+def test_a_silent_service_is_told_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that runs but does not answer shows as such; `up` gives it time, then starts it again, and says so."""
+    monkeypatch.setattr("sandbox.supervisor._READY_SECONDS", 0.3)
+    silence = tmp_path / "silence"
+    heard = dataclasses.replace(
+        service(),
+        prepare=lambda _site: silence.unlink(missing_ok=True),
+        answers=lambda site: not silence.exists() and answers(site),
+    )
+    clone = Clone(tmp_path, heard)
+    (before,) = clone.supervisor.up()
+    silence.touch()
+    (silent,) = clone.supervisor.status()
+    assert (silent.state, silent.pid) == ("not answering", before.pid)
+    (after,) = clone.supervisor.up()
+    assert after.state == "running"
+    assert after.pid != before.pid
+    assert clone.reports == ["tiny runs but does not answer: starting it again"]
+
+
+def test_a_service_that_never_answers_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` waits a bounded time, ends the process again and names the log."""
+    monkeypatch.setattr("sandbox.supervisor._READY_SECONDS", 0.3)
+    clone = Clone(tmp_path, service(program="import signal; signal.pause()"))
+    with pytest.raises(SandboxError, match=r"tiny was not ready within .*tiny\.log"):
+        clone.supervisor.up()
+    assert processes_in(tmp_path) == []
+
+
 def test_a_taken_port_is_left_to_its_owner(tmp_path: Path) -> None:
     """When somebody listens on a service's port, the service moves, says so, and every file has the new place."""
     clone = Clone(tmp_path)
@@ -168,15 +204,17 @@ def test_a_taken_port_is_left_to_its_owner(tmp_path: Path) -> None:
 
 def test_a_port_taken_at_the_last_moment_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who takes the port after we looked is not mistaken for the service, which starts on another one."""
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-        taken, look = stranger.getsockname()[1], processes.free_port
-        ports = iter([taken])
-        monkeypatch.setattr("sandbox.supervisor.free_port", lambda wanted: next(ports, None) or look(wanted))
-        clone = Clone(tmp_path)
+    clone = Clone(tmp_path)
+    (before,) = clone.supervisor.up()
+    clone.supervisor.down()
+    assert before.endpoint is not None
+    look = processes.free_port
+    monkeypatch.setattr("sandbox.supervisor.free_port", lambda wanted: wanted or look())
+    with socket.create_server(("127.0.0.1", int(before.endpoint.rpartition(":")[2]))):
         (status,) = clone.supervisor.up()
     assert status.state == "running"
-    assert status.endpoint != f"http://127.0.0.1:{taken}"
-    assert clone.starts() == 2
+    assert status.endpoint != before.endpoint
+    assert clone.starts() == 3
 
 
 def test_a_reused_pid_is_never_signalled(tmp_path: Path) -> None:
@@ -242,7 +280,7 @@ def test_a_stubborn_process_is_killed_with_its_children(tmp_path: Path) -> None:
     stubborn = """
 import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-ISc", "input()"], stdin=subprocess.PIPE)
+subprocess.Popen([sys.executable, "-ISc", "import signal; signal.pause()"])
 print("ready", flush=True)
 signal.pause()
 """
@@ -273,6 +311,24 @@ def test_a_process_outlives_its_starter_and_is_recognised_by_others(tmp_path: Pa
     assert not processes.is_running(process)
 
 
+def test_a_zombie_does_not_run(tmp_path: Path) -> None:
+    """A process that ended, but that nobody collects (as in containers without an init), does not count as running."""
+    starter = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-ISc', 'input()'], stdin=subprocess.PIPE);"
+        "print(child.pid, flush=True); input(); child.stdin.close(); input()"
+    )
+    command = [sys.executable, "-ISc", starter]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        process = processes.Process(pid, processes._start_time(pid) or "")
+        assert processes.is_running(process)
+        print(file=parent.stdin, flush=True)
+        assert processes.wait_until(lambda: not processes.is_running(process), 5)
+        assert not processes.stop(process)
+
+
 @pytest.mark.skipif(shutil.which("ps") is None, reason="this is how it works where there is no /proc")
 def test_processes_are_recognised_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no /proc, ps tells one process from another."""
@@ -290,11 +346,7 @@ def test_a_child_gets_its_own_variables_only(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-caller")
     clone = Clone(tmp_path, service(environment={"TOKEN": "canary-of-the-service"}))
     clone.supervisor.up()
-    environment = Path(f"/proc/{clone.pid()}/environ").read_text().split("\0")
-    # The interpreter may add its locale.
-    assert [entry for entry in environment if entry and not entry.startswith("LC_CTYPE=")] == [
-        "TOKEN=canary-of-the-service"
-    ]
+    assert variables(clone.pid()) == {"TOKEN"}
     assert "canary" not in Path(f"/proc/{clone.pid()}/cmdline").read_text()
 
 
@@ -407,13 +459,20 @@ def vault(root: Path) -> hvac.Client:
     return client
 
 
-def test_the_real_sandbox_keeps_its_secrets(keyturn_sandbox: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_real_sandbox_keeps_its_secrets(
+    keyturn_sandbox: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Up in 10 s; idempotent; a secret outlives down and up; no credential in argv, endpoints or listings; reset ends it."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-caller")
     began = time.monotonic()
     listing = keyturn_sandbox("up")
     assert time.monotonic() - began < 10
     assert [(entry["service"], entry["state"]) for entry in listing] == [("openbao", "running"), ("openai", "running")]
     assert keyturn_sandbox("up") == keyturn_sandbox("status") == listing
+    assert [variables(entry["pid"]) for entry in listing] == [
+        set(),
+        {"SANDBOX_OPENAI_ADMIN_KEY", "PYTHONPATH", "PYTHONUNBUFFERED"},
+    ]
 
     client = vault(tmp_path)
     client.secrets.kv.v2.create_or_update_secret("sandbox/support-copilot-chat", {"value": "canary-value"})
