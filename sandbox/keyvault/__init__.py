@@ -7,7 +7,6 @@ nor a document tells, the code says so.
     entra.py     the directory: principals, what they may do, and the tokens that they get
     control.py   the sandbox's own levers: faults, pages of odd sizes, the log of requests
     api.py       HTTP: the service's routes, headers and bodies, and the control plane under /_sandbox/
-    tls.py       the sandbox's certificate authority
     serving.py   a threaded TLS server around the above
     server.py    the command: python -m sandbox.keyvault.server
     harness.py   KeyVaultServer, the same in the process of a test

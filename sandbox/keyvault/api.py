@@ -8,7 +8,6 @@ wording is ours.
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ API_VERSIONS: Final = frozenset(
 )
 _Item = TypeVar("_Item")
 
-DROP: Final = "keyturn.drop"
-"""Set in the WSGI environment of a request whose connection is to be cut instead of answered."""
+CUT: Final = "keyturn.cut"
+"""Key in the WSGI environment of the event that tells the server to cut the connection instead of answering."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -66,7 +65,6 @@ _ACTIONS: Final = {
 def create_app(vault: Vault, directory: entra.Directory, control: Control) -> Flask:
     """The whole stand-in as a WSGI application."""
     app = Flask(__name__)
-    app.config["PROPAGATE_EXCEPTIONS"] = True
     app.register_blueprint(_vault_routes(vault, directory, control))
     app.register_blueprint(_entra_routes(directory, control))
     app.register_blueprint(control_plane.blueprint(control, vault, directory))
@@ -141,7 +139,7 @@ def _vault_routes(vault: Vault, directory: entra.Directory, control: Control) ->
         page: Callable[[str, int], Page[_Item]], rendered: Callable[[_Item], dict[str, Any]]
     ) -> ResponseReturnValue:
         """Answers with the part of a list that was asked for, or with one of the planned size."""
-        planned, more_planned = control.next_page(request.path)
+        planned, more_planned = control.next_page(_path())
         part = page(_resume(), _page_size() if planned is None else planned)
         link = _next_link(part.last) if part.more or more_planned else None
         return jsonify(value=[rendered(item) for item in part.items], nextLink=link)
@@ -258,7 +256,7 @@ class _Rendering:
 
 def _meet(control: Control) -> ResponseReturnValue | None:
     """Lets the request meet its fault before it takes effect; an answer means that it does not take effect."""
-    armed = control.arriving(request.method, request.path)
+    armed = control.arriving(request.method, _path())
     g.armed = armed
     return _befall(control, armed) if armed and armed.fault.when == "before" else None
 
@@ -268,7 +266,7 @@ def _befall(control: Control, armed: Armed) -> Response | None:
     if fault.kind == "hold" and control.wait(armed):
         return None
     if fault.kind in {"hold", "drop"}:
-        request.environ[DROP] = True
+        request.environ[CUT].set()
         return Response(status=500)
     if fault.kind == "stale":
         g.stale = fault.commits
@@ -285,11 +283,11 @@ def _befall(control: Control, armed: Armed) -> Response | None:
 def _finish(control: Control, response: Response) -> Response:
     """Logs the request, and lets it meet its fault after it took effect."""
     armed: Armed | None = g.get("armed")
-    cut_off = DROP in request.environ
+    cut_off: bool = request.environ[CUT].is_set()
     control.record(
         Record(
             request.method,
-            request.path,
+            _path(),
             None if cut_off else response.status_code,
             g.get("client_id"),
             armed.fault.kind if armed else None,
@@ -298,6 +296,11 @@ def _finish(control: Control, response: Response) -> Response:
     if armed and armed.fault.when == "after":
         return _befall(control, armed) or response
     return response
+
+
+def _path() -> str:
+    """The path as the control plane names it: the SDK ends some with a slash."""
+    return request.path.rstrip("/")
 
 
 def _stale() -> int:
@@ -350,7 +353,7 @@ def _resume() -> str:
         return ""
     try:
         decoded = base64.urlsafe_b64decode(token)
-    except binascii.Error:
+    except ValueError:
         decoded = b""
     if not decoded.startswith(_TOKEN_MARK):
         raise VaultError(400, "BadParameter", "The $skiptoken is not one of this vault's.")

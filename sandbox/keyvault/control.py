@@ -38,7 +38,7 @@ class Fault:
     the latest `commits` writes."""
     method: str = "*"
     path: str = "*"
-    """A pattern (`*` and `?`), matched against the path without its query: `/secrets/dev--*`."""
+    """A pattern (`*` and `?`) for the path, without its query and without a slash at its end: `/secrets/dev--*`."""
     when: Literal["before", "after"] = "before"
     """Whether the request takes effect: `after` is an answer lost once the write was made."""
     times: int = 1
@@ -85,6 +85,7 @@ class Armed:
         self.times = fault.times
         self.held = 0
         self.released = False
+        self.given_up = False
 
 
 class Control:
@@ -96,7 +97,6 @@ class Control:
         self._armed: dict[int, Armed] = {}
         self._plans: dict[str, deque[int]] = {}
         self._log: deque[Record] = deque(maxlen=100_000)
-        self._closed = False
 
     # For those who drive the sandbox
 
@@ -194,7 +194,7 @@ class Control:
         with self._changed:
             armed.held += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: armed.released or self._closed, HOLD_SECONDS)
+            self._changed.wait_for(lambda: armed.released or armed.given_up, HOLD_SECONDS)
             armed.held -= 1
             return armed.released
 
@@ -220,10 +220,13 @@ class Control:
                 if armed.held or (armed.times and not armed.released)
             ]
 
-    def close(self) -> None:
-        """Gives up what is held."""
+    def give_up(self) -> None:
+        """Ends the wait of what is held, without letting it take effect."""
         with self._changed:
-            self._closed = True
+            for armed in self._armed.values():
+                if armed.held:
+                    armed.given_up = True
+                    armed.times = 0
             self._changed.notify_all()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -13,10 +13,9 @@ from typing import Any, Self
 from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
-from sandbox.keyvault import tls
 from sandbox.keyvault.control import Control
 from sandbox.keyvault.entra import OWNER_ID, OWNER_SECRET, TENANT_ID, Directory, Principal
-from sandbox.keyvault.serving import Server, StandIn
+from sandbox.keyvault.serving import Server, StandIn, tls_context_from
 from sandbox.keyvault.vault import Settings, Vault
 
 
@@ -48,24 +47,38 @@ class KeyVaultServer(contextlib.AbstractContextManager["KeyVaultServer"]):
         self._resources = contextlib.ExitStack()
         self._stand_in = StandIn.open(now, wall=wall, settings=settings, state=state, tenant_id=tenant_id)
         self._ca_dir = ca_dir
-        self._wanted_port = port
         self.port = port
         self.ca = ""
         """Path of the certificate to trust, for `connection_verify`."""
 
     def __enter__(self) -> Self:
         directory = self._ca_dir or Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
-        context = tls.issued(tls.authority(directory))
-        self.ca = str(directory / tls.CA_FILE)
-        server = Server(self._stand_in, context, self._wanted_port)
-        self.port = server.port
-        thread = server.start()
-        self._resources.callback(thread.join)
-        self._resources.callback(server.stop)
+        self._context = tls_context_from(directory)
+        self.ca = str(directory / "ca.pem")
+        self._start()
+        self._resources.callback(self._stop)
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._resources.close()
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Refuses connections until the block is left; what the vault holds stays."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def _start(self) -> None:
+        self._server = Server(self._stand_in, self._context, self.port)
+        self.port = self._server.port
+        self._thread = self._server.start()
+
+    def _stop(self) -> None:
+        self._server.stop()
+        self._thread.join()
 
     @property
     def vault_url(self) -> str:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.clock import SandboxClock
-from sandbox.keyvault import tls
 from sandbox.keyvault.control import principal_from
 from sandbox.keyvault.entra import OWNER_ID, Principal
-from sandbox.keyvault.serving import Server, StandIn
+from sandbox.keyvault.serving import Server, StandIn, tls_context, tls_context_from
 from sandbox.keyvault.vault import Delay, Settings
 
 
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default) takes a free one")
     parser.add_argument("--ca-dir", type=Path, help="directory of the sandbox's CA; made there when there is none")
     parser.add_argument("--cert", type=Path, help="certificate chain to use instead of one from --ca-dir")
-    parser.add_argument("--key", type=Path, help="key of --cert")
+    parser.add_argument("--key", type=Path, help="key of --cert, unless it is in the same file")
     parser.add_argument("--state", type=Path, help="directory that keeps entries across restarts")
     parser.add_argument("--clock", type=Path, help="file of the sandbox's clock; real time without it")
     parser.add_argument("--principals", type=Path, help="JSON list of principals with their secrets and rules")
@@ -38,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     for operation in ("delete", "recover", "purge"):
         parser.add_argument(f"--{operation}-seconds", type=float, default=1.0, help=f"how long a {operation} takes")
     options = parser.parse_args(argv)
-    if options.ca_dir is None and (options.cert is None or options.key is None):
-        parser.error("--ca-dir, or --cert with --key, is required")
+    if options.ca_dir is None and options.cert is None:
+        parser.error("--ca-dir or --cert is required")
 
     settings = Settings(
         recoverable_days=options.recoverable_days,
@@ -52,11 +51,11 @@ def main(argv: list[str] | None = None) -> None:
     now = SandboxClock(options.clock).now if options.clock else _real_time
     stand_in = StandIn.open(now, state=options.state, principals=principals, settings=settings)
     ready: dict[str, Any] = {}
-    if options.cert and options.key:
-        context = tls.loaded(options.cert, options.key)
+    if options.cert:
+        context = tls_context(options.cert, options.key)
     else:
-        context = tls.issued(tls.authority(options.ca_dir))
-        ready["ca"] = str(options.ca_dir / tls.CA_FILE)
+        context = tls_context_from(options.ca_dir)
+        ready["ca"] = str(options.ca_dir / "ca.pem")
     server = Server(stand_in, context, options.port)
     client_id = principals[0].client_id if principals else OWNER_ID
     where = {"port": server.port, "vault_url": f"https://127.0.0.1:{server.port}"}

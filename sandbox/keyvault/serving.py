@@ -20,10 +20,12 @@ from cryptography.fernet import Fernet
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 
-from sandbox.keyvault.api import DROP, create_app
+from sandbox import tls
+from sandbox.home import write_private
+from sandbox.keyvault.api import CUT, create_app
 from sandbox.keyvault.control import Control
 from sandbox.keyvault.entra import TENANT_ID, Directory, Principal, owner
-from sandbox.keyvault.vault import Settings, Vault, write_private
+from sandbox.keyvault.vault import Settings, Vault
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,23 @@ def _keys(state: Path | None) -> _Keys:
         if path.exists():
             fresh = json.loads(path.read_text())
         else:
-            write_private(path, json.dumps(fresh).encode())
+            write_private(path, json.dumps(fresh))
     return _Keys(bytes.fromhex(fresh["token"]), fresh["backup"].encode())
+
+
+def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
+    """A server's context with the chain and key in files; the key may be in the file of the chain."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def tls_context_from(ca_dir: Path) -> ssl.SSLContext:
+    """A server's context with a certificate of the CA in a directory, both made when they are missing."""
+    ca_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificate = ca_dir / "keyvault.pem"
+    tls.issue(ca_dir, certificate)
+    return tls_context(certificate)
 
 
 class Server(ThreadedWSGIServer):
@@ -114,9 +131,9 @@ class Server(ThreadedWSGIServer):
         return thread
 
     def stop(self) -> None:
-        """Stops listening, gives up held requests and cuts the connections that clients keep open."""
-        self._control.close()
+        """Stops listening, gives held requests up and cuts the connections that clients keep open."""
         self.shutdown()
+        self._control.give_up()
         for connection in list(self._connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -132,9 +149,10 @@ class _Handler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         environ = self.make_environ()
+        environ[CUT] = cut = threading.Event()
         environ["wsgi.input"] = io.BytesIO(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         body, status, headers = run_wsgi_app(self.server.app, environ, buffered=True)
-        if environ.get(DROP):
+        if cut.is_set():
             self.close_connection = True
             return
         self.send_response(int(status.split(" ")[0]))

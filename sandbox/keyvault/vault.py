@@ -13,7 +13,6 @@ import bisect
 import enum
 import itertools
 import json
-import os
 import re
 import threading
 import uuid
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken
+
+from sandbox.home import write_private
 
 MAX_VALUE_BYTES: Final = 25_600
 MAX_TAGS: Final = 15
@@ -546,18 +547,10 @@ class _Files:
                 path.unlink()
 
     def save(self, key: str, entry: Entry) -> None:
-        write_private(self._directory / f"{key}.json", json.dumps(_to_json(entry)).encode())
+        write_private(self._directory / f"{key}.json", json.dumps(_to_json(entry)))
 
     def remove(self, key: str) -> None:
         (self._directory / f"{key}.json").unlink(missing_ok=True)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replaces a file at once; only the owner can ever read it."""
-    temporary = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    temporary.replace(path)
 
 
 def decode_base64url(text: str) -> bytes:
