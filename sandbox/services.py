@@ -33,12 +33,11 @@ def _provision_openbao(site: Site) -> Provided:
     roles = openbao.provision(site.directory, address, ca)
     keyturn, consumer = roles["keyturn"], roles["consumer"]
     common = {"VAULT_ADDR": address, "VAULT_CACERT": str(ca)}
-    store = ("config", "keyturn:stores", "vault")
     return Provided(
         env={**common, "KEYTURN_VAULT_ROLE_ID": keyturn.role_id, "KEYTURN_VAULT_SECRET_ID": keyturn.secret_id},
         consumer_env={**common, "VAULT_ROLE_ID": consumer.role_id, "VAULT_SECRET_ID": consumer.secret_id},
         endpoint={"caBundle": str(ca), "auditLog": str(site.directory / "audit.log")},
-        stack={(*store, "address"): address, (*store, "caBundle"): str(ca)},
+        stack={("config", "keyturn:stores", "vault", "address"): address},
     )
 
 

@@ -21,10 +21,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from rotation.config import OpenAIConfig, VaultConfig, load
 from sandbox import processes
 from sandbox.cli import app
 from sandbox.home import Home, SandboxError, find_home
-from sandbox.stack import TEMPLATE, KeyPath, write_stack
+from sandbox.stack import KeyPath, write_stack
 from sandbox.supervisor import Provided, Service, Site, Supervisor, load_consumer_env, load_env
 
 ADDRESS: KeyPath = ("config", "keyturn:stores", "vault", "address")
@@ -503,13 +504,21 @@ def test_the_real_sandbox_keeps_its_secrets(
     assert len(processes_in(tmp_path)) == 2
     assert [text for text in shown for credential in credentials if credential in text] == []
 
-    stack = yaml.safe_load((tmp_path / "Pulumi.sandbox.yaml").read_text())["config"]
-    assert stack["keyturn:stores"]["vault"]["address"] == env["VAULT_ADDR"] == listing[0]["endpoint"]
-    assert stack["keyturn:issuers"]["openai"]["baseUrl"] == env["OPENAI_BASE_URL"] == listing[1]["endpoint"]
-    assert (
-        stack["keyturn:issuers"]["openai"]["project"]
-        != yaml.safe_load(TEMPLATE.read_text())["config"]["keyturn:issuers"]["openai"]["project"]
-    )
+    config = load(tmp_path / "Pulumi.sandbox.yaml")
+    store, issuer = config.stores["vault"], config.issuers["openai"]
+    assert isinstance(store, VaultConfig)
+    assert isinstance(issuer, OpenAIConfig)
+    assert store.address == env["VAULT_ADDR"] == listing[0]["endpoint"]
+    assert (tmp_path / (store.ca_bundle or "")).samefile(env["VAULT_CACERT"])
+    assert issuer.base_url == env["OPENAI_BASE_URL"] == listing[1]["endpoint"]
+    endpoints = json.loads((tmp_path / ".keyturn/sandbox/endpoints.json").read_text())
+    assert issuer.project == endpoints["openai"]["project"]
+    paired = {policy.name: policy.paired_with for policy in config.policies}
+    assert paired == {
+        "support-copilot-chat": "support-copilot-batch",
+        "support-copilot-batch": "support-copilot-chat",
+        "support-copilot-webhook": None,
+    }
 
     keyturn_sandbox("reset", exit_code=2)
     assert CliRunner().invoke(app, ["reset"], input="n\n").exit_code == 1
