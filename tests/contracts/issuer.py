@@ -15,7 +15,7 @@ import pytest
 
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal, key_fact
-from rotation.model import Check, Credential, Issued, Propagation, Verdict
+from rotation.model import Check, Credential, Issued, KeyInfo, Propagation, Verdict
 from rotation.names import KeyName
 from rotation.ports import Issuer
 from tests.world import FakeClock
@@ -84,6 +84,9 @@ class IssuerHarness(ABC):
             assert self.clock.now() < end, f"still {check.verdict} at the timeout: {check.reason}"
             self.clock.move(need.interval)
 
+    def listed(self) -> list[KeyInfo]:
+        return list(self.issuer.keys())
+
     def minted(self, key_name: str) -> Issued:
         """A key that has come to work."""
         issued = self.issuer.mint(key_name)
@@ -146,7 +149,7 @@ class IssuerContract:
     def test_a_minted_key_is_found_by_its_name(self, harness: IssuerHarness) -> None:
         """The list has it under the name it was given, with the same id; and no value of any key."""
         issued = harness.issuer.mint(key_name("token1"))
-        listed = list(harness.issuer.keys())
+        listed = harness.listed()
         if not harness.issuer.capabilities.registry:
             assert listed == []
             return
@@ -156,11 +159,11 @@ class IssuerContract:
     def test_the_list_goes_on_beyond_a_page(self, harness: IssuerHarness) -> None:
         """Every key is listed, once, however many there are."""
         if not harness.issuer.capabilities.registry:
-            assert list(harness.issuer.keys()) == []
+            assert harness.listed() == []
             return
         names = {key_name(f"token{number}") for number in range(harness.more_than_a_page)}
         ids = {harness.issuer.mint(name).key_id for name in names}
-        listed = [info for info in harness.issuer.keys() if info.name in names]
+        listed = [info for info in harness.listed() if info.name in names]
         assert {info.name for info in listed} == names
         assert sorted(info.key_id for info in listed) == sorted(ids)
 
@@ -185,7 +188,7 @@ class IssuerContract:
         need = harness.issuer.capabilities.revoke
         harness.settle(issued.credential, lambda verdict: verdict is Verdict.INVALID, need)
         assert not harness.use(issued.credential)
-        assert issued.key_id not in {info.key_id for info in harness.issuer.keys()}
+        assert issued.key_id not in {info.key_id for info in harness.listed()}
 
     def test_revoking_leaves_every_other_key_alone(self, harness: IssuerHarness) -> None:
         """Also those of the same name and the same owner."""
@@ -222,7 +225,7 @@ class IssuerContract:
         assert raised.value.maybe_applied
         assert raised.value.code is Code.UNAVAILABLE
         assert (harness.mints(), harness.live()) == (before[0] + 1, before[1] + 1)
-        (found,) = [info for info in harness.issuer.keys() if info.name == key_name("token1")]
+        (found,) = [info for info in harness.listed() if info.name == key_name("token1")]
         harness.issuer.revoke(found.key_id)
         assert harness.live() == before[1]
 
@@ -342,7 +345,7 @@ class IssuerContract:
         harness.issuer.mint(key_name("token1"))
         harness.happen(mishap, "keys")
         with pytest.raises(Trouble):
-            list(harness.issuer.keys())
+            harness.listed()
 
     @pytest.mark.parametrize("mishap", list(Mishap))
     @pytest.mark.parametrize("operation", ["mint", "keys", "revoke", "last_use"])
@@ -357,7 +360,7 @@ class IssuerContract:
         issued = harness.minted(key_name("token1"))
         calls: dict[Operation, Callable[[], object]] = {
             "mint": lambda: harness.issuer.mint(key_name("token2")),
-            "keys": lambda: list(harness.issuer.keys()),
+            "keys": harness.listed,
             "revoke": lambda: harness.issuer.revoke(issued.key_id),
             "last_use": lambda: harness.issuer.last_use(issued.key_id),
         }
