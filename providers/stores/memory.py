@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import Final
 
 from rotation.errors import Code, Trouble
@@ -40,6 +41,8 @@ class MemoryVault:
 
     entries: dict[str, _Entry] = field(default_factory=dict)
     serial: int = 0
+    lock: Lock = field(default_factory=Lock)
+    """Held where looking and changing must be one."""
 
     def add_version(self, entry: _Entry, token: str | None, credential: Credential, **known: object) -> Version:
         self.serial += 1
@@ -76,7 +79,7 @@ class MemoryStore:
             read_at=self._now(),
             current=found.current,
             pending=found.pending,
-            journal=Journal(found.facts),
+            journal=self._journal(entry, found.facts),
             policy=dict(found.policy),
         )
         self._hook("after observe")
@@ -97,7 +100,7 @@ class MemoryStore:
 
     def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:
         found = self._call("stage", entry)
-        self._check_size(entry, credential)
+        self._check(entry, credential)
         known = next((v for v in found.versions if v.token == token), None)
         if known and known.credential and not known.credential.same_as(credential):
             raise Trouble(Code.CONFLICT, self.name, f"{entry}: token {token} already names another value")
@@ -108,12 +111,13 @@ class MemoryStore:
 
     def promote(self, entry: str, pending: Version, expected: str | None) -> None:
         found = self._call("promote", entry)
-        if (found.current.id if found.current else None) != expected:
-            raise Trouble(Code.CONFLICT, self.name, f"{entry}: version {expected} is not current any more")
         kept = next((v for v in found.versions if v.id == pending.id), None)
         if kept is None:
             raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: version {pending.id} is gone")
-        found.current = kept
+        with self._vault.lock:
+            if (found.current.id if found.current else None) != expected:
+                raise Trouble(Code.CONFLICT, self.name, f"{entry}: version {expected} is not current any more")
+            found.current = kept
         self._hook("after promote")
 
     def discard(self, entry: str, pending: Version) -> None:
@@ -169,7 +173,7 @@ class MemoryStore:
 
     def put_by_hand(self, entry: str, credential: Credential) -> None:
         """What a person in a console does: a new current version that Keyturn knows nothing of."""
-        found = self._vault.entries[entry]
+        found = self._vault.entries.setdefault(entry, _Entry({}))
         found.current = self._vault.add_version(found, None, credential, created_at=self._now())
 
     def handed_out(self, entry: str) -> Credential | None:
@@ -184,7 +188,15 @@ class MemoryStore:
             raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: no such entry")
         return found
 
-    def _check_size(self, entry: str, credential: Credential) -> None:
+    def _journal(self, entry: str, facts: Mapping[str, str]) -> Journal:
+        try:
+            return Journal(facts)
+        except ValueError as error:
+            raise Trouble(Code.INVALID, self.name, f"{entry}: {error}") from None
+
+    def _check(self, entry: str, credential: Credential) -> None:
+        if any("\ud800" <= letter <= "\udfff" for value in credential.fields.values() for letter in value.reveal()):
+            raise Trouble(Code.INVALID, self.name, f"{entry}: the value is not valid Unicode text")
         size = sum(len(name) + len(value.reveal().encode()) for name, value in credential.fields.items())
         if size > self.features.max_value_bytes:
             limit = self.features.max_value_bytes

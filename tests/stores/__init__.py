@@ -1,0 +1,1 @@
+"""Every store against the contract, and what is particular to each."""
