@@ -8,40 +8,64 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-import re
-import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from rotation import names
 from rotation.model import Consumer, Drain, Ending, Policy
-from rotation.policy import read_duration, show_duration, written
+from rotation.policy import show_duration, written
+from rotation.sections import (
+    ADMIN_FORM,
+    LONGEST_NAME,
+    SIBLING,
+    TAGGED,
+    AppRoleAuth,
+    EntryReference,
+    EnvReference,
+    GeneratedConfig,
+    IssuerConfig,
+    KeyVaultConfig,
+    OpenAIConfig,
+    Owner,
+    SecretSection,
+    SecretsManagerConfig,
+    Section,
+    StoreConfig,
+    TokenAuth,
+    VaultConfig,
+    entry_name,
+)
 from rotation.situation import ATTEMPT_LIFE
+from rotation.stackfile import StackFile
+
+__all__ = [
+    "AppRoleAuth",
+    "Config",
+    "ConfigError",
+    "EntryReference",
+    "EnvReference",
+    "Fault",
+    "GeneratedConfig",
+    "IssuerConfig",
+    "KeyVaultConfig",
+    "OpenAIConfig",
+    "Owner",
+    "SecretsManagerConfig",
+    "StoreConfig",
+    "TokenAuth",
+    "VaultConfig",
+    "entry_name",
+    "find_stack_file",
+    "load",
+    "parse",
+    "schema",
+]
 
 NAMESPACE: Final = "keyturn:"
 
@@ -74,10 +98,6 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-def _refusal(message: str, allowed: str = "") -> PydanticCustomError:
-    return PydanticCustomError("refused", "{message}", {"message": message, "allowed": allowed})
-
-
 def _nearest(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, list(known), 1)
     return f" (did you mean {near[0]}?)" if near else ""
@@ -85,333 +105,6 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
 
 def _listed(known: Iterable[str]) -> str:
     return ", ".join(known) or "nothing, as there is none"
-
-
-# --- kinds of fields -----------------------------------------------------------------------------
-
-_SPAN_FORM: Final = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
-_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
-_URL: Final = re.compile(r"https?://[!-~]+")
-_FOLDERS: Final = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
-
-
-def _span(value: object) -> timedelta:
-    try:
-        return read_duration(value if isinstance(value, str) else "")
-    except ValueError:
-        raise _refusal("is not a duration", _SPAN_FORM) from None
-
-
-def _secret_name(text: str) -> str:
-    if fault := names.name_fault(text):
-        raise _refusal(fault)
-    return text
-
-
-def _label(text: str) -> str:
-    if fault := names.environment_fault(text):
-        raise _refusal(fault)
-    return text
-
-
-def _variable(text: str) -> str:
-    # Capitals only: a key that is pasted here by mistake is refused, and so never looked up or shown.
-    if not _VARIABLE.fullmatch(text):
-        raise _refusal("must be the name of an environment variable, never the value itself", "as in OPENAI_ADMIN_KEY")
-    return text
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text if _URL.fullmatch(text) else "")
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise _refusal("is not an address", "https://HOST[:PORT][/PATH]") from None
-    if not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise _refusal("is not an address, or has a user, query or fragment", "https://HOST[:PORT][/PATH]")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise _refusal("would send credentials unencrypted", "https, and http for 127.0.0.1, ::1 and localhost")
-    return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _https(text: str) -> str:
-    if not text.startswith("https://"):
-        raise _refusal("must be https, as the service's clients send no token over http", "https://HOST[:PORT]")
-    return text
-
-
-def _folders(text: str) -> str:
-    if not _FOLDERS.fullmatch(text) or ".." in text.split("/"):
-        raise _refusal("is not a path", "names of letters, digits, _, . and -, with / between them")
-    return text
-
-
-def _reference(allowed: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        if not isinstance(value, Mapping):
-            raise _refusal("must be a reference, never the credential itself", allowed)
-        return value
-
-    return BeforeValidator(check)
-
-
-Text = Annotated[str, StringConstraints(min_length=1)]
-Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
-HttpsUrl = Annotated[
-    str, AfterValidator(_https), AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https://"})
-]
-Folders = Annotated[
-    str, AfterValidator(_folders), WithJsonSchema({"type": "string", "pattern": f"^{_FOLDERS.pattern}$"})
-]
-Label = Annotated[str, AfterValidator(_label)]
-SecretName = Annotated[str, AfterValidator(_secret_name)]
-Variable = Annotated[
-    str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
-]
-Span = Annotated[
-    timedelta,
-    BeforeValidator(_span),
-    WithJsonSchema({"type": "string", "pattern": "^([0-9]+[wdhms])+$", "examples": ["30d", "1h30m"]}),
-]
-
-
-class Section(BaseModel):
-    """A mapping of the file. Names are camelCase there; a field's description is what faults call allowed."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", alias_generator=to_camel)
-
-
-# --- stores --------------------------------------------------------------------------------------
-
-
-class SecretsManagerConfig(Section):
-    """AWS Secrets Manager in one region. Credentials come from the SDK's own chain."""
-
-    kind: Literal["aws-secrets-manager"]
-    region: Text = Field(description="an AWS region, as in eu-west-1")
-    endpoint_url: Url | None = Field(None, description="an address in place of the region's own")
-    profile: Text | None = Field(None, description="a profile of the AWS configuration files")
-    role_arn: Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")] | None = Field(
-        None, description="the ARN of a role to assume"
-    )
-    external_id: Text | None = Field(None, description="the external id that roleArn asks for")
-    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]*$")] = Field(
-        "", description="letters, digits and /_+=.@-, put before every entry's name"
-    )
-
-    @field_validator("external_id")
-    @classmethod
-    def _has_role(cls, text: str | None, info: ValidationInfo) -> str | None:
-        if text and "role_arn" in info.data and not info.data["role_arn"]:
-            raise _refusal("has no effect without roleArn", "together with roleArn")
-        return text
-
-
-class KeyVaultConfig(Section):
-    """One Azure Key Vault. Credentials come from DefaultAzureCredential."""
-
-    kind: Literal["azure-key-vault"]
-    vault_url: HttpsUrl = Field(description="https://NAME.vault.azure.net")
-    tenant_id: Text | None = Field(None, description="the id of an Entra tenant")
-    client_id: Text | None = Field(None, description="the id of an application or managed identity")
-    authority_host: HttpsUrl | None = Field(None, description="https://HOST of the token service")
-    ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
-    verify_challenge_resource: bool = Field(
-        default=True, description="true, or false for a vault whose host is not under the cloud's own domain"
-    )
-
-
-class EnvReference(Section):
-    """A value that stands in an environment variable."""
-
-    env: Variable = Field(description="the name of an environment variable")
-
-
-class EntryReference(Section):
-    """A value that stands in a store, in an entry that Keyturn does not manage."""
-
-    store: Text = Field(description="the name of a store")
-    name: Text = Field(description="the entry's own name in that store")
-
-
-EnvOnly = Annotated[EnvReference, _reference("{env: NAME}")]
-
-
-class TokenAuth(Section):
-    """A token from VAULT_TOKEN or, where that is not set, the file that `vault login` writes."""
-
-    method: Literal["token"]
-
-
-class AppRoleAuth(Section):
-    """A login of the AppRole method."""
-
-    method: Literal["approle"]
-    role_id: EnvOnly = Field(description="{env: NAME}")
-    secret_id: EnvOnly = Field(description="{env: NAME}")
-
-
-class VaultConfig(Section):
-    """A KV version 2 mount of HashiCorp Vault or OpenBao."""
-
-    kind: Literal["hashicorp-vault"]
-    address: Url = Field(description="https://HOST:PORT")
-    mount: Folders = Field("secret", description="the path of a KV version 2 mount")
-    namespace: Folders | None = Field(None, description="the path of a namespace")
-    prefix: Folders | None = Field(None, description="a path within the mount, put before every entry's name")
-    ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
-    auth: TokenAuth | AppRoleAuth = Field(
-        default={"method": "token"},
-        discriminator="method",
-        description="{method: token} or {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}",
-        validate_default=True,
-    )
-
-
-StoreConfig = SecretsManagerConfig | KeyVaultConfig | VaultConfig
-
-
-def entry_name(store: StoreConfig, environment: str, name: str) -> str:
-    """What the entry of a secret is called in a store. Vault's prefix is no part of it: the store adds that."""
-    match store:
-        case SecretsManagerConfig():
-            return store.prefix + names.slashed(environment, name)
-        case KeyVaultConfig():
-            return names.dashed(environment, name)
-        case VaultConfig():
-            return names.slashed(environment, name)
-
-
-_LONGEST_NAME: Final[Mapping[type[Section], int]] = {SecretsManagerConfig: 512, KeyVaultConfig: 127}
-"""Characters of an entry's name, those of Keyturn's own sibling entries included (facts of both services)."""
-_SIBLING: Final = "-pending"
-
-
-# --- issuers -------------------------------------------------------------------------------------
-
-
-def _form(value: object) -> str | None:
-    keys = value if isinstance(value, Mapping) else {}
-    return "env" if "env" in keys else "store" if {"store", "name"} & set(keys) else None
-
-
-_ADMIN_FORM: Final = "{env: NAME} or {store: STORE, name: ENTRY}"
-AdminReference = Annotated[
-    Annotated[EnvReference, Tag("env")] | Annotated[EntryReference, Tag("store")],
-    Discriminator(
-        _form,
-        custom_error_type="refused",
-        custom_error_message="must be a reference, never the credential itself",
-        custom_error_context={"allowed": _ADMIN_FORM},
-    ),
-]
-
-
-class OpenAIConfig(Section):
-    """A project of an OpenAI organization."""
-
-    kind: Literal["openai"]
-    project: Text = Field(description="the id of a project, as in proj_abc")
-    service_account: Text | None = Field(None, description="the id of the service account that owns the keys")
-    base_url: Url | None = Field(None, description="an address in place of OpenAI's own")
-    smoke_model: Text | None = Field(None, description="the model that a smoke test asks for one short answer")
-    admin: AdminReference = Field(description=_ADMIN_FORM)
-
-
-class GeneratedConfig(Section):
-    """Random passwords and tokens that no service registers."""
-
-    kind: Literal["generated"]
-    alphabet: str = Field(
-        string.ascii_letters + string.digits, description="printable characters without spaces, each once"
-    )
-    length: int = Field(32, description="characters of a value, at most 4096", validate_default=True)
-
-    @field_validator("alphabet")
-    @classmethod
-    def _even(cls, text: str) -> str:
-        if len(set(text)) < max(len(text), 2) or not text.isprintable() or " " in text:
-            raise _refusal("is not an alphabet", "two or more printable characters without spaces, each once")
-        return text
-
-    @field_validator("length")
-    @classmethod
-    def _hard_to_guess(cls, length: int, info: ValidationInfo) -> int:
-        # The least that the issuer itself accepts, said before anything is applied.
-        least = math.ceil(80 / math.log2(len(info.data["alphabet"]))) if "alphabet" in info.data else 1
-        if not least <= length <= 4096:
-            raise _refusal(f"{length} is out of range", f"{least} to 4096, at least 80 bits with this alphabet")
-        return length
-
-
-IssuerConfig = OpenAIConfig | GeneratedConfig
-
-
-# --- owners and secrets --------------------------------------------------------------------------
-
-
-class Owner(Section):
-    """Who is told what happens to a secret."""
-
-    notify: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), max_length=0, description="an empty list: this version has no channels"
-    )
-
-
-class ConsumerSection(Section):
-    """A declared reader."""
-
-    name: Label = Field(description="a name")
-    refresh_within: Span = Field("15m", validate_default=True, description=_SPAN_FORM)
-
-
-class DrainSection(Section):
-    """How an old credential goes."""
-
-    quiet_for: Span = Field("1h", validate_default=True, description=_SPAN_FORM)
-    at_most: Span = Field("14d", validate_default=True, description=_SPAN_FORM)
-    then: Literal["hold", "revoke"] = Field("hold", description="hold or revoke")
-
-
-_SHORTEST: Final = timedelta(hours=4)
-_LONGEST: Final = timedelta(days=1000)
-
-
-class SecretSection(Section):
-    """One entry of `keyturn:secrets`."""
-
-    name: SecretName = Field(description="<service>-<purpose>, as in support-copilot-chat")
-    store: Text = Field(description="the name of a store")
-    replicas: Annotated[tuple[Text, ...], Field(strict=False)] = Field((), description="a list of names of stores")
-    issuer: Text = Field(description="the name of an issuer")
-    owner: Text = Field(description="the name of an owner")
-    consumers: Annotated[tuple[ConsumerSection, ...], Field(strict=False)] = Field(
-        (), description="a list of {name: NAME, refreshWithin: DURATION}"
-    )
-    rotate_every: Span = Field(description=_SPAN_FORM)
-    grace: Span = Field("24h", validate_default=True, description=_SPAN_FORM)
-    drain: DrainSection = Field(
-        default={}, validate_default=True, description="{quietFor: DURATION, atMost: DURATION, then: hold or revoke}"
-    )
-    contain_after: Span = Field("5m", validate_default=True, description=_SPAN_FORM)
-    paired_with: Text | None = Field(None, description="the name of another secret")
-    smoke_test: bool = Field(default=False, description="true or false")
-
-    @field_validator("rotate_every")
-    @classmethod
-    def _in_range(cls, span: timedelta) -> timedelta:
-        # What Secrets Manager's own schedules allow; the same everywhere, so that a secret can move.
-        if not _SHORTEST <= span <= _LONGEST:
-            shown = f"{show_duration(_SHORTEST)} to {show_duration(_LONGEST)}"
-            raise _refusal(f"{show_duration(span)} is out of range", shown)
-        return span
 
 
 # --- the result ----------------------------------------------------------------------------------
@@ -527,10 +220,10 @@ def _name_once(secret: SecretSection, declared: _Declared) -> _Found:
 def _name_fits(secret: SecretSection, declared: _Declared) -> _Found:
     for name in dict.fromkeys((secret.store, *secret.replicas)):
         store = declared.stores.get(name)
-        if store and (limit := _LONGEST_NAME.get(type(store))):
-            size = len(entry_name(store, declared.environment, secret.name) + _SIBLING)
+        if store and (limit := LONGEST_NAME.get(type(store))):
+            size = len(entry_name(store, declared.environment, secret.name) + SIBLING)
             if size > limit:
-                yield "name", f"takes {size} characters in {name}, prefix and '{_SIBLING}' included", f"at most {limit}"
+                yield "name", f"takes {size} characters in {name}, prefix and '{SIBLING}' included", f"at most {limit}"
 
 
 def _pair_known(secret: SecretSection, declared: _Declared) -> _Found:
@@ -632,19 +325,6 @@ _ISSUER: Final[TypeAdapter[IssuerConfig]] = TypeAdapter(Annotated[IssuerConfig, 
 _OWNER: Final = TypeAdapter(Owner)
 _SECRET: Final = TypeAdapter(SecretSection)
 
-_TAGGED: Final[Mapping[str, type[Section]]] = {
-    "aws-secrets-manager": SecretsManagerConfig,
-    "azure-key-vault": KeyVaultConfig,
-    "hashicorp-vault": VaultConfig,
-    "openai": OpenAIConfig,
-    "generated": GeneratedConfig,
-    "token": TokenAuth,
-    "approle": AppRoleAuth,
-    "env": EnvReference,
-    "store": EntryReference,
-}
-"""Members of unions by the tag under which pydantic reports them."""
-
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "string_type": "must be text",
@@ -662,6 +342,8 @@ _MESSAGES: Final[Mapping[str, str]] = {
 }
 
 _PARTS: Final = ("installation", "environment", "stores", "issuers", "owners", "secrets")
+_POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
+"""Structured parts, and the fields of a secret that name a member of one."""
 
 _PLACEHOLDERS: Final = {
     "name": "a-placeholder",
@@ -686,7 +368,7 @@ def _fault(path: str, shape: Any, error: ErrorDetails) -> Fault:
         if isinstance(step, int):
             path += f"[{step}]"
         elif len(_sections(shape)) > 1:
-            shape = _TAGGED[step]
+            shape = TAGGED[step]
         else:
             path += f".{step}"
             known = {field.alias: field for field in _sections(shape)[0].model_fields.values()}
@@ -698,7 +380,7 @@ def _fault(path: str, shape: Any, error: ErrorDetails) -> Fault:
         return Fault(path, context.get("message", error["msg"]), context["allowed"] or "")
     if "discriminator" in context:
         path += "." + context["discriminator"].strip("'")
-        tags = [tag for tag, section in _TAGGED.items() if section in _sections(shape)]
+        tags = [tag for tag, section in TAGGED.items() if section in _sections(shape)]
         return Fault(path, _MESSAGES[error["type"]] + _nearest(context.get("tag", ""), tags), _listed(tags))
     return Fault(path, _MESSAGES.get(error["type"], error["msg"]), allowed)
 
@@ -710,6 +392,8 @@ class _Builder:
         self.faults: list[Fault] = []
         self._values = values
         self._root = root
+        self._blind: set[str] = set()
+        """Fields of secrets of which nothing can be said, as what they point to could not be read."""
 
     def build(self) -> Config | None:
         """The configuration, or None when there are faults."""
@@ -723,9 +407,11 @@ class _Builder:
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
         declared = _Declared(environment, stores, issuers, owners, secrets)
+        if any("name" in read.faulty for read in secrets):
+            self._blind.add("pairedWith")
         for read in secrets:
             for fields, rule in _RULES:
-                if not fields & read.faulty:
+                if not fields & (read.faulty | self._blind):
                     for path, message, allowed in rule(read.section, declared):
                         self._add(f"{read.path}.{path}", message, allowed)
         if self.faults:
@@ -753,21 +439,12 @@ class _Builder:
             self._add(part, fault)
         return text if isinstance(text, str) else ""
 
-    def _structure(self, part: str) -> object:
-        """The value of a structured part, which Pulumi hands over as JSON. None: absent."""
-        value = self._values.get(part)
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value) if value else None
-        except ValueError:
-            return value  # text where a structure belongs: the caller says so
-
     def _mapping(self, part: str, adapter: TypeAdapter[_T], shape: Any) -> dict[str, _T | None]:
         found: dict[str, _T | None] = {}
-        given = self._structure(part)
+        given = self._values.get(part)
         if given is not None and not isinstance(given, Mapping):
             self._add(part, "must be a mapping", "{NAME: {…}}")
+            self._blind |= _POINTERS[part]
             return found
         for name, value in (given or {}).items():
             path = f"{part}.{name}"
@@ -781,7 +458,7 @@ class _Builder:
         return found
 
     def _secrets(self) -> Iterator[_Read]:
-        given = self._structure("secrets")
+        given = self._values.get("secrets")
         if given is not None and not isinstance(given, list):
             self._add("secrets", "must be a list", "[{name: NAME, …}]")
             return
@@ -791,15 +468,16 @@ class _Builder:
                 yield _Read(path, _SECRET.validate_python(value), frozenset())
             except ValidationError as error:
                 self._translate(path, SecretSection, error)
-                if isinstance(value, Mapping):
-                    faulty = frozenset(str(detail["loc"][0]) for detail in error.errors())
-                    sound = {key: value[key] for key in value if key not in faulty}
-                    yield _Read(path, _SECRET.validate_python(_PLACEHOLDERS | sound), faulty)
+                sound = value if isinstance(value, Mapping) else {}
+                faulty = {str(place[0]) for place in (detail["loc"] for detail in error.errors()) if place}
+                faulty |= set() if isinstance(value, Mapping) else set(_PLACEHOLDERS)
+                sound = {key: sound[key] for key in sound if key not in faulty}
+                yield _Read(path, _SECRET.validate_python(_PLACEHOLDERS | sound), frozenset(faulty))
 
     def _check_admins(self, issuers: Mapping[str, IssuerConfig | None], stores: Collection[str]) -> None:
         for name, issuer in issuers.items():
             admin = issuer.admin if isinstance(issuer, OpenAIConfig) else None
-            if isinstance(admin, EntryReference) and admin.store not in stores:
+            if isinstance(admin, EntryReference) and admin.store not in stores and "store" not in self._blind:
                 near = _nearest(admin.store, stores)
                 self._add(f"issuers.{name}.admin.store", f"there is no such store{near}", _listed(stores))
 
@@ -823,7 +501,18 @@ def _within(path: str, outer: str) -> bool:
     return path.startswith(outer) and path[len(outer) :][:1] in ("", ".", "[")
 
 
+def _decoded(key: str, value: object) -> object:
+    """Structured parts reach a program as JSON; an absent one may be an empty text."""
+    if key not in (*_POINTERS, "secrets") or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value else None
+    except ValueError:
+        return value  # text where a structure belongs, which is said later
+
+
 def _built(values: Mapping[str, object], root: Path, encrypted: Collection[str]) -> tuple[Config | None, list[Fault]]:
+    values = {key: _decoded(key, value) for key, value in values.items()}
     builder = _Builder(values, root)
     config = builder.build()
     refused = [*encrypted]
@@ -831,7 +520,7 @@ def _built(values: Mapping[str, object], root: Path, encrypted: Collection[str])
         refused.extend(_encrypted(value, NAMESPACE + key))
     faults = [fault for fault in builder.faults if not any(_within(fault.path, path) for path in refused)]
     told = "is an encrypted value; a configuration holds no secrets, not even so"
-    faults += [Fault(path, told, f"references to them, {_ADMIN_FORM}") for path in refused]
+    faults += [Fault(path, told, f"references to them, {ADMIN_FORM}") for path in refused]
     return (None if faults else config), faults
 
 
@@ -867,9 +556,8 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: with all faults, in the order of their lines.
     """
-    reader = _Reader()
     try:
-        values = reader.config(path.read_text(encoding="utf-8"))
+        file = StackFile(path.read_text(encoding="utf-8"), NAMESPACE)
     except OSError as error:
         raise ConfigError([Fault(str(path), f"can not be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
@@ -880,10 +568,10 @@ def load(path: Path) -> Config:
         raise ConfigError([Fault(str(path), f"is not YAML: {error.problem}", place=f"{path}:{line}")]) from None
     except yaml.reader.ReaderError as error:
         raise ConfigError([Fault(str(path), f"is not YAML: {error.reason}")]) from None
-    config, faults = _built(values, path.parent, ())
-    faults = sorted([*reader.faults, *faults], key=lambda fault: reader.line(fault.path))
+    config, faults = _built(_own(file.values), path.parent, ())
+    faults = sorted([*(Fault(*fault) for fault in file.faults), *faults], key=lambda fault: file.line(fault.path))
     if config is None or faults:
-        lines = ((fault, reader.line(fault.path)) for fault in faults)
+        lines = ((fault, file.line(fault.path)) for fault in faults)
         raise ConfigError(replace(fault, place=f"{path}:{line}" if line else str(path)) for fault, line in lines)
     return config
 
@@ -906,99 +594,6 @@ def find_stack_file(stack: str | None, file: Path | None, root: Path) -> Path:
     if short not in stacks:
         raise ConfigError([Fault("--stack", f"there is no stack {short}{_nearest(short, stacks)}", exist)])
     return root / f"Pulumi.{short}.yaml"
-
-
-# --- YAML, with lines ----------------------------------------------------------------------------
-
-_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
-_NUMBER: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
-
-
-class _Reader:
-    """Reads a stack file into plain values and remembers where each stands.
-
-    Words such as `no` or `on` stay text, as Pulumi reads them.
-    """
-
-    def __init__(self) -> None:
-        self.faults: list[Fault] = []
-        self._lines: dict[str, int] = {}
-        self._open: list[yaml.Node] = []
-
-    def config(self, text: str) -> dict[str, object]:
-        """The values of this namespace by their bare names. Raises yaml.YAMLError."""
-        root = yaml.compose(text, Loader=yaml.BaseLoader)
-        whole = self._value(root, "") if root else {}
-        config = (whole.get("config") if isinstance(whole, dict) else whole) or {}
-        if not isinstance(config, dict):
-            self.faults.append(Fault("config", "must be a mapping", "{keyturn:KEY: VALUE, …}"))
-            return {}
-        return _own(config)
-
-    def line(self, path: str) -> int:
-        """Where a path stands, or what of it exists; 0 when nothing does."""
-        while path and path not in self._lines:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self._lines.get(path, 0)
-
-    def _value(self, node: yaml.Node, path: str) -> object:
-        if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
-        if any(node is above for above in self._open):
-            self.faults.append(Fault(path, "contains itself"))
-            return None
-        self._open.append(node)
-        try:
-            return self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._list(node, path)
-        finally:
-            self._open.pop()
-
-    def _list(self, node: yaml.Node, path: str) -> list[object]:
-        values = []
-        for i, below in enumerate(node.value):
-            self._lines[f"{path}[{i}]"] = below.start_mark.line + 1
-            values.append(self._value(below, f"{path}[{i}]"))
-        return values
-
-    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, object]:
-        merged: dict[str, object] = {}
-        for key, below in node.value:
-            if _merges(key):
-                for part in below.value if isinstance(below, yaml.SequenceNode) else [below]:
-                    value = self._value(part, path)
-                    merged = (value if isinstance(value, dict) else {}) | merged
-        own: dict[str, object] = {}
-        for key, below in node.value:
-            if _merges(key):
-                continue
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-            if path == "config" and ":" not in name:
-                name = NAMESPACE + name
-            inner = name if path in ("", "config") else f"{path}.{name}"
-            if name in own:
-                first, again = self._lines[inner], key.start_mark.line + 1
-                self.faults.append(Fault(inner, f"is given twice, in lines {first} and {again}", "each key once"))
-                continue
-            self._lines[inner] = key.start_mark.line + 1
-            own[name] = self._value(below, inner)
-        return merged | own
-
-
-def _merges(key: yaml.Node) -> bool:
-    return isinstance(key, yaml.ScalarNode) and key.value == "<<" and key.style is None
-
-
-def _scalar(node: yaml.ScalarNode) -> object:
-    text: str = node.value
-    if node.style is not None:
-        return text
-    if text in ("", "~", "null"):
-        return None
-    if text in ("true", "false"):
-        return text == "true"
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else text
 
 
 # --- for editors ---------------------------------------------------------------------------------

@@ -1,0 +1,379 @@
+"""What each part of a stack's configuration may say: its fields, their forms, and the words for what is allowed.
+
+Names are camelCase in the file. A field's description is what a fault calls allowed. A message never
+repeats what stands where a reference belongs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from rotation import names
+from rotation.policy import read_duration, show_duration
+
+# --- kinds of fields -----------------------------------------------------------------------------
+
+_SPAN_FORM: Final = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
+_URL: Final = re.compile(r"https?://[!-~]+")
+_FOLDERS: Final = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+
+
+def _refusal(message: str, allowed: str = "") -> PydanticCustomError:
+    return PydanticCustomError("refused", "{message}", {"message": message, "allowed": allowed})
+
+
+def _span(value: object) -> timedelta:
+    try:
+        return read_duration(value if isinstance(value, str) else "")
+    except ValueError:
+        raise _refusal("is not a duration", _SPAN_FORM) from None
+
+
+def _secret_name(text: str) -> str:
+    if fault := names.name_fault(text):
+        raise _refusal(fault)
+    return text
+
+
+def _label(text: str) -> str:
+    if fault := names.environment_fault(text):
+        raise _refusal(fault)
+    return text
+
+
+def _variable(text: str) -> str:
+    # Capitals only: a key that is pasted here by mistake is refused, and so never looked up or shown.
+    if not _VARIABLE.fullmatch(text):
+        raise _refusal("must be the name of an environment variable, never the value itself", "as in OPENAI_ADMIN_KEY")
+    return text
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text if _URL.fullmatch(text) else "")
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise _refusal("is not an address", "https://HOST[:PORT][/PATH]") from None
+    if not host or parts.query or parts.fragment or "@" in parts.netloc:
+        raise _refusal("is not an address, or has a user, query or fragment", "https://HOST[:PORT][/PATH]")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise _refusal("would send credentials unencrypted", "https, and http for 127.0.0.1, ::1 and localhost")
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _https(text: str) -> str:
+    if not text.startswith("https://"):
+        raise _refusal("must be https, as the service's clients send no token over http", "https://HOST[:PORT]")
+    return text
+
+
+def _folders(text: str) -> str:
+    if not _FOLDERS.fullmatch(text) or ".." in text.split("/"):
+        raise _refusal("is not a path", "names of letters, digits, _, . and -, with / between them")
+    return text
+
+
+def _reference(allowed: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise _refusal("must be a reference, never the credential itself", allowed)
+        return value
+
+    return BeforeValidator(check)
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+HttpsUrl = Annotated[
+    str, AfterValidator(_https), AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https://"})
+]
+Folders = Annotated[
+    str, AfterValidator(_folders), WithJsonSchema({"type": "string", "pattern": f"^{_FOLDERS.pattern}$"})
+]
+Label = Annotated[str, AfterValidator(_label)]
+SecretName = Annotated[str, AfterValidator(_secret_name)]
+Variable = Annotated[
+    str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
+]
+Span = Annotated[
+    timedelta,
+    BeforeValidator(_span),
+    WithJsonSchema({"type": "string", "pattern": "^([0-9]+[wdhms])+$", "examples": ["30d", "1h30m"]}),
+]
+
+
+class Section(BaseModel):
+    """A mapping of the file."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", alias_generator=to_camel)
+
+
+# --- stores --------------------------------------------------------------------------------------
+
+
+class SecretsManagerConfig(Section):
+    """AWS Secrets Manager in one region. Credentials come from the SDK's own chain."""
+
+    kind: Literal["aws-secrets-manager"]
+    region: Text = Field(description="an AWS region, as in eu-west-1")
+    endpoint_url: Url | None = Field(None, description="an address in place of the region's own")
+    profile: Text | None = Field(None, description="a profile of the AWS configuration files")
+    role_arn: Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")] | None = Field(
+        None, description="the ARN of a role to assume"
+    )
+    external_id: Text | None = Field(None, description="the external id that roleArn asks for")
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]*$")] = Field(
+        "", description="letters, digits and /_+=.@-, put before every entry's name"
+    )
+
+    @field_validator("external_id")
+    @classmethod
+    def _has_role(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text and "role_arn" in info.data and not info.data["role_arn"]:
+            raise _refusal("has no effect without roleArn", "together with roleArn")
+        return text
+
+
+class KeyVaultConfig(Section):
+    """One Azure Key Vault. Credentials come from DefaultAzureCredential."""
+
+    kind: Literal["azure-key-vault"]
+    vault_url: HttpsUrl = Field(description="https://NAME.vault.azure.net")
+    tenant_id: Text | None = Field(None, description="the id of an Entra tenant")
+    client_id: Text | None = Field(None, description="the id of an application or managed identity")
+    authority_host: HttpsUrl | None = Field(None, description="https://HOST of the token service")
+    ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
+    verify_challenge_resource: bool = Field(
+        default=True, description="true, or false for a vault whose host is not under the cloud's own domain"
+    )
+
+
+class EnvReference(Section):
+    """A value that stands in an environment variable."""
+
+    env: Variable = Field(description="the name of an environment variable")
+
+
+class EntryReference(Section):
+    """A value that stands in a store, in an entry that Keyturn does not manage."""
+
+    store: Text = Field(description="the name of a store")
+    name: Text = Field(description="the entry's own name in that store")
+
+
+EnvOnly = Annotated[EnvReference, _reference("{env: NAME}")]
+
+
+class TokenAuth(Section):
+    """A token from VAULT_TOKEN or, where that is not set, the file that `vault login` writes."""
+
+    method: Literal["token"]
+
+
+class AppRoleAuth(Section):
+    """A login of the AppRole method."""
+
+    method: Literal["approle"]
+    role_id: EnvOnly = Field(description="{env: NAME}")
+    secret_id: EnvOnly = Field(description="{env: NAME}")
+
+
+class VaultConfig(Section):
+    """A KV version 2 mount of HashiCorp Vault or OpenBao."""
+
+    kind: Literal["hashicorp-vault"]
+    address: Url = Field(description="https://HOST:PORT")
+    mount: Folders = Field("secret", description="the path of a KV version 2 mount")
+    namespace: Folders | None = Field(None, description="the path of a namespace")
+    prefix: Folders | None = Field(None, description="a path within the mount, put before every entry's name")
+    ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
+    auth: TokenAuth | AppRoleAuth = Field(
+        default={"method": "token"},
+        discriminator="method",
+        description="{method: token} or {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}",
+        validate_default=True,
+    )
+
+
+StoreConfig = SecretsManagerConfig | KeyVaultConfig | VaultConfig
+
+
+def entry_name(store: StoreConfig, environment: str, name: str) -> str:
+    """What the entry of a secret is called in a store. Vault's prefix is no part of it: the store adds that."""
+    match store:
+        case SecretsManagerConfig():
+            return store.prefix + names.slashed(environment, name)
+        case KeyVaultConfig():
+            return names.dashed(environment, name)
+        case VaultConfig():
+            return names.slashed(environment, name)
+
+
+LONGEST_NAME: Final[Mapping[type[Section], int]] = {SecretsManagerConfig: 512, KeyVaultConfig: 127}
+"""Characters of an entry's name, those of Keyturn's own sibling entries included (facts of both services)."""
+SIBLING: Final = "-pending"
+
+
+# --- issuers -------------------------------------------------------------------------------------
+
+
+def _form(value: object) -> str | None:
+    keys = value if isinstance(value, Mapping) else {}
+    return "env" if "env" in keys else "store" if {"store", "name"} & set(keys) else None
+
+
+ADMIN_FORM: Final = "{env: NAME} or {store: STORE, name: ENTRY}"
+AdminReference = Annotated[
+    Annotated[EnvReference, Tag("env")] | Annotated[EntryReference, Tag("store")],
+    Discriminator(
+        _form,
+        custom_error_type="refused",
+        custom_error_message="must be a reference, never the credential itself",
+        custom_error_context={"allowed": ADMIN_FORM},
+    ),
+]
+
+
+class OpenAIConfig(Section):
+    """A project of an OpenAI organization."""
+
+    kind: Literal["openai"]
+    project: Text = Field(description="the id of a project, as in proj_abc")
+    service_account: Text | None = Field(None, description="the id of the service account that owns the keys")
+    base_url: Url | None = Field(None, description="an address in place of OpenAI's own")
+    smoke_model: Text | None = Field(None, description="the model that a smoke test asks for one short answer")
+    admin: AdminReference = Field(description=ADMIN_FORM)
+
+
+class GeneratedConfig(Section):
+    """Random passwords and tokens that no service registers."""
+
+    kind: Literal["generated"]
+    alphabet: str = Field(
+        string.ascii_letters + string.digits, description="printable characters without spaces, each once"
+    )
+    length: int = Field(32, description="characters of a value, at most 4096", validate_default=True)
+
+    @field_validator("alphabet")
+    @classmethod
+    def _even(cls, text: str) -> str:
+        if len(set(text)) < max(len(text), 2) or not text.isprintable() or " " in text:
+            raise _refusal("is not an alphabet", "two or more printable characters without spaces, each once")
+        return text
+
+    @field_validator("length")
+    @classmethod
+    def _hard_to_guess(cls, length: int, info: ValidationInfo) -> int:
+        # The least that the issuer itself accepts, said before anything is applied.
+        least = math.ceil(80 / math.log2(len(info.data["alphabet"]))) if "alphabet" in info.data else 1
+        if not least <= length <= 4096:
+            raise _refusal(f"{length} is out of range", f"{least} to 4096, at least 80 bits with this alphabet")
+        return length
+
+
+IssuerConfig = OpenAIConfig | GeneratedConfig
+
+
+# --- owners and secrets --------------------------------------------------------------------------
+
+
+class Owner(Section):
+    """Who is told what happens to a secret."""
+
+    notify: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), max_length=0, description="an empty list: this version has no channels"
+    )
+
+
+class ConsumerSection(Section):
+    """A declared reader."""
+
+    name: Label = Field(description="a name")
+    refresh_within: Span = Field("15m", validate_default=True, description=_SPAN_FORM)
+
+
+class DrainSection(Section):
+    """How an old credential goes."""
+
+    quiet_for: Span = Field("1h", validate_default=True, description=_SPAN_FORM)
+    at_most: Span = Field("14d", validate_default=True, description=_SPAN_FORM)
+    then: Literal["hold", "revoke"] = Field("hold", description="hold or revoke")
+
+
+_SHORTEST: Final = timedelta(hours=4)
+_LONGEST: Final = timedelta(days=1000)
+
+
+class SecretSection(Section):
+    """One entry of `keyturn:secrets`."""
+
+    name: SecretName = Field(description="<service>-<purpose>, as in support-copilot-chat")
+    store: Text = Field(description="the name of a store")
+    replicas: Annotated[tuple[Text, ...], Field(strict=False)] = Field((), description="a list of names of stores")
+    issuer: Text = Field(description="the name of an issuer")
+    owner: Text = Field(description="the name of an owner")
+    consumers: Annotated[tuple[ConsumerSection, ...], Field(strict=False)] = Field(
+        (), description="a list of {name: NAME, refreshWithin: DURATION}"
+    )
+    rotate_every: Span = Field(description=_SPAN_FORM)
+    grace: Span = Field("24h", validate_default=True, description=_SPAN_FORM)
+    drain: DrainSection = Field(
+        default={}, validate_default=True, description="{quietFor: DURATION, atMost: DURATION, then: hold or revoke}"
+    )
+    contain_after: Span = Field("5m", validate_default=True, description=_SPAN_FORM)
+    paired_with: Text | None = Field(None, description="the name of another secret")
+    smoke_test: bool = Field(default=False, description="true or false")
+
+    @field_validator("rotate_every")
+    @classmethod
+    def _in_range(cls, span: timedelta) -> timedelta:
+        # What Secrets Manager's own schedules allow; the same everywhere, so that a secret can move.
+        if not _SHORTEST <= span <= _LONGEST:
+            shown = f"{show_duration(_SHORTEST)} to {show_duration(_LONGEST)}"
+            raise _refusal(f"{show_duration(span)} is out of range", shown)
+        return span
+
+
+TAGGED: Final[Mapping[str, type[Section]]] = {
+    "aws-secrets-manager": SecretsManagerConfig,
+    "azure-key-vault": KeyVaultConfig,
+    "hashicorp-vault": VaultConfig,
+    "openai": OpenAIConfig,
+    "generated": GeneratedConfig,
+    "token": TokenAuth,
+    "approle": AppRoleAuth,
+    "env": EnvReference,
+    "store": EntryReference,
+}
+"""Members of unions by the tag under which pydantic reports them."""
