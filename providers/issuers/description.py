@@ -359,8 +359,8 @@ class Time(Part):
 
 
 KeyId = Annotated[dict[Name, Query], Field(min_length=1)]
-"""The parts of a key id and where an answer has them; the id is the parts with `/` between, each escaped.
-What revoking needs, the parent of a key for instance, is a part."""
+"""The parts of a key id and where an answer has them. What revoking needs, the parent of a key for instance, is a
+part. The id is the parts with `/` between, each escaped, in the order of the `revoke` that has the same parts."""
 
 
 class Refusal(Part):
@@ -736,7 +736,9 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
         yield from check(f"headers.{name}", template, always, set(d.variables))
     yield from check_auth("auth", d.auth, {ADMIN})
     for index, way in enumerate(d.mint):
-        yield from check_request(f"mint[{index}].request", way.request, always | {KEY_NAME, way.when or KEY_NAME})
+        yield from check_request(
+            f"mint[{index}].request", way.request, always | {KEY_NAME} | ({way.when} & set(d.variables))
+        )
         if KEY_NAME not in {name for _, template in way.request.templates() for name in template.names}:
             yield Fault(
                 f"mint[{index}].request", f"never says {{{KEY_NAME}}}, so that a lost key could not be found again"
@@ -762,13 +764,15 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
 def _bad_key_ids(d: Description) -> Iterator[Fault]:
     forms = [revoke.key_id for revoke in d.revoke]
     for index, form in enumerate(forms):
+        if len(set(form)) < len(form):
+            yield Fault(f"revoke[{index}].key_id", "names a part twice")
         if len(form) in [len(other) for other in forms[:index]]:
             yield Fault(f"revoke[{index}].key_id", "has as many parts as another: the two could not be told apart")
-    made = [(f"mint[{index}]", tuple(way.key_id)) for index, way in enumerate(d.mint)]
-    made += [(f"list.each[{index}]", tuple(item.key_id)) for index, item in enumerate(d.listing.each)]
+    made = [(f"mint[{index}]", way.key_id) for index, way in enumerate(d.mint)]
+    made += [(f"list.each[{index}]", item.key_id) for index, item in enumerate(d.listing.each)]
     known = " and ".join("/".join(form) for form in forms)
     for path, parts in made:
-        if parts not in forms:
+        if parts.keys() not in [set(form) for form in forms]:
             yield Fault(f"{path}.key_id", f"no revoke is for {'/'.join(parts)}; there are: {known}")
 
 

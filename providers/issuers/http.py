@@ -48,6 +48,7 @@ from rotation.model import (
     Propagation,
     SecretValue,
     Verdict,
+    values_alive,
 )
 from rotation.ports import Clock
 
@@ -69,7 +70,7 @@ _OURS: Final = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.[^.]+")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _PLAIN: Final = re.compile(r"[\x20-\x7e]{1,200}")
 _TELLING: Final = 6
-"""A piece of a secret that is as long as this must not be repeated either."""
+"""From this length on, a secret or a piece of one is not repeated."""
 _SENDABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -165,7 +166,7 @@ class HttpIssuer:
         answer = self._ask(what, way.request, {KEY_NAME: key_name}, writes=True)
         if answer.status not in way.ok:
             raise self._refused(what, answer, way.errors, writes=True)
-        key_id = _key_id(way, answer.body)
+        key_id = self._key_id(way, answer.body)
         values = {name: path.find(answer.body) for name, path in way.fields.items()}
         if key_id is None or not all(isinstance(value, str) and value for value in values.values()):
             told = f"the answer has no key id or no value ({answer}); the key may exist and is to be looked for"
@@ -284,10 +285,16 @@ class HttpIssuer:
         ways = self._about.listing.each
         names = [_text(way.name.find(item)) or "" for way in ways]
         way, name = next(((w, n) for w, n in zip(ways, names, strict=True) if _OURS.fullmatch(n)), (ways[0], names[0]))
-        key_id = _key_id(way, item)
+        key_id = self._key_id(way, item)
         if key_id is None:
             raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: an item has no key id ({answer})")
         return KeyInfo(key_id, name, way.created_at.read(item) if way.created_at else None)
+
+    def _key_id(self, way: Mint | Item, found: Any) -> str | None:
+        """None when a part is missing."""
+        form = next(r.key_id for r in self._about.revoke if way.key_id.keys() == set(r.key_id))
+        parts = [_text(way.key_id[part].find(found)) for part in form]
+        return "/".join(quote(part, safe=":@=+,") for part in parts if part) if all(parts) else None
 
     def _revoke_by(self, step: Step, what: str, named: Mapping[str, str]) -> None:
         answer = self._ask(what, step.request, named, writes=True)
@@ -539,11 +546,6 @@ def _filled_json(tree: Any, values: Mapping[str, str | int]) -> Any:
     return tree
 
 
-def _key_id(way: Mint | Item, found: Any) -> str | None:
-    parts = [_text(path.find(found)) for path in way.key_id.values()]
-    return "/".join(quote(part, safe=":@=+,") for part in parts if part) if all(parts) else None
-
-
 def _parts(key_id: str) -> list[str]:
     return [unquote(part) for part in key_id.split("/")]
 
@@ -558,7 +560,8 @@ def _text(found: Any) -> str | None:
 def _fit(pattern: re.Pattern[str], text: str, secrets: tuple[str, ...]) -> bool:
     """Whether a text from outside may stand in a message or record: it is plain and repeats nothing secret."""
     return pattern.fullmatch(text) is not None and not any(
-        secret in text or (len(text) >= _TELLING and text in secret) for secret in secrets
+        (len(secret) >= _TELLING and secret in text) or (len(text) >= _TELLING and text in secret)
+        for secret in (*secrets, *values_alive())
     )
 
 

@@ -1,0 +1,336 @@
+"""Descriptions are read strictly: every fault is named with its place and with what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from providers.issuers import description
+from providers.issuers.description import DescriptionFault, Expression, Template, read, shipped, shipped_kinds
+from providers.issuers.http import _OURS
+from rotation.names import KeyName
+
+Change = Callable[[dict[str, Any]], object]
+
+SOUND: dict[str, Any] = {
+    "title": "a vendor",
+    "sources": ["its documentation, 2026"],
+    "base_url": "https://api.vendor.example/v1/",
+    "variables": {
+        "org": {"about": "the organization"},
+        "team": {"about": "the team", "required": False},
+        "days": {"about": "days to live", "type": "integer", "required": False, "default": 90},
+    },
+    "auth": {"bearer": "{admin}"},
+    "mint": [
+        {
+            "when": "team",
+            "request": {
+                "method": "POST",
+                "path": "/{org}/{team}/keys",
+                "json": {"label": "{key_name}", "days": "{days}"},
+            },
+            "key_id": {"group": "team", "key": "id"},
+            "fields": {"value": "secret"},
+        },
+        {
+            "request": {"method": "POST", "path": "/{org}/keys", "json": {"label": "{key_name}"}},
+            "key_id": {"key": "id"},
+            "fields": {"value": "secret"},
+        },
+    ],
+    "list": {
+        "request": {"path": "/{org}/keys"},
+        "items": "data",
+        "each": [{"name": "label", "key_id": {"key": "id"}}],
+        "pagination": {"cursor": {"parameter": "after", "next": "last"}},
+    },
+    "verify": {
+        "request": {"path": "/me"},
+        "auth": {"bearer": "{value}"},
+        "rules": [
+            {"status": 200, "verdict": "valid", "reason": "accepted"},
+            {"status": 401, "verdict": "invalid", "reason": "refused"},
+        ],
+    },
+    "revoke": [
+        {"key_id": ["key"], "steps": [{"request": {"method": "DELETE", "path": "/keys/{key}"}, "gone": 404}]},
+        {"key_id": ["group", "key"], "steps": [{"request": {"method": "DELETE", "path": "/{group}/keys/{key}"}}]},
+    ],
+    "last_use": {
+        "request": {"path": "/keys/{key}"},
+        "at": {"path": "used", "format": "unix"},
+        "granularity": "1d",
+    },
+    "capabilities": {
+        "create": {"in_a_row": 1, "interval": "1s", "timeout": "1m"},
+        "revoke": {"in_a_row": 2, "interval": "1s", "timeout": "1m30s"},
+    },
+}
+
+
+def changed(change: Change) -> dict[str, Any]:
+    given = copy.deepcopy(SOUND)
+    change(given)
+    return given
+
+
+def at(path: str, value: Any) -> Change:
+    """A change that sets one place."""
+
+    def change(given: dict[str, Any]) -> None:
+        node: Any = given
+        *steps, last = [int(step) if step.isdecimal() else step for step in re.findall(r"\w+", path)]
+        for step in steps:
+            node = node[step]
+        node[last] = value
+
+    return change
+
+
+def without(path: str) -> Change:
+    def change(given: dict[str, Any]) -> None:
+        node: Any = given
+        *steps, last = [int(step) if step.isdecimal() else step for step in re.findall(r"\w+", path)]
+        for step in steps:
+            node = node[step]
+        del node[last]
+
+    return change
+
+
+def faults_of(text: str) -> list[str]:
+    with pytest.raises(DescriptionFault) as raised:
+        read(text, "vendor.yaml")
+    assert all(line.startswith("vendor.yaml: ") for line in str(raised.value).splitlines())
+    return [str(fault) for fault in raised.value.faults]
+
+
+def test_a_sound_description_is_read() -> None:
+    """The example that the tests below spoil."""
+    about = read(yaml.safe_dump(SOUND, sort_keys=False), "vendor.yaml")
+    assert about.base_url == "https://api.vendor.example/v1"
+    assert about.capabilities.revoke.timeout.total_seconds() == 90
+
+
+# Each row spoils the description in one place, and gives the one line that is said of it.
+FORM: list[tuple[Change, str]] = [
+    (without("title"), "title: is needed"),
+    (at("titel", "x"), "titel: is not a field here; allowed: auth, base_url, capabilities, *, variables, verify"),
+    (at("mint.0.request.methd", "GET"), "mint[0].request.methd: is not a field here; allowed: headers, json, method, path, query"),
+    (at("mint.0.request.method", "FETCH"), "mint[0].request.method: input should be 'GET', 'POST', 'PUT', 'PATCH' or 'DELETE'"),
+    (at("mint.0.request.path", "keys"), "mint[0].request: its path must begin with / and hold no ?, #, %, // or space; parameters stand under query"),
+    (at("mint.0.request.path", "/keys?all=1"), "mint[0].request: its path must begin with / and hold no ?, #, %, // or space; parameters stand under query"),
+    (at("mint.0.request.path", {"org": None}), "mint[0].request.path: must be text; quote it where it begins with a brace, as in '{project}'"),
+    (at("mint.0.request.path", "/{org"), "mint[0].request.path: has a brace that belongs to no placeholder; write placeholders as {name}"),
+    (at("mint.0.request.path", "/{org.name}"), "mint[0].request.path: has a brace that belongs to no placeholder; write placeholders as {name}"),
+    (at("mint.0.request.json", {"a": {"b": ["{"]}}), "mint[0].request.json: has a brace that belongs to no placeholder; write placeholders as {name}"),
+    (at("mint.0.fields.value", "a b"), "mint[0].fields.value: is not a JMESPath expression: *"),
+    (at("mint.0.fields", {}), "mint[0].fields: *"),
+    (at("mint.0.key_id", {"a-b": "id"}), "mint[0].key_id.a-b: 'a-b' is not a name; write letters, digits and _, beginning with a letter"),
+    (at("mint.0.ok", 99), "mint[0].ok: 99 is no status; write 200 to 599, one of 2xx, 3xx, 4xx, 5xx, or a list"),
+    (at("mint.0.ok", []), "mint[0].ok: needs at least one status"),
+    (at("mint.0.ok", "2XX"), "mint[0].ok: '2XX' is no status; write 200 to 599, one of 2xx, 3xx, 4xx, 5xx, or a list"),
+    (at("mint.0.created_at", {"path": "x", "format": "epoch"}), "mint[0].created_at.format: input should be 'unix', 'unix-ms' or 'iso8601'"),
+    (at("mint.0.errors", [{"status": 403, "code": "full", "reason": "x"}]), "mint[0].errors[0].code: input should be *'limit'*"),
+    (at("mint", []), "mint: *"),
+    (at("headers", {"x version": "1"}), "headers.x version: 'x version' is not the name of a header"),
+    (at("auth", {}), "auth: needs exactly one of bearer, basic, headers"),
+    (at("auth.basic", {"username": "x", "password": "{admin}"}), "auth: needs exactly one of bearer, basic, headers"),
+    (at("auth", "bearer"), "auth: *"),
+    (at("list.pagination", {}), "list.pagination: needs exactly one of cursor, offset, page; leave pagination out where there is none"),
+    (at("list.pagination.cursor.next", None), "list.pagination.cursor.next: must be a JMESPath expression, which is text"),
+    (at("verify.rules.0.verdict", "VALID"), "verify.rules[0].verdict: input should be 'valid', 'limited', 'invalid' or 'unknown'"),
+    (at("capabilities.create.interval", 5), "capabilities.create.interval: must be a duration, as in 30s or 1h30m"),
+    (at("capabilities.create.interval", "soon"), "capabilities.create.interval: 'soon' is not a duration; *"),
+    (at("capabilities.create.in_a_row", 0), "capabilities.create.in_a_row: input should be greater than or equal to 1"),
+    (at("capabilities.max_keys", "2"), "capabilities.max_keys: input should be a valid integer"),
+    (at("variables.org.about", 5), "variables.org.about: input should be a valid string"),
+    (at("base_url", "http://api.vendor.example"), "base_url: must begin with https://; plain http is allowed for 127.0.0.1, ::1 and localhost only"),
+    (at("base_url", "https://user@vendor.example"), "base_url: must be https://host[:port][/path], with no user, query or fragment"),
+    (at("base_url", "https://vendor.example/?a=1"), "base_url: must be https://host[:port][/path], with no user, query or fragment"),
+    (at("base_url", "https://vendor.example:port/"), "base_url: is not a URL"),
+]  # fmt: skip
+SENSE: list[tuple[Change, str]] = [
+    (at("mint.1.request.path", "/{projct}/keys"), "mint[1].request.path: {projct} can not be inserted here; allowed: days, key_name, org"),
+    (at("mint.1.request.path", "/{team}/keys"), "mint[1].request.path: {team} may be absent here; sure to be given: days, key_name, org"),
+    (at("mint.1.request.query", {"a": "{admin}"}), "mint[1].request.query.a: {admin} can not be inserted here; allowed: days, key_name, org, team"),
+    (at("mint.1.request.json.a", "{value}"), "mint[1].request.json: {value} can not be inserted here; allowed: days, key_name, org, team"),
+    (at("mint.1.request.json", {"label": "key"}), "mint[1].request: never says {key_name}, so that a lost key could not be found again"),
+    (at("headers", {"x-key": "{admin}"}), "headers.x-key: {admin} can not be inserted here; allowed: days, org, team"),
+    (at("auth.bearer", "{value}"), "auth.bearer: {value} can not be inserted here; allowed: admin, days, org"),
+    (at("verify.auth.bearer", "{admin}"), "verify.auth.bearer: {admin} can not be inserted here; allowed: days, org, value"),
+    (at("verify.request.path", "/{value}"), "verify.request.path: {value} can not be inserted here; allowed: days, org"),
+    (at("revoke.0.steps.0.request.path", "/{team}/{key}"), "revoke[0].steps[0].request.path: {team} *; *"),
+    (at("last_use.request.path", "/{team}/{key}"), "last_use.request.path: {team} *; *"),
+    (at("mint.1.fields", {"token": "secret"}), "mint: every way must give the same fields"),
+    (at("mint.1.key_id", {"id": "id"}), "mint[1].key_id: no revoke is for id; there are: key and group/key"),
+    (at("list.each.0.key_id", {"key": "id", "owner": "t"}), "list.each[0].key_id: no revoke is for key/owner; there are: key and group/key"),
+    (at("revoke.0.steps.0.next_on", 400), "revoke[0].steps[0].next_on: there is no next step"),
+    (at("list.request.query", {"after": "x"}), "list.request.query: after is set by pagination"),
+    (at("variables.unused", {"about": "x"}), "variables.unused: is declared and never used"),
+    (at("variables.days.default", "x"), "variables.days.default: must be a whole number"),
+    (at("variables.days.required", True), "variables.days.default: is never used: the variable is required; say required: false"),
+    (at("verify.rules", [SOUND["verify"]["rules"][0]]), "verify.rules: none says invalid"),
+    (at("verify.rules", [SOUND["verify"]["rules"][1]]), "verify.rules: none says valid"),
+    (at("verify.rules.0.status", "4xx"), "verify.rules[0].status: valid must rest on a success, 2xx"),
+    (at("verify.rules.1.status", [401, 429]), "verify.rules[1].status: does not say by itself that the key is refused; add when"),
+    (at("verify.rules.1.status", 503), "verify.rules[1].status: does not say by itself that the key is refused; add when"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "told"), FORM + SENSE, ids=[told[:60] for _, told in FORM + SENSE])
+def test_each_fault_is_named(change: Change, told: str) -> None:
+    """With its place, and what is allowed there; and nothing else is complained of."""
+    faults = faults_of(yaml.safe_dump(changed(change), sort_keys=False))
+    pattern = ".*".join(re.escape(part) for part in told.split("*"))
+    assert [fault for fault in faults if re.fullmatch(pattern, fault)] == faults
+
+
+def test_two_forms_of_key_id_must_differ_in_length() -> None:
+    """Or a key id would not tell how to revoke its key."""
+    given = changed(at("revoke.1.key_id", ["account"]))
+    faults = faults_of(yaml.safe_dump(given, sort_keys=False))
+    assert "revoke[1].key_id: has as many parts as another: the two could not be told apart" in faults
+
+
+@pytest.mark.parametrize("name", ["org", "tema"])
+def test_a_condition_on_a_variable_that_is_no_choice(name: str) -> None:
+    """Required, or not declared at all."""
+    faults = faults_of(yaml.safe_dump(changed(at("mint.0.when", name)), sort_keys=False))
+    assert f"mint[0].when: {name} is not an optional variable; there are: team" in faults
+
+
+def test_the_order_of_parts_is_that_of_the_revoke() -> None:
+    """A mapping has no order to rely on."""
+    given = changed(at("mint.0.key_id", {"key": "id", "group": "team"}))
+    assert read(yaml.safe_dump(given), "vendor.yaml").revoke[1].key_id == ("group", "key")
+
+
+def test_a_name_that_is_taken() -> None:
+    """A variable must not stand for a part of the key id, a credential field, or what Keyturn inserts."""
+    for name in ("key", "value", "admin", "key_name", "baseUrl"):
+        given = changed(at(f"variables.{name}", {"about": "x"}))
+        faults = faults_of(yaml.safe_dump(given, sort_keys=False))
+        assert any(fault.startswith(f"variables.{name}: the name is taken") for fault in faults)
+
+
+def test_a_way_of_minting_that_is_never_taken() -> None:
+    """The first that fits is taken, and one without a condition always fits."""
+    given = changed(lambda d: d["mint"].reverse())
+    faults = faults_of(yaml.safe_dump(given, sort_keys=False))
+    assert "mint[0]: has no when, so that the ways after it are never taken" in faults
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """Nobody wants to run it once per mistake."""
+    given = changed(lambda d: (at("verify.request.path", "me")(d), at("mint.0.ok", 1)(d), without("revoke")(d)))
+    assert len(faults_of(yaml.safe_dump(given, sort_keys=False))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: a\ntitle: b", "line 2, column 1: 'title' stands twice"),
+        ("title: [", "line 1, column 9: *"),
+        ("title: {admin}: x", "line 1, column *"),
+        ("- a", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("title: !!python/object/apply:os.getcwd []", "line 1, column 8: could not determine a constructor *"),
+    ],
+)
+def test_what_is_not_yaml_or_not_a_mapping(text: str, told: str) -> None:
+    """With line and column where there are any; and no tag makes it run anything."""
+    (fault,) = faults_of(text)
+    assert re.fullmatch(".*".join(re.escape(part) for part in told.split("*")), fault), fault
+
+
+def test_variables_are_checked_before_anything_is_sent() -> None:
+    """Unknown ones, missing ones, wrong types; with what the missing one is."""
+    about = read(yaml.safe_dump(SOUND, sort_keys=False), "vendor.yaml")
+    assert about.faults_in({"org": "acme"}) == []
+    assert about.faults_in({"org": "acme", "team": "a", "days": 7, "baseUrl": "http://127.0.0.1:1/v1"}) == []
+    given = {"organisation": "acme", "team": "", "days": "7", "baseUrl": "http://vendor.example"}
+    assert [str(fault) for fault in about.faults_in(given)] == [
+        "organisation: is not a variable of a vendor; allowed: baseUrl, days, org, team",
+        "org: is needed: the organization",
+        "team: must be text that is not empty; quote what is a number",
+        "days: must be a whole number",
+        "baseUrl: must begin with https://; plain http is allowed for 127.0.0.1, ::1 and localhost only",
+    ]
+
+
+def test_some_way_of_minting_must_fit() -> None:
+    """Each may ask for a variable; then one of those is needed."""
+    about = read(yaml.safe_dump(changed(lambda d: d["mint"].pop())), "vendor.yaml")
+    assert [str(fault) for fault in about.faults_in({"org": "acme"})] == ["needs one of team"]
+
+
+@pytest.mark.parametrize(
+    ("url", "fine"),
+    [
+        ("https://api.vendor.example", True),
+        ("https://api.vendor.example:8443/v1", True),
+        ("http://127.0.0.1:8080/v1", True),
+        ("http://[::1]:8080", True),
+        ("http://localhost", True),
+        ("http://127.0.0.1.vendor.example", False),
+        ("http://localhost.vendor.example", False),
+        ("ftp://127.0.0.1", False),
+        ("https://", False),
+        ("//vendor.example", False),
+        ("https://a b.example", False),
+        ("https://[::1", False),
+        ("https://vendör.example", False),
+    ],
+)
+def test_base_urls(url: str, fine: bool) -> None:
+    """TLS everywhere but on this machine."""
+    assert (description.base_url_fault(url) is None) is fine
+
+
+def test_templates_insert_and_do_nothing_else() -> None:
+    """A value that looks like a placeholder stays as it is."""
+    template = Template.parse("/{a}-{b}")
+    assert template.fill({"a": "{b}", "b": 5}) == "/{b}-5"
+    assert template.fill_path({"a": "x/y", "b": 5}) == "/x%2Fy-5"
+    assert template.absent({"a": "x"})
+    assert Template.parse("{b}").fill_json({"b": 5}) == 5
+    assert Template.parse("is {b}").fill_json({"b": 5}) == "is 5"
+
+
+@pytest.mark.parametrize("found", [None, False, "", [], {}])
+def test_a_condition_does_not_hold(found: Any) -> None:
+    """For what JMESPath calls false-like."""
+    assert not Expression.parse("a").holds({"a": found})
+
+
+@pytest.mark.parametrize("found", [True, 0, "no", [0], {"b": None}])
+def test_a_condition_holds(found: Any) -> None:
+    """For everything else, zero included."""
+    assert Expression.parse("a").holds({"a": found})
+
+
+@pytest.mark.parametrize("kind", shipped_kinds())
+def test_what_is_shipped_is_sound(kind: str) -> None:
+    """And names its sources."""
+    assert shipped(kind).sources
+
+
+def test_there_is_no_such_kind() -> None:
+    """Also where the name would lead out of the folder."""
+    for kind in ("nobody", "../descriptions/openai", ""):
+        with pytest.raises(KeyError):
+            shipped(kind)
+
+
+def test_names_of_our_keys_are_told_from_others() -> None:
+    """The pattern follows what rotation.names makes."""
+    assert _OURS.fullmatch(str(KeyName("acme", "prod", "support-copilot-chat-02", "0f3c-9A_b")))
+    for name in ("Production App", "my.app", "Secret Key", "", "a.b.c.d", "Acme.prod-x-y.token"):
+        assert not _OURS.fullmatch(name)
