@@ -104,7 +104,9 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
 
 
 def _listed(known: Iterable[str]) -> str:
-    return ", ".join(known) or "nothing, as there is none"
+    first = [*known]
+    more = f" and {len(first) - 20} more" if len(first) > 20 else ""
+    return ", ".join(first[:20]) + more or "nothing, as there is none"
 
 
 # --- the result ----------------------------------------------------------------------------------
@@ -163,7 +165,8 @@ class _Declared:
     """None: declared, but with faults of its own."""
     issuers: Collection[str]
     owners: Collection[str]
-    secrets: tuple[_Read, ...]
+    secrets: Mapping[str, _Read]
+    """The first of each name."""
 
 
 _Found = Iterator[tuple[str, str, str]]
@@ -212,7 +215,7 @@ def _owner_known(secret: SecretSection, declared: _Declared) -> _Found:
 
 
 def _name_once(secret: SecretSection, declared: _Declared) -> _Found:
-    first = next(read for read in declared.secrets if read.section.name == secret.name and "name" not in read.faulty)
+    first = declared.secrets[secret.name]
     if first.section is not secret:
         yield "name", f"{secret.name} is the name of {first.path} already", "each name once"
 
@@ -229,16 +232,15 @@ def _name_fits(secret: SecretSection, declared: _Declared) -> _Found:
 def _pair_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.paired_with is None:
         return
-    others = [r.section.name for r in declared.secrets if "name" not in r.faulty and r.section.name != secret.name]
+    others = [name for name in declared.secrets if name != secret.name]
+    pair = declared.secrets.get(secret.paired_with)
     if secret.paired_with == secret.name:
         yield "pairedWith", "is the secret itself", _listed(others)
-    elif secret.paired_with not in others:
+    elif pair is None:
         near = _nearest(secret.paired_with, others)
         yield "pairedWith", f"there is no such secret{near}", _listed(others)
-    else:
-        pair = next(r for r in declared.secrets if r.section.name == secret.paired_with)
-        if "pairedWith" not in pair.faulty and pair.section.paired_with != secret.name:
-            yield "pairedWith", f"{secret.paired_with} is not paired with {secret.name}", "pairs that name each other"
+    elif "pairedWith" not in pair.faulty and pair.section.paired_with != secret.name:
+        yield "pairedWith", f"{secret.paired_with} is not paired with {secret.name}", "pairs that name each other"
 
 
 def _grace_fits(secret: SecretSection, _: _Declared) -> _Found:
@@ -406,7 +408,11 @@ class _Builder:
         owners = self._mapping("owners", _OWNER, Owner)
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
-        declared = _Declared(environment, stores, issuers, owners, secrets)
+        by_name: dict[str, _Read] = {}
+        for read in secrets:
+            if "name" not in read.faulty:
+                by_name.setdefault(read.section.name, read)
+        declared = _Declared(environment, stores, issuers, owners, by_name)
         if any("name" in read.faulty for read in secrets):
             self._blind.add("pairedWith")
         for read in secrets:

@@ -29,8 +29,12 @@ KEYS: Final = (
     "consumers",
     "paired-with",
     "smoke-test",
+    "form",
 )
-"""Every key that a written policy may have; optional ones are left out when empty."""
+"""Every key that a written policy may have; optional ones are left out when empty. Those that start with
+`tag.` are the user's own tags."""
+
+TAG: Final = "tag."
 
 _UNITS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"(?:[0-9]{1,10}[wdhms])+")
@@ -76,7 +80,8 @@ def written(policy: Policy) -> dict[str, str]:
         "paired-with": policy.paired_with or "",
         "smoke-test": "yes" if policy.smoke_test else "",
     }
-    return {key: text for key, text in strings.items() if text}
+    strings["form"] = policy.form
+    return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
 
 
 def read(strings: Mapping[str, str]) -> Policy:
@@ -103,6 +108,8 @@ def read(strings: Mapping[str, str]) -> Policy:
             consumers=consumers,
             paired_with=strings.get("paired-with") or None,
             smoke_test=strings.get("smoke-test") == "yes",
+            form=strings.get("form", ""),
+            tags=tuple(sorted((k.removeprefix(TAG), text) for k, text in strings.items() if k.startswith(TAG))),
         )
     except (KeyError, ValueError) as error:
         message = f"applied policy: {key!r} is missing or can not be read"

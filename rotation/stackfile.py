@@ -7,12 +7,12 @@ from typing import Final
 
 import yaml
 
-_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
-_NUMBER: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
+_INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,18}(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
 
 
 class StackFile:
-    """The `config` of a stack file. Words such as `no` or `on` are text, as Pulumi reads them.
+    """The `config` of a stack file. Words such as `no` or `on` are text, as in go-yaml v3, which Pulumi uses.
 
     Parameters:
         text: the file.

@@ -13,6 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rotation.config import (
     AppRoleAuth,
@@ -20,6 +22,7 @@ from rotation.config import (
     ConfigError,
     EntryReference,
     EnvReference,
+    Fault,
     GeneratedConfig,
     KeyVaultConfig,
     OpenAIConfig,
@@ -588,6 +591,52 @@ config:
         "keyturn:secrets[2]: must be a mapping [FILE:16]",
     ]
     assert str(raised.value).replace(str(path), "FILE").splitlines() == told
+
+
+def places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every container of a tree with every key of it."""
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
+    return [(tree, key) for key in keys] + [place for key in keys for place in places(tree[key])]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+WORDS = st.sampled_from(["name", "env", "store", "kind", "method", "secure", "<<", "", "a.b", "token", "approle"])
+JUNK = st.recursive(
+    SCALARS | WORDS, lambda below: st.lists(below, max_size=3) | st.dictionaries(WORDS, below, max_size=3)
+)
+
+
+def test_many_secrets_are_checked_quickly_and_listed_briefly() -> None:
+    """A thousand names do not fill a terminal."""
+    mapping = values()
+    common = {"store": "near", "issuer": "openai", "owner": "support-platform", "rotateEvery": "30d"}
+    mapping["keyturn:secrets"] = [{"name": f"load-test-{i:04}", **common} for i in range(1000)]
+    assert len(parse(mapping).policies) == 1000
+    setting("secrets.7.pairedWith", "another-one")(mapping)
+    with pytest.raises(ConfigError) as raised:
+        parse(mapping)
+    names = ", ".join(f"load-test-{i:04}" for i in range(21) if i != 7)
+    assert str(raised.value) == (
+        f"keyturn:secrets[7].pairedWith: there is no such secret; allowed: {names} and 979 more"
+    )
+
+
+@given(pick=st.integers(min_value=0), junk=JUNK, drop=st.booleans())
+def test_no_damage_goes_by_any_other_name(pick: int, junk: Any, drop: bool) -> None:
+    """Whatever stands or is missing anywhere: a configuration or its faults, never a traceback."""
+    mapping = values()
+    found = places(mapping)
+    container, key = found[pick % len(found)]
+    if drop:
+        del container[key]
+    else:
+        container[key] = junk
+    faults: tuple[Fault, ...] = ()
+    try:
+        parse(as_pulumi_hands_it(mapping))
+    except ConfigError as error:
+        faults = error.faults
+    assert all(fault.path.startswith("keyturn:") and fault.message for fault in faults)
 
 
 @pytest.mark.parametrize(
