@@ -1,0 +1,1 @@
+"""What Keyturn adds to Pulumi: dynamic resources over rotation.provision."""

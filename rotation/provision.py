@@ -1,0 +1,366 @@
+"""Brings a declared secret into being, keeps its applied policy as declared, and ends it: create, read, update, delete.
+
+Plain code over the ports and the engine. What is known of earlier runs comes in as arguments, what is
+there is looked up: every operation can be repeated after a crash and goes on from where things are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Final, Literal
+
+from rotation import orphans
+from rotation import policy as policies
+from rotation.decide import Done
+from rotation.engine import Engine, Outcome, Places, Target
+from rotation.errors import Code, Trouble
+from rotation.model import Entry, KeyInfo, Policy
+from rotation.names import token_in
+from rotation.policy import show_duration, written
+from rotation.ports import Clock, Issuer, SecretStore
+from rotation.situation import Evidence, Observation, Order, Situation
+
+Bootstrap = Literal["apply", "function"]
+"""Who mints the first credential: create() itself, or the rotation function that runs later."""
+
+PLACE: Final = ("store", "environment", "name")
+"""What says where a secret's entry is. A change of any of them is another entry."""
+_BELONGING: Final = ("installation", "environment", "name", "store")
+"""What must be equal in an entry's policy for the entry to be this secret's."""
+_ROUNDS: Final = 3
+"""How often delete() ends a secret anew that another run brought back meanwhile."""
+
+
+class Refusal(Exception):  # noqa: N818 - what was asked is not done, and the text says why
+    """What was not done, how things were left, and what to do next. Never holds a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the primary's metadata says of a secret."""
+
+    policy: Policy
+    fault: str = ""
+    """What of it can not be read; `policy` is then what was last known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """How two declarations of one secret differ, by names of fields of Policy."""
+
+    changes: tuple[str, ...]
+    replaces: tuple[str, ...]
+    """Those of the changes that mean another entry: a new one is made, then the old one is deleted."""
+
+
+def diff(old: Policy, new: Policy) -> Diff:
+    """What would have to be done. Changes in place unless the entry itself is another one."""
+    changes = tuple(field.name for field in fields(Policy) if getattr(old, field.name) != getattr(new, field.name))
+    return Diff(changes, tuple(name for name in PLACE if name in changes))
+
+
+def forbidden(old: Policy, new: Policy) -> dict[str, str]:
+    """Changes that no order of steps makes safe: the field, and why."""
+    if any(getattr(old, name) != getattr(new, name) for name in PLACE):
+        shared = sorted(set(old.stores) & set(new.stores))
+        if shared and (old.environment, old.name) == (new.environment, new.name):
+            told = ", ".join(shared)
+            return {
+                "store": f"{told} would hold one entry for the old primary and the new one; let go of {told} as a replica "
+                f"first, and delete the entry there, or give the secret another name"
+            }
+        return {}
+    return {
+        field: f"can not change from {getattr(old, field)} to {getattr(new, field)}, as the entry would stay the same "
+        f"and its keys are {getattr(old, field)}'s; declare a secret of another name and take this one away"
+        for field in ("issuer", "installation")
+        if getattr(old, field) != getattr(new, field)
+    }
+
+
+class Provisioner:
+    """Carries declarations of secrets to stores.
+
+    Parameters:
+        engine: mints, revokes and proves.
+        stores: by configured name.
+        issuers: likewise.
+        places: how names map to entries.
+        clock: time.
+        tell: called with a sentence about something that was done differently than a person may expect.
+
+    Every operation raises Trouble where a store or an issuer fails, and Refusal.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        stores: Mapping[str, SecretStore],
+        issuers: Mapping[str, Issuer],
+        places: Places,
+        clock: Clock,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._stores = stores
+        self._issuers = issuers
+        self._places = places
+        self._clock = clock
+        self._tell = tell
+
+    def entry(self, store: str, policy: Policy) -> str:
+        """The name of a secret's entry in one of its stores."""
+        return self._places.entry_name(store, policy.environment, policy.name)
+
+    # --- create ----------------------------------------------------------------------------------
+
+    def create(self, policy: Policy, *, bootstrap: Bootstrap) -> None:
+        """Makes the entries, replicas included, and with `apply` the first credential.
+
+        An entry in its recovery window is restored. An entry with this very secret's policy is taken
+        for that of a create that was interrupted. Any other is refused, and left alone.
+        """
+        # The primary last: the engine begins where it finds one.
+        found = [self._settle_entry(store, policy) for store in (*policy.replicas, policy.store)]
+        if bootstrap == "apply":
+            self._bring_current(policy, resumed=any(found))
+
+    def _settle_entry(self, store: str, policy: Policy) -> bool:
+        """Makes one entry exist with this policy. True when there was one already."""
+        entry, client = self.entry(store, policy), self._stores[store]
+        try:
+            client.create(entry, written(policy))
+        except Trouble as trouble:
+            if trouble.code is not Code.CONFLICT and not trouble.maybe_applied:
+                raise
+            restored = client.restore(entry)
+            try:
+                seen = client.observe(entry)
+            except Trouble as second:
+                raise (trouble if second.code is Code.NOT_FOUND else second) from None
+            if fault := _foreign(seen, policy):
+                told = " It was in its recovery window, and has been restored to look at it." if restored else ""
+                raise Refusal(f"{store}: {entry} {fault}.{told} It was left alone.") from None
+            if restored:
+                self._tell(f"{store}: {entry} was deleted and has been restored.")
+            if dict(seen.policy) != written(policy):
+                client.set_policy(entry, written(policy))
+            return True
+        return False
+
+    def _bring_current(self, policy: Policy, *, resumed: bool) -> None:
+        """Runs the engine until every store hands out a credential that is not to die."""
+        target = self._target(policy)
+        # An attempt that lies there is that of the create that was interrupted; the engine's rules hold if it is not.
+        outcome = self._engine.run(target, Order(take_over=resumed))
+        seen = self._engine.observe(target)
+        if not self._serves(seen):
+            raise Refusal(
+                f"{policy.store}: {target.entry} exists, and not every store hands out a good credential yet: "
+                f"{_why(outcome)}. The next `pulumi up` goes on from there."
+            )
+
+    def _serves(self, seen: Observation) -> bool:
+        s = self._situation(seen)
+        return s.current is not None and not s.urgent and not s.lagging
+
+    # --- read and update -------------------------------------------------------------------------
+
+    def read(self, policy: Policy) -> Applied | None:
+        """The policy as applied, or None when the secret's entry is gone, or is not this secret's any more.
+
+        Replicas that have no entry are left out of it.
+
+        Parameters:
+            policy: as last applied.
+        """
+        seen = self._own(policy.store, policy)
+        if seen is None:
+            return None
+        try:
+            applied = policies.read(seen.policy)
+        except ValueError as error:
+            return Applied(policy, str(error))
+        there = (store for store in applied.replicas if store not in self._stores or self._own(store, applied))
+        return Applied(replace(applied, replicas=tuple(there)))
+
+    def update(self, old: Policy, new: Policy, *, bootstrap: Bootstrap) -> None:
+        """Applies a changed policy of the same entry, or puts an entry right that was changed outside.
+
+        A replica that is new gets an entry, and with `apply` the credential too. One that is not named
+        any more is released: its entry stays as it is, and is not kept up from the next rotation on.
+        """
+        entry = self.entry(new.store, new)
+        if self._own(new.store, new) is None:
+            raise Refusal(f"{new.store}: {entry} is gone, or is not this secret's any more; run `pulumi refresh`")
+        for replica in new.replicas:
+            self._settle_entry(replica, new)
+        self._stores[new.store].set_policy(entry, written(new))
+        if bootstrap == "apply" and not self._serves(self._engine.observe(self._target(new))):
+            self._bring_current(new, resumed=True)
+        for replica in old.replicas:
+            if replica not in new.stores:
+                self._tell(
+                    f"{replica}: {self.entry(replica, old)} is released. It keeps its value, which dies with the next "
+                    f"rotation; delete it once nothing reads it."
+                )
+
+    def _own(self, store: str, policy: Policy) -> Entry | None:
+        """The entry, provided that it is this secret's."""
+        try:
+            seen = self._stores[store].observe(self.entry(store, policy))
+        except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND:
+                return None
+            raise
+        wanted = written(policy)
+        return seen if all(seen.policy.get(key) == wanted[key] for key in _BELONGING) else None
+
+    # --- delete ----------------------------------------------------------------------------------
+
+    def delete(self, policy: Policy, *, force_revoke: bool) -> None:
+        """Revokes every key of the secret, has each shown dead, and deletes its entries, recoverably where that goes.
+
+        Parameters:
+            policy: as last applied; what the entry itself says counts.
+            force_revoke: also when a key is in use, or may be.
+        """
+        target = self._target(policy)
+        alive: list[KeyInfo] = []
+        for turn in range(_ROUNDS):
+            seen = self._find(target, policy)
+            if seen is not None:
+                if turn == 0 and not force_revoke:
+                    self._refuse_in_use(seen)
+                self._end(target, seen)
+                policy = seen.policy
+            for store in (*policy.replicas, policy.store):
+                # The primary last: its journal is what a repetition goes on from.
+                if self._own(store, policy) is not None:
+                    self._stores[store].delete(self.entry(store, policy))
+            # A run that was under way may have minted, or promoted, which brings an entry back.
+            alive = self._alive(policy)
+            if not alive and self._own(policy.store, policy) is None:
+                return
+            if seen is None:
+                raise Refusal(
+                    f"{policy.store}: {target.entry} is gone, and with it the journal that says which keys are its own; "
+                    f"alive under its name at {policy.issuer}: {_listed(alive)}. Revoke them there and repeat this."
+                )
+        told = f"; alive at {policy.issuer}: {_listed(alive)}" if alive else ""
+        raise Refusal(
+            f"{policy.store}: {target.entry} is not deleted, as another run is at work on it{told}. Repeat this when no sweep runs, or in a quarter "
+            f"of an hour: keys that nothing claims by then are revoked as orphans."
+        )
+
+    def _find(self, target: Target, policy: Policy) -> Observation | None:
+        """A look at a secret that is to be deleted, restored first if that has been done to it outside.
+
+        None when it is not there, or is not this secret's.
+        """
+        if self._own(target.store, policy) is None:
+            if not self._stores[target.store].restore(target.entry):
+                return None
+            if self._own(target.store, policy) is None:
+                self._tell(f"{target.store}: {target.entry} is not this secret's; it was deleted, and is restored now.")
+                return None
+            self._tell(f"{target.store}: {target.entry} had been deleted; it is restored, to revoke its keys.")
+        return self._engine.observe(target)
+
+    def _refuse_in_use(self, seen: Observation) -> None:
+        """Deleting must not cut off anybody: refused where a key was used lately, or that can not be told."""
+        policy, issuer = seen.policy, self._issuers[seen.policy.issuer]
+        if not issuer.capabilities.registry:
+            self._tell(f"{policy.name}: {issuer.name} keeps no keys: nothing is revoked, the entry is deleted.")
+            return
+        s = self._situation(seen)
+        if s.current is not None and s.current_key is None:
+            self._refuse(policy, "its value was put there by someone else, so its use is unknown")
+        for key in s.keys:
+            dying = key in seen.primary.journal.condemned or key in seen.primary.journal.revoked
+            if not dying and (key == s.current_key or s.promoted_at(key)):
+                self._refuse_key_in_use(policy, issuer, s.key_id(key))
+
+    def _refuse_key_in_use(self, policy: Policy, issuer: Issuer, key_id: str | None) -> None:
+        if key_id is None or not issuer.capabilities.tells_last_use:
+            self._refuse(policy, f"{issuer.name} does not tell when its key was last used")
+            return
+        use, quiet = issuer.last_use(key_id), policy.drain.quiet_for
+        if not use.known:
+            self._refuse(policy, f"{issuer.name} does not know when its key {key_id} was last used")
+        elif use.at is not None and self._clock.now() < use.at + use.granularity + quiet:
+            lag = (
+                f", and what {issuer.name} tells may lag by {show_duration(use.granularity)}" if use.granularity else ""
+            )
+            self._refuse(
+                policy,
+                f"its key {key_id} was used at {_minute(use.at)} (quietFor is {show_duration(quiet)}{lag})",
+            )
+
+    @staticmethod
+    def _refuse(policy: Policy, why: str) -> None:
+        raise Refusal(
+            f"not deleted, as it may be in use: {why}. Nothing was changed. Take it out of use first, or revoke it all the "
+            f"same: KEYTURN_FORCE_REVOKE={policy.name} in the environment of this command."
+        )
+
+    def _end(self, target: Target, seen: Observation) -> None:
+        """No key of the secret lives on when this returns."""
+        for orphan, look in list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock)):
+            created = orphan.key.created_at or self._clock.now()
+            self._engine.adopt_orphan(target, look, orphan.token, orphan.key.key_id, created)
+        # First what interrupted runs left: a mint that never came about is forgotten; condemned, it could not be shown dead.
+        self._engine.run(target, Order(take_over=True, destroy=True))
+        outcome = self._engine.destroy(target)
+        if not isinstance(outcome.rest, Done):
+            raise Refusal(
+                f"{target.store}: {target.entry} is not deleted, as not every key of it is shown dead yet: "
+                f"{_why(outcome)}. The next `pulumi up` or `pulumi destroy` goes on from there."
+            )
+
+    def _alive(self, policy: Policy) -> list[KeyInfo]:
+        """Keys that the issuer still lists under this secret's name."""
+        issuer = self._issuers[policy.issuer]
+        if not issuer.capabilities.registry:
+            return []
+        return [
+            key
+            for key in issuer.keys()  # noqa: SIM118 - not a mapping
+            if token_in(key.name, installation=policy.installation, environment=policy.environment, secret=policy.name)
+        ]
+
+    # --- small parts -----------------------------------------------------------------------------
+
+    def _target(self, policy: Policy) -> Target:
+        return Target(policy.store, self.entry(policy.store, policy))
+
+    def _situation(self, seen: Observation) -> Situation:
+        capabilities = self._issuers[seen.policy.issuer].capabilities
+        return Situation(seen, Evidence(), capabilities, Order(), self._clock.now())
+
+
+def _foreign(seen: Entry, policy: Policy) -> str | None:
+    """Why an existing entry is not this secret's to take up, or None."""
+    wanted, found = written(policy), seen.policy
+    if "installation" not in found:
+        return "exists and was not made by Keyturn"
+    for key in (*_BELONGING, "issuer"):
+        if found.get(key) != wanted[key]:
+            return f"exists and belongs to a secret with {key} {found.get(key, '(none)')}, not {wanted[key]}"
+    return None
+
+
+def _why(outcome: Outcome) -> str:
+    if outcome.trouble is not None:
+        return str(outcome.trouble)
+    return outcome.rest.reason if outcome.rest else "no reason is known"
+
+
+def _listed(keys: list[KeyInfo]) -> str:
+    return ", ".join(key.key_id for key in keys)
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}Z"

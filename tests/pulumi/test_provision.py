@@ -1,0 +1,506 @@
+"""Provisioning in memory: what each operation does, and that any of them can be cut off at any call and repeated."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from providers.issuers.memory import MemoryIssuer
+from providers.stores.memory import MemoryStore
+from rotation import policy as policies
+from rotation.engine import Engine, Places
+from rotation.errors import Code, Trouble
+from rotation.model import Capabilities, Credential, Policy
+from rotation.provision import Applied, Bootstrap, Provisioner, Refusal, diff, forbidden
+from tests.world import ENTRY, NAME, Crash, World
+
+HOUR = timedelta(hours=1)
+
+
+class Place:
+    """A world without the entry, and provisioners over it; each is a process of its own."""
+
+    def __init__(self, *stores: str, capabilities: Capabilities | None = None) -> None:
+        self.world = World(stores=stores or ("vault",), capabilities=capabilities)
+        for vault in self.world.vaults.values():
+            vault.entries.clear()
+        self.policy = self.world.policy
+        self.told: list[str] = []
+
+    def provisioner(self) -> Provisioner:
+        world = self.world
+        engine: Engine = world.engine()
+        stores = {n: MemoryStore(n, v, world.clock.now, world.hook) for n, v in world.vaults.items()}
+        capabilities = world.capabilities or Capabilities(tells_last_use=True)
+        issuer = MemoryIssuer("vendor", world.vendor, capabilities, world.hook)
+        places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
+        return Provisioner(engine, stores, {"vendor": issuer}, places, world.clock, self.told.append)
+
+    def create(self, bootstrap: Bootstrap = "apply", policy: Policy | None = None) -> None:
+        self.provisioner().create(policy or self.policy, bootstrap=bootstrap)
+
+    def update(self, new: Policy, bootstrap: Bootstrap = "apply") -> None:
+        self.provisioner().update(self.policy, new, bootstrap=bootstrap)
+
+    def read(self) -> Applied | None:
+        return self.provisioner().read(self.policy)
+
+    def delete(self, *, force: bool = False) -> None:
+        self.provisioner().delete(self.policy, force_revoke=force)
+
+    def store(self, name: str) -> MemoryStore:
+        return MemoryStore(name, self.world.vaults[name], self.world.clock.now)
+
+    def use(self) -> bool:
+        credential = self.store("vault").handed_out(ENTRY)
+        assert credential is not None
+        return self.world.vendor.use(credential)
+
+    def quiet(self) -> None:
+        self.world.clock.move(2 * HOUR)
+
+    def deleted(self, name: str = "vault") -> bool:
+        return self.world.vaults[name].entries[ENTRY].deleted
+
+
+def crash_at(number: int) -> Callable[[int, str], None]:
+    def fault(count: int, call: str) -> None:
+        if count == number:
+            raise Crash(call)
+
+    return fault
+
+
+def lose_answer_at(number: int) -> Callable[[int, str], None]:
+    """The call takes effect when the hook runs after it, and either way nobody is told."""
+
+    def fault(count: int, call: str) -> None:
+        if count == number and not call.endswith(("verify", "smoke")):
+            raise Trouble(Code.UNAVAILABLE, "network", f"no answer to {call}", maybe_applied=True)
+
+    return fault
+
+
+# --- create --------------------------------------------------------------------------------------
+
+
+def test_apply_ends_with_a_credential_that_works_in_every_store() -> None:
+    """With `apply`, create returns when each store hands out the one key that was minted."""
+    place = Place("vault", "mirror")
+    place.create()
+    assert policies.read(place.store("mirror").observe(ENTRY).policy) == place.policy
+    assert len(place.world.live()) == 1
+    place.world.check_settled()
+
+
+def test_function_leaves_the_mint_to_the_function() -> None:
+    """With `function`, the entry and its policy are there, and the issuer was not asked for anything."""
+    place = Place()
+    place.create("function")
+    seen = place.store("vault").observe(ENTRY)
+    assert (seen.current, policies.read(seen.policy)) == (None, place.policy)
+    assert not any(call.endswith(("mint", "keys")) for call in place.world.calls)
+    place.world.run()
+    place.world.check_settled()
+    assert place.use()
+
+
+@pytest.mark.parametrize("fault", [crash_at, lose_answer_at])
+@pytest.mark.parametrize("stores", [("vault",), ("vault", "mirror")])
+def test_a_create_that_is_cut_off_anywhere_is_finished_by_the_next(
+    stores: tuple[str, ...], fault: Callable[[int], Callable[[int, str], None]]
+) -> None:
+    """Whatever call fails, before or after its effect: creating again ends with one live key that is handed out."""
+    undisturbed = Place(*stores)
+    undisturbed.create()
+    for number in range(1, len(undisturbed.world.calls) + 1):
+        place = Place(*stores)
+        place.world.fault = fault(number)
+        try:
+            place.create()
+        except (Crash, Trouble, Refusal):
+            place.world.fault = None
+            try:
+                place.create()
+            except (Refusal, Trouble):  # an unanswered mint is waited for as long as it may still come
+                place.world.clock.move(timedelta(minutes=16))
+                place.create()
+        place.world.fault = None
+        place.world.sweep_until_quiet()
+        place.world.check_settled()
+        assert len(place.world.live()) == 1
+
+
+def test_an_entry_of_someone_else_is_left_alone() -> None:
+    """An entry without our policy, or of another installation, is refused with whose it is, and not touched."""
+    for other, told in (
+        ({}, "was not made by Keyturn"),
+        (policies.written(replace(World().policy, installation="other")), "installation other, not acme"),
+        (policies.written(replace(World().policy, issuer="other")), "issuer other, not vendor"),
+        (policies.written(replace(World().policy, store="elsewhere")), "store elsewhere, not vault"),
+    ):
+        place = Place()
+        place.world.allow_outage = True  # what is handed out there is none of ours
+        place.store("vault").create(ENTRY, other)
+        place.store("vault").put_by_hand(ENTRY, Credential.of(value="theirs"))
+        with pytest.raises(Refusal, match=told):
+            place.create()
+        entry = place.world.vaults["vault"].entries[ENTRY]
+        assert (entry.policy, len(entry.versions), entry.facts, place.world.live()) == (other, 1, {}, set())
+
+
+def test_an_entry_in_its_recovery_window_is_restored_with_a_new_credential() -> None:
+    """After a delete the same secret can be created again; it says that it was restored, and the dead key is replaced."""
+    place = Place()
+    place.create()
+    place.quiet()
+    place.delete()
+    assert place.deleted()
+    place.create()
+    assert place.told == [f"vault: {ENTRY} was deleted and has been restored."]
+    assert place.use()
+    place.world.sweep_until_quiet()
+    place.world.check_settled()
+
+
+def test_a_create_that_cannot_mint_says_how_to_go_on() -> None:
+    """The issuer does not answer: the entry stays, and the message names it and what to do."""
+    place = Place()
+    place.world.vendor.unreachable = True
+    with pytest.raises(
+        Refusal, match=r"vault: test/support-copilot-chat exists.*can not be verified.*next `pulumi up`"
+    ):
+        place.create()
+    place.world.vendor.unreachable = False
+    place.create()
+    place.world.check_settled()
+
+
+# --- read and update -----------------------------------------------------------------------------
+
+
+def test_rotation_is_never_drift_and_a_policy_changed_outside_is() -> None:
+    """A rotated value and a grown journal read as before; a policy that somebody edited reads as it is."""
+    place = Place()
+    place.create()
+    place.world.clock.move(timedelta(days=31))
+    place.world.run()
+    assert place.read() == Applied(place.policy)
+    edited = replace(place.policy, rotate_every=timedelta(days=90))
+    place.store("vault").set_policy(ENTRY, policies.written(edited))
+    assert place.read() == Applied(edited)
+
+
+def test_an_unreadable_policy_is_drift_that_update_puts_right() -> None:
+    """A field that was removed or spoilt is named; applying the policy again heals it."""
+    place = Place()
+    place.create()
+    spoilt = policies.written(place.policy) | {"drain": "for ever"}
+    place.store("vault").set_policy(ENTRY, spoilt)
+    read = place.read()
+    assert read is not None
+    assert (read.policy, "'drain'" in read.fault) == (place.policy, True)
+    place.update(place.policy)
+    assert place.read() == Applied(place.policy)
+
+
+def test_what_is_gone_or_not_ours_any_more_reads_as_nothing() -> None:
+    """Deleted outside, or deleted and made anew by somebody else."""
+    place = Place()
+    place.create()
+    place.store("vault").set_policy(ENTRY, {})
+    assert place.read() is None
+    place.store("vault").delete(ENTRY)
+    assert place.read() is None
+
+
+def test_a_replica_entry_that_is_gone_is_drift() -> None:
+    """It is missing from what is read, and update makes it again, with the credential."""
+    place = Place("vault", "mirror")
+    place.create()
+    del place.world.vaults["mirror"].entries[ENTRY]
+    assert place.read() == Applied(replace(place.policy, replicas=()))
+    place.update(place.policy)
+    assert place.read() == Applied(place.policy)
+    place.world.check_settled()
+
+
+def test_a_changed_policy_is_applied_in_place() -> None:
+    """Policy in every store, and neither value nor journal nor key is touched."""
+    place = Place("vault", "mirror")
+    place.create()
+    before = place.store("vault").observe(ENTRY)
+    new = replace(place.policy, rotate_every=timedelta(days=60), owner="other-team")
+    place.update(new)
+    for name in ("vault", "mirror"):
+        assert policies.read(place.store(name).observe(ENTRY).policy) == new
+    after = place.store("vault").observe(ENTRY)
+    assert after.current is before.current
+    assert after.journal.facts == before.journal.facts
+    assert not place.told
+
+
+def test_a_new_replica_gets_the_credential_and_a_dropped_one_keeps_its_own() -> None:
+    """With `apply` the replica hands out the same key at once; dropping it says what becomes of its entry."""
+    place = Place("vault", "mirror")
+    both, place.policy = place.policy, replace(place.policy, replicas=())
+    place.create()
+    place.update(both)
+    place.world.check_settled()
+    assert place.store("mirror").handed_out(ENTRY) is not None
+    alone, place.policy = place.policy, both
+    place.update(alone)
+    [told] = place.told
+    assert told.startswith(f"mirror: {ENTRY} is released. It keeps its value, which dies with the next rotation")
+    assert not place.deleted("mirror")
+
+
+def test_with_function_a_new_replica_waits_for_the_function() -> None:
+    """Whoever applies reads no value: the replica's entry is made, and the next sweep fills it."""
+    place = Place("vault", "mirror")
+    both, place.policy = place.policy, replace(place.policy, replicas=())
+    place.create()
+    place.update(both, "function")
+    assert place.store("mirror").handed_out(ENTRY) is None
+    place.world.run()
+    place.world.check_settled()
+
+
+def test_update_never_takes_an_entry_that_is_someone_elses() -> None:
+    """The entry was replaced outside: refused, with what to do."""
+    place = Place()
+    place.create()
+    other = policies.written(replace(place.policy, installation="other"))
+    place.store("vault").set_policy(ENTRY, other)
+    with pytest.raises(Refusal, match="pulumi refresh"):
+        place.update(place.policy)
+    assert place.store("vault").observe(ENTRY).policy == other
+
+
+# --- delete --------------------------------------------------------------------------------------
+
+
+def test_a_secret_in_use_is_not_deleted() -> None:
+    """Used within quietFor: refused, nothing changed. Quiet: deleted, and its key is dead."""
+    place = Place("vault", "mirror")
+    place.create()
+    place.quiet()
+    place.use()
+    facts = dict(place.store("vault").observe(ENTRY).journal.facts)
+    with pytest.raises(Refusal, match=r"key_1 was used at .*KEYTURN_FORCE_REVOKE=support-copilot-chat"):
+        place.delete()
+    assert (place.store("vault").observe(ENTRY).journal.facts, len(place.world.live())) == (facts, 1)
+    place.world.allow_outage = True  # deleting a secret ends it
+    place.quiet()
+    place.delete()
+    assert (place.world.live(), place.deleted(), place.deleted("mirror")) == (set(), True, True)
+
+
+def test_a_draining_key_in_use_protects_its_secret_too() -> None:
+    """A consumer that still uses the previous key would be cut off as well."""
+    place = Place()
+    place.create()
+    old = place.store("vault").handed_out(ENTRY)
+    assert old is not None
+    place.world.clock.move(timedelta(days=31))
+    place.world.run()
+    place.quiet()
+    place.world.vendor.use(old)
+    with pytest.raises(Refusal, match="key_1 was used"):
+        place.delete()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_unknown_is_never_unused(knows: bool) -> None:
+    """An issuer that does not tell, or does not know: refused however long ago; with force_revoke the key dies."""
+    place = Place(capabilities=Capabilities(tells_last_use=knows))
+    place.create()
+    if knows:
+        place.world.vendor.keys[0].key_id = "renamed"
+    place.world.clock.move(timedelta(days=10))
+    with pytest.raises(Refusal, match="does not"):
+        place.delete()
+    assert len(place.world.live()) == 1
+    if knows:
+        place.world.vendor.keys[0].key_id = "key_1"
+    place.world.allow_outage = True
+    place.delete(force=True)
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_a_value_put_by_hand_is_in_use_as_far_as_anybody_knows() -> None:
+    """Current is a credential that Keyturn did not make: refused unless forced."""
+    place = Place()
+    place.create()
+    place.world.allow_outage = True
+    place.quiet()
+    place.store("vault").put_by_hand(ENTRY, Credential.of(value="by hand"))
+    with pytest.raises(Refusal, match="put there by someone else"):
+        place.delete()
+    place.delete(force=True)
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_without_a_registry_there_is_nothing_to_revoke() -> None:
+    """Generated values: said so, and deleted."""
+    place = Place(capabilities=Capabilities(registry=False))
+    place.create()
+    place.delete()
+    assert place.told == [f"{NAME}: vendor keeps no keys: nothing is revoked, the entry is deleted."]
+    assert place.deleted()
+
+
+def test_a_foreign_entry_is_never_deleted() -> None:
+    """What stands at the secret's place belongs to another installation: deleting the secret leaves it alone."""
+    place = Place()
+    other = policies.written(replace(place.policy, installation="other"))
+    place.store("vault").create(ENTRY, other)
+    place.delete(force=True)
+    assert not place.deleted()
+
+
+@pytest.mark.parametrize("fault", [crash_at, lose_answer_at])
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_delete_that_is_cut_off_anywhere_is_finished_by_the_next(
+    drained: bool, fault: Callable[[int], Callable[[int, str], None]]
+) -> None:
+    """Whatever call fails, before or after its effect: deleting again ends with no live key and no entry."""
+
+    def made() -> Place:
+        place = Place("vault", "mirror")
+        place.create()
+        place.world.allow_outage = True
+        if not drained:
+            place.world.clock.move(timedelta(days=31))
+            place.world.run()
+        place.quiet()
+        place.world.calls.clear()
+        return place
+
+    undisturbed = made()
+    undisturbed.delete()
+    for number in range(1, len(undisturbed.world.calls) + 1):
+        place = made()
+        place.world.fault = fault(number)
+        try:
+            place.delete()
+        except (Crash, Trouble, Refusal):
+            place.world.fault = None
+            place.delete()
+        assert (place.world.live(), place.deleted(), place.deleted("mirror")) == (set(), True, True)
+
+
+@pytest.mark.parametrize("when", ["before delete", "after delete"])
+def test_a_sweep_that_replaces_the_dying_key_meanwhile_leaves_nothing_behind(when: str) -> None:
+    """A sweep finds the condemned key and mints a new one just as the entry goes: that key dies too."""
+    place = Place()
+    place.create()
+    place.world.allow_outage = True
+    place.quiet()
+    raced = False
+
+    def sweep(_: int, call: str) -> None:
+        nonlocal raced
+        if call == when and not raced:
+            raced = True
+            place.world.fault = None
+            place.world.run()
+
+    place.world.fault = sweep
+    place.delete()
+    assert raced
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_an_orphan_dies_with_its_secret() -> None:
+    """A live key under the secret's name that no journal claims is revoked with the others, once it is old enough."""
+    place = Place()
+    place.create()
+    place.world.allow_outage = True
+    issuer = MemoryIssuer("vendor", place.world.vendor)
+    issuer.mint(f"acme.test-{NAME}.lost")
+    place.quiet()
+    place.delete()
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_an_entry_that_is_gone_for_good_leaves_its_keys_to_a_person() -> None:
+    """Without the journal nobody knows which keys are its own: they are named, not revoked; once dead, all is well."""
+    place = Place()
+    place.create()
+    place.world.allow_outage = True
+    del place.world.vaults["vault"].entries[ENTRY]
+    with pytest.raises(Refusal, match="alive under its name at vendor: key_1"):
+        place.delete()
+    MemoryIssuer("vendor", place.world.vendor).revoke("key_1")
+    place.delete()
+
+
+def test_an_entry_deleted_by_hand_is_restored_to_revoke_its_keys() -> None:
+    """Deleting in a console revokes nothing; deleting the secret afterwards does."""
+    place = Place()
+    place.create()
+    place.world.allow_outage = True
+    place.quiet()
+    place.store("vault").delete(ENTRY)
+    place.delete()
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_an_interrupted_first_mint_can_be_deleted() -> None:
+    """The first credential was never finished: what is there of it is cleaned up."""
+    for number in range(1, 60):
+        place = Place()
+        place.world.fault = crash_at(number)
+        try:
+            place.create()
+        except Crash:
+            place.world.fault = None
+            place.world.clock.move(timedelta(hours=3))
+            place.world.allow_outage = True
+            place.delete()
+            assert place.world.live() == set()
+        else:
+            return
+
+
+# --- diff ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "replaces"),
+    [
+        ({"rotate_every": timedelta(days=7)}, ()),
+        ({"owner": "other", "grace": HOUR}, ()),
+        ({"replicas": ("mirror",)}, ()),
+        ({"store": "elsewhere"}, ("store",)),
+        ({"name": "support-other"}, ("name",)),
+        ({"environment": "prod", "store": "elsewhere"}, ("store", "environment")),
+    ],
+)
+def test_only_another_entry_is_a_replacement(change: dict[str, object], replaces: tuple[str, ...]) -> None:
+    """Policy changes in place; another store, name or environment makes another entry. All of these are allowed."""
+    old = World().policy
+    new = replace(old, **change)  # type: ignore[arg-type]
+    assert set(diff(old, new).changes) == set(change)
+    assert diff(old, new).replaces == replaces
+    assert forbidden(old, new) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ({}, {"issuer": "other"}, "issuer"),
+        ({}, {"installation": "other"}, "installation"),
+        ({"replicas": ("b",)}, {"store": "b"}, "store"),
+        ({}, {"store": "b", "replicas": ("vault",)}, "store"),
+        ({"replicas": ("c",)}, {"store": "b", "replicas": ("c",)}, "store"),
+    ],
+)
+def test_a_change_that_no_order_makes_safe_is_refused(
+    old: dict[str, object], new: dict[str, object], field: str
+) -> None:
+    """The same entry under two issuers, or under two primaries: the field is named."""
+    before = replace(World().policy, **old)  # type: ignore[arg-type]
+    assert list(forbidden(before, replace(before, **new))) == [field]  # type: ignore[arg-type]
