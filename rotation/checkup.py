@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rotation.engine import Engine, Target
 from rotation.errors import Trouble
 from rotation.model import Check, Entry, Verdict
-from rotation.ports import Issuer, SecretStore
+from rotation.ports import Issuer
 from rotation.situation import Absent
 
 
@@ -39,9 +39,7 @@ class Finding:
         }
 
 
-def verify(
-    engine: Engine, stores: Mapping[str, SecretStore], issuers: Mapping[str, Issuer], target: Target, name: str
-) -> list[Finding]:
+def verify(engine: Engine, issuers: Mapping[str, Issuer], target: Target, name: str) -> list[Finding]:
     """One finding per store of the secret. The issuer is asked once per distinct value.
 
     A primary that can not be read gives one finding UNKNOWN, never an exception.
@@ -51,7 +49,7 @@ def verify(
         primary = seen.primary
         if primary.current is None:
             return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason="holds no credential yet")]
-        ours = stores[target.store].read(primary.name, primary.current)
+        ours = engine.read(seen, primary, primary.current)
     except Trouble as trouble:
         return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason=str(trouble))]
     issuer = issuers[seen.policy.issuer]
@@ -65,7 +63,7 @@ def verify(
             findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason="holds no credential yet"))
             continue
         try:
-            theirs = stores[store].read(replica.name, replica.current)
+            theirs = engine.read(seen, replica, replica.current)
         except Trouble as trouble:
             findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=str(trouble)))
             continue

@@ -89,6 +89,18 @@ class Smoke(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyCurrent(Action):
+    """Show a current value that the journal does not explain to the issuer."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look(Action):
+    """Look again before anything else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promote(Action):
     """Make a staged version current, provided that `expected` still is."""
 
@@ -281,8 +293,15 @@ def pending(s: Situation) -> Iterator[Decision]:
     if s.void(attempt):
         yield Discard(store=primary, version=version, reason="superseded: current has left the version it started from")
         return
+    if s.seen.unfenced and s.expired(attempt):
+        # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.
+        yield Discard(store=primary, version=version, reason="older than an attempt may live in a store of this kind")
+        return
     if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
         yield Discard(store=primary, version=version, reason="its key is condemned")
+        return
+    if not s.readable(version):
+        yield Discard(store=primary, version=version, reason="staged in a form that is not declared any more")
         return
     yield from _stage_in_replicas(s, version)
     yield from _verify(s, attempt, version)
@@ -373,6 +392,27 @@ def note(s: Situation) -> Iterator[Decision]:
             yield Forget(key="", proof="void", facts=("backoff",), reason="a later rotation succeeded")
 
 
+def explain(s: Situation) -> Iterator[Decision]:
+    """A current value that no attempt made: somebody's own, or a delayed write. Dead ones are replaced at once."""
+    if s.explained or s.current is None or not s.issuer.registry:
+        return
+    streak = s.evidence.current.get(s.current.id)
+    look = VerifyCurrent(version=s.current, reason="current is not what any rotation made; does it work?")
+    if streak is None:
+        yield look
+    elif streak.verdict is Verdict.UNKNOWN:
+        yield Hold(reason=f"current was changed outside Keyturn and can not be verified: {streak.reason}")
+    elif streak.verdict is Verdict.INVALID and not s.found_dead:
+        if s.now < streak.at + s.issuer.revoke.interval:
+            yield Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="current is refused")
+        else:
+            yield look
+    elif streak.verdict.live and s.current.token is not None:
+        yield Note(
+            facts=facts.promoted(s.current.token, s.now), reason="current came back by a delayed write, and works"
+        )
+
+
 def mirror(s: Situation) -> Iterator[Decision]:
     """Bring every replica to what the primary hands out."""
     current = s.current
@@ -392,8 +432,8 @@ def mirror(s: Situation) -> Iterator[Decision]:
         if current.token is None:
             yield Hold(reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn")
             continue
-        if s.current_key in s.seen.primary.journal.revoked:
-            continue
+        if s.current_key in s.seen.primary.journal.revoked or not s.readable(current):
+            continue  # what replaces it goes to the replicas
         if copy is None or copy.token != current.token:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
@@ -500,6 +540,12 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     if s.lagging:
         yield Hold(reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}")
         return
+    if (until := s.last_write(key)) and s.seen.primary.read_at < until:
+        if s.now < until:
+            yield Wait(until=until, reason="a delayed write may still bring the condemned key back")
+        else:
+            yield Look(reason="every delayed write has landed by now")
+        return
     if not s.issuer.registry:
         yield Forget(key=key, proof="unenforced", facts=s.seen.primary.journal.about(key), reason="no issuer to ask")
         return
@@ -523,7 +569,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     if (unspent := _unspent(s)) is not None:
         yield unspent
         return
-    if s.current_key is None:
+    if s.current_key is None or not s.readable(s.current):
         yield Hold(reason="the entry was changed outside Keyturn; the next rotation frees the old key")
         return
     yield Intend(
@@ -648,4 +694,4 @@ def tidy(s: Situation) -> Iterator[Decision]:
 
 
 DESTROY: Final[tuple[Rule, ...]] = (contain, retire)
-RULES: Final[tuple[Rule, ...]] = (contain, note, pending, mirror, replace_condemned, retire, begin, tidy)
+RULES: Final[tuple[Rule, ...]] = (contain, note, explain, pending, mirror, replace_condemned, retire, begin, tidy)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from rotation import decide as d
+from rotation import form as forms
 from rotation import journal as facts
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
@@ -132,7 +133,8 @@ class Engine:
             if others or not fresh:
                 primary = store.observe(target.entry)
             if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
-                return Observation(self._policy(primary), primary, replicas)
+                open_doors = {s for s in (target.store, *others) if not self._stores[s].features.compare_and_set}
+                return Observation(self._policy(primary), primary, replicas, unfenced=frozenset(open_doors))
             fresh = True
         raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
 
@@ -367,7 +369,15 @@ class Engine:
         return seen
 
     def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation:
-        attempt = Attempt(self._tokens(), action.base, seen.policy.stores, self._clock.now(), action.why, action.of)
+        attempt = Attempt(
+            self._tokens(),
+            action.base,
+            seen.policy.stores,
+            self._clock.now(),
+            action.why,
+            action.of,
+            forms.digest(self._form(seen)),
+        )
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
         run.deadlines[attempt.token] = self._clock.monotonic() + life
         self._audit(run, "intend", seen, reason=action.reason, token=attempt.token)
@@ -404,7 +414,8 @@ class Engine:
         self._in_time(attempt.token, run)
         self._audit(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
         try:
-            self._stores[run.target.store].stage(run.target.entry, attempt.token, credential, key_id=key_id)
+            stored = self._rendered(seen, credential)
+            self._stores[run.target.store].stage(run.target.entry, attempt.token, stored, key_id=key_id)
         except Trouble as trouble:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
             if not trouble.maybe_applied and attempt.of is None:
@@ -426,16 +437,17 @@ class Engine:
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
         self._in_time(token, run)
-        credential = self._read(run.target.store, seen.primary, action.version)
+        credential = self.read(seen, seen.primary, action.version)
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
         entry = self._replica(seen, action.store)
-        self._stores[action.store].stage(entry.name, token, credential, key_id=action.version.key_id)
+        stored = self._rendered(seen, credential)
+        self._stores[action.store].stage(entry.name, token, stored, key_id=action.version.key_id)
 
     def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
         token = action.version.token or ""
         entry = self._replica(seen, action.store)
-        ours = self._read(run.target.store, seen.primary, action.version)
-        theirs = self._read(action.store, entry, action.copy)
+        ours = self.read(seen, seen.primary, action.version)
+        theirs = self.read(seen, entry, action.copy)
         if ours.same_as(theirs):
             run.evidence.matched.add((action.store, token))
             return seen
@@ -445,9 +457,9 @@ class Engine:
 
     def _verify(self, action: d.Verify, seen: Observation, run: _Run) -> Observation:
         token = action.attempt.token
-        credential = self._read(run.target.store, seen.primary, action.pending)
+        credential = self.read(seen, seen.primary, action.pending)
         if action.against is not None:
-            same = credential.same_as(self._read(run.target.store, seen.primary, action.against))
+            same = credential.same_as(self.read(seen, seen.primary, action.against))
             check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
         else:
             check = self._issuer(seen).verify(credential)
@@ -455,8 +467,18 @@ class Engine:
         self._audit_check("verify", check, seen, run, token)
         return seen
 
+    def _verify_current(self, action: d.VerifyCurrent, seen: Observation, run: _Run) -> Observation:
+        check = self._issuer(seen).verify(self.read(seen, seen.primary, action.version))
+        known = run.evidence.current
+        known[action.version.id] = self._streak(known.get(action.version.id), check)
+        self._audit_check("verify-current", check, seen, run, action.version.token)
+        return seen
+
+    def _look_again(self, _: d.Look, _seen: Observation, _run: _Run) -> None:
+        return None
+
     def _smoke(self, action: d.Smoke, seen: Observation, run: _Run) -> Observation:
-        check = self._issuer(seen).smoke(self._read(run.target.store, seen.primary, action.pending))
+        check = self._issuer(seen).smoke(self.read(seen, seen.primary, action.pending))
         run.evidence.smoked[action.attempt.token] = check
         self._audit_check("smoke", check, seen, run, action.attempt.token)
         return seen
@@ -537,19 +559,37 @@ class Engine:
         assert isinstance(entry, Entry), "decide acts only on replicas that were seen"
         return entry
 
-    def _read(self, store: str, entry: Entry, version: Version) -> Credential:
-        return version.credential or self._stores[store].read(entry.name, version)
+    def read(self, seen: Observation, entry: Entry, version: Version) -> Credential:
+        """The credential in a version of an entry, out of the form that it is stored in.
+
+        Raises:
+            Trouble: it can not be read, or is not of the declared form (INVALID).
+        """
+        stored = version.credential or self._stores[entry.store].read(entry.name, version)
+        try:
+            return forms.parse(stored, self._form(seen))
+        except forms.FormError as error:
+            raise Trouble(Code.INVALID, entry.store, f"{entry.name}: {error}") from None
+
+    def _rendered(self, seen: Observation, credential: Credential) -> Credential:
+        try:
+            return forms.render(credential, self._form(seen))
+        except forms.FormError as error:
+            raise Trouble(Code.INVALID, seen.policy.issuer, f"{seen.primary.name}: {error}") from None
+
+    def _form(self, seen: Observation) -> str:
+        return seen.policy.form or forms.default(self._issuer(seen).capabilities.fields)
 
     def _value_of(self, key: str, seen: Observation, run: _Run) -> Credential | None:
         """The value of a key, from whatever version of the primary still holds it."""
         s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
         for version in (seen.primary.current, seen.primary.pending):
-            if version is not None and s.key_of(version) == key:
-                return self._read(run.target.store, seen.primary, version)
+            if version is not None and s.key_of(version) == key and s.readable(version):
+                return self.read(seen, seen.primary, version)
         store = self._stores[run.target.store]
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
-            if (found := store.find(run.target.entry, token)) is not None:
-                return self._read(run.target.store, seen.primary, found)
+            if (found := store.find(run.target.entry, token)) is not None and s.readable(found):
+                return self.read(seen, seen.primary, found)
         return None
 
     def _record(self, seen: Observation, run: _Run, written: Mapping[str, str]) -> Observation:
@@ -559,6 +599,11 @@ class Engine:
     def _in_time(self, token: str, run: _Run) -> None:
         """No write of an attempt after its life: others may count on it."""
         deadline = run.deadlines.get(token)
+        if deadline is None and run.known and run.known.unfenced:
+            attempt = run.known.primary.journal.attempts.get(token)
+            if attempt and token not in run.known.primary.journal.promoted:
+                left = attempt.at + ATTEMPT_LIFE - CALL_LIMIT - self._clock.now()
+                deadline = run.deadlines[token] = self._clock.monotonic() + left.total_seconds()
         if deadline is not None and self._clock.monotonic() >= deadline:
             raise Trouble(Code.UNAVAILABLE, run.target.store, f"{run.target.entry}: this attempt ran out of time")
 
@@ -566,7 +611,7 @@ class Engine:
         now = self._clock.now()
         return before.then(check.verdict, now, check.reason) if before else Streak(check.verdict, 1, now, check.reason)
 
-    def _audit_check(self, event: str, check: Check, seen: Observation, run: _Run, token: str) -> None:
+    def _audit_check(self, event: str, check: Check, seen: Observation, run: _Run, token: str | None) -> None:
         detail = {"verdict": check.verdict.value, **check.facts}
         if check.request_id:
             detail["request_id"] = check.request_id
@@ -598,6 +643,8 @@ class Engine:
         d.Compare: _compare,
         d.Verify: _verify,
         d.Smoke: _smoke,
+        d.VerifyCurrent: _verify_current,
+        d.Look: _look_again,
         d.Promote: _promote,
         d.Discard: _discard,
         d.Note: _note,

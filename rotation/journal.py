@@ -52,6 +52,8 @@ class Attempt:
     why: Why
     of: str | None = None
     """Token of the key that it carries, when that is not a newly minted one."""
+    form: str = ""
+    """Digest of the form that its value is stored in."""
 
     @property
     def key(self) -> str:
@@ -66,6 +68,8 @@ class Attempt:
         }
         if self.of:
             parts["of"] = self.of
+        if self.form:
+            parts["form"] = self.form
         return {f"attempt.{self.token}": _words(parts)}
 
 
@@ -156,6 +160,7 @@ class Journal:
                     at=_read_time(parts["at"]),
                     why=Why(parts["why"]),
                     of=parts.get("of"),
+                    form=parts.get("form", ""),
                 )
             case "key":
                 self.key_ids[token] = _unescape(parts["id"])

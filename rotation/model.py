@@ -159,6 +159,10 @@ class Policy:
     consumers: tuple[Consumer, ...] = ()
     paired_with: str | None = None
     """Another secret of the environment that never rotates within the same window."""
+    form: str = ""
+    """How stores hold it (rotation.form); empty for what fits the issuer's fields."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """The user's own tags on the entry, by name."""
     smoke_test: bool = False
     """A new credential must also answer one minimal real request before it is promoted."""
 
@@ -190,6 +194,8 @@ class Capabilities:
     """What an issuer can and cannot do; rules depend on these, never on an issuer's name."""
 
     model: Model = Model.MINT
+    fields: tuple[str, ...] = ("value",)
+    """The fields of its credentials."""
     max_keys: int | None = None
     """How many of our keys may live at once; None when there is no limit that matters."""
     registry: bool = True

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
+from rotation import form as forms
 from rotation.journal import Attempt, Why
 from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Policy, Verdict, Version
 
@@ -38,6 +39,8 @@ class Observation:
     replicas: Mapping[str, Entry | Absent]
     pair_free_at: datetime | None = None
     """Scheduled rotations wait for this: the paired secret's own window."""
+    unfenced: frozenset[str] = frozenset()
+    """Stores among these without compare-and-set: a write that was delayed there still lands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Evidence:
 
     checks: dict[str, Streak] = field(default_factory=dict)
     """By attempt token: verification of its pending value."""
+    current: dict[str, Streak] = field(default_factory=dict)
+    """By version id: verification of a current value that the journal does not explain."""
     refusals: dict[str, Streak] = field(default_factory=dict)
     """By key token: what the issuer says of a revoked credential."""
     listed: dict[str, KeyInfo] | None = None
@@ -227,7 +232,26 @@ class Situation:
         """The current credential is to die, or is dead."""
         journal = self.seen.primary.journal
         key = self.current_key
-        return key is not None and (key in journal.condemned or key in journal.revoked)
+        return self.found_dead or (key is not None and (key in journal.condemned or key in journal.revoked))
+
+    @cached_property
+    def found_dead(self) -> bool:
+        """A current value that the journal does not explain is refused by the issuer."""
+        streak = self.evidence.current.get(self.current_id or "")
+        return streak is not None and streak.verdict is Verdict.INVALID and streak.count >= self.issuer.revoke.in_a_row
+
+    @cached_property
+    def explained(self) -> bool:
+        """Whether the journal knows how the current version came to be current."""
+        token = self.current.token if self.current else None
+        journal = self.seen.primary.journal
+        return self.current is None or (token is not None and (token in journal.attempts or token in journal.promoted))
+
+    def last_write(self, key: str) -> datetime | None:
+        """Until when a delayed write may still make a key current somewhere; None where that is impossible."""
+        if not self.seen.unfenced:
+            return None
+        return max((a.at + ATTEMPT_LIFE for a in self.attempts_of(key)), default=None)
 
     @cached_property
     def emergency(self) -> bool:
@@ -271,6 +295,16 @@ class Situation:
         return len(alive) >= self.issuer.max_keys
 
     @cached_property
+    def form(self) -> str:
+        """The form that values are to be stored in."""
+        return self.policy.form or forms.default(self.issuer.fields)
+
+    def readable(self, version: Version) -> bool:
+        """Whether a version is in the declared form; what no attempt of ours wrote is taken to be."""
+        attempt = self.seen.primary.journal.attempts.get(version.token or "")
+        return attempt is None or attempt.form == forms.digest(self.form)
+
+    @cached_property
     def retiring(self) -> tuple[str, ...]:
         """Keys that are neither current nor waiting for promotion: draining, condemned, or revoked and unproven."""
         staged = self.key_of(self.pending)
@@ -283,4 +317,6 @@ class Situation:
             return None
         since = self.promoted_at(self.current_key) if self.current_key else None
         since = since or self.current.created_at
+        if since and not self.readable(self.current):
+            return since  # the declared form has changed: a rotation is how it gets into the stores
         return since + self.policy.rotate_every if since else None

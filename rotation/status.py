@@ -157,6 +157,8 @@ _VERBS = {
     d.Compare: "read back",
     d.Verify: "verify",
     d.Smoke: "smoke-test",
+    d.VerifyCurrent: "verify current",
+    d.Look: "look again",
     d.Promote: "promote",
     d.Discard: "discard",
     d.Note: "note",

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = ("model", "errors", "ports", "journal", "situation", "decide", "engine", "orphans", "policy", "names", "clock")
+CORE = (
+    "model",
+    "errors",
+    "ports",
+    "journal",
+    "situation",
+    "decide",
+    "engine",
+    "orphans",
+    "policy",
+    "names",
+    "clock",
+    "form",
+)
 """The engine's core: the standard library and itself, nothing else."""
 
 

@@ -78,6 +78,7 @@ class World:
     max_keys: int | None = None
     allow_outage: bool = False
     drain: Drain = field(default_factory=Drain)
+    fenced: bool = True
     capabilities: Capabilities | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +114,7 @@ class World:
 
     def engine(self) -> Engine:
         """A new process: clients of its own, no memory of earlier runs."""
-        stores = {n: MemoryStore(n, v, self.clock.now, self.hook) for n, v in self.vaults.items()}
+        stores = {n: MemoryStore(n, v, self.clock.now, self.hook, fenced=self.fenced) for n, v in self.vaults.items()}
         capabilities = self.capabilities or Capabilities(
             tells_last_use=True,
             max_keys=self.max_keys,

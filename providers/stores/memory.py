@@ -59,14 +59,22 @@ class MemoryStore:
         vault: the service.
         now: the service's clock.
         hook: see Hook.
+        fenced: False makes promote() read and then write, as a store without compare-and-set must.
     """
 
-    features: Final = StoreFeatures(
-        compare_and_set=True, keeps_key_id=True, max_value_bytes=65_536, recovers_deleted=True
-    )
-
-    def __init__(self, name: str, vault: MemoryVault, now: Callable[[], datetime], hook: Hook = undisturbed) -> None:
+    def __init__(
+        self,
+        name: str,
+        vault: MemoryVault,
+        now: Callable[[], datetime],
+        hook: Hook = undisturbed,
+        *,
+        fenced: bool = True,
+    ) -> None:
         self.name: Final = name
+        self.features: Final = StoreFeatures(
+            compare_and_set=fenced, keeps_key_id=True, max_value_bytes=65_536, recovers_deleted=True
+        )
         self._vault = vault
         self._now = now
         self._hook = hook
@@ -114,11 +122,21 @@ class MemoryStore:
         kept = next((v for v in found.versions if v.id == pending.id), None)
         if kept is None:
             raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: version {pending.id} is gone")
-        with self._vault.lock:
-            if (found.current.id if found.current else None) != expected:
-                raise Trouble(Code.CONFLICT, self.name, f"{entry}: version {expected} is not current any more")
-            found.current = kept
+        if self.features.compare_and_set:
+            with self._vault.lock:
+                self._expect(found, entry, expected)
+                found.current = kept
+        else:
+            self._expect(found, entry, expected)
+            self._hook("after promote.read")
+            self._hook("before promote.write")
+            known = {"key_id": kept.key_id, "created_at": self._now()}
+            found.current = self._vault.add_version(found, kept.token, kept.credential or Credential({}), **known)
         self._hook("after promote")
+
+    def _expect(self, found: _Entry, entry: str, expected: str | None) -> None:
+        if (found.current.id if found.current else None) != expected:
+            raise Trouble(Code.CONFLICT, self.name, f"{entry}: version {expected} is not current any more")
 
     def discard(self, entry: str, pending: Version) -> None:
         found = self._call("discard", entry)

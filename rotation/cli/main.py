@@ -135,7 +135,7 @@ def verify(names: Names = None, stack: Stack = None, config: File = None, json: 
 
     def look(policy: Policy) -> list[checkup.Finding]:
         target = assembly.target(policy)
-        return checkup.verify(assembly.engine, assembly.stores, assembly.issuers, target, policy.name)
+        return checkup.verify(assembly.engine, assembly.issuers, target, policy.name)
 
     found = [f for group in _in_order(policies, _watched("verifying", policies, look)) for f in group]
     if json:
