@@ -441,7 +441,7 @@ class _Builder:
             self._add(part, "is missing", "lower case letters, digits and '-', starting with a letter")
         elif not isinstance(text, str):
             self._add(part, "must be text")
-        elif fault := names.environment_fault(text):
+        elif fault := (names.environment_fault if part == "environment" else names.label_fault)(text):
             self._add(part, fault)
         return text if isinstance(text, str) else ""
 
@@ -454,7 +454,7 @@ class _Builder:
             return found
         for name, value in (given or {}).items():
             path = f"{part}.{name}"
-            if fault := names.environment_fault(name):
+            if fault := names.label_fault(name):
                 self._add(path, fault)
             try:
                 found[name] = adapter.validate_python(value)

@@ -20,7 +20,18 @@ def name_fault(name: str) -> str | None:
 
 
 def environment_fault(name: str) -> str | None:
-    """Why an environment (or installation) may not be called that, or None."""
+    """Why an environment may not be called that, or None.
+
+    No '-': prod and eu-chat-bot, prod-eu and chat-bot would give keys of one name, and the orphan
+    sweep of the one would take the other's keys for its own.
+    """
+    if "-" in name:
+        return "must be lower case letters and digits, starting with a letter, without '-'"
+    return label_fault(name)
+
+
+def label_fault(name: str) -> str | None:
+    """Why an installation, a store, an issuer or an owner may not be called that, or None."""
     if "--" in name or name.endswith("-pending") or not _ENVIRONMENT.fullmatch(name):
         return "must be lower case letters, digits and single '-', starting with a letter, not ending in '-pending'"
     return None if len(name) <= 32 else "must have at most 32 characters"

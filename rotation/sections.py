@@ -60,7 +60,7 @@ def _secret_name(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    if fault := names.environment_fault(text):
+    if fault := names.label_fault(text):
         raise _refusal(fault)
     return text
 

@@ -456,7 +456,10 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     # names
     (setting("installation", "Acme"), f"installation: {LABEL}"),
-    (setting("environment", "prod--eu"), f"environment: {LABEL}"),
+    (
+        setting("environment", "prod-eu"),
+        "environment: must be lower case letters and digits, starting with a letter, without '-'",
+    ),
     (setting("stores.my store", {"kind": "aws-secrets-manager", "region": "x"}), f"stores.my store: {LABEL}"),
     (setting("owners.Team", {}), f"owners.Team: {LABEL}"),
     (setting("secrets.0.consumers.1.name", "a=b"), f"secrets[0].consumers[1].name: {LABEL}"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotation.names import KeyName, dashed, environment_fault, name_fault, slashed, token_in
+from rotation.names import KeyName, dashed, environment_fault, label_fault, name_fault, slashed, token_in
 
 WORD = st.from_regex(r"[a-z0-9]{1,5}", fullmatch=True)
 START = st.from_regex(r"[a-z][a-z0-9]{0,4}", fullmatch=True)
@@ -15,10 +15,11 @@ SECRETS = (
     .map(lambda parts: "-".join((parts[0], *parts[1])))
     .filter(lambda name: name_fault(name) is None)
 )
-ENVIRONMENTS = (
+ENVIRONMENTS = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
+INSTALLATIONS = (
     st.tuples(START, st.lists(WORD, max_size=3))
     .map(lambda parts: "-".join((parts[0], *parts[1])))
-    .filter(lambda name: environment_fault(name) is None)
+    .filter(lambda name: label_fault(name) is None)
 )
 TOKENS = st.from_regex(r"[0-9a-f-]{32,36}", fullmatch=True)
 
@@ -55,24 +56,25 @@ def test_names_of_secrets(name: str, fault: str | None) -> None:
     assert name_fault(name) == fault
 
 
-ENVIRONMENT = "must be lower case letters, digits and single '-', starting with a letter, not ending in '-pending'"
+LABEL = "must be lower case letters, digits and single '-', starting with a letter, not ending in '-pending'"
+ENVIRONMENT = "must be lower case letters and digits, starting with a letter, without '-'"
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
         ("prod", None),
-        ("eu-west-1", None),
+        ("prod-eu", ENVIRONMENT),
         ("a" * 32, None),
         ("a" * 33, "must have at most 32 characters"),
-        ("", ENVIRONMENT),
-        ("Prod", ENVIRONMENT),
-        ("prod.eu", ENVIRONMENT),
+        ("", LABEL),
+        ("Prod", LABEL),
+        ("prod.eu", LABEL),
         ("prod--eu", ENVIRONMENT),
         ("prod-", ENVIRONMENT),
         ("prod-pending", ENVIRONMENT),
-        ("1prod", ENVIRONMENT),
-        ("prod\n", ENVIRONMENT),
+        ("1prod", LABEL),
+        ("prod\n", LABEL),
     ],
 )
 def test_names_of_environments(name: str, fault: str | None) -> None:
@@ -90,6 +92,13 @@ def test_the_longest_names_fit_every_store() -> None:
 
 
 @given(one=st.tuples(ENVIRONMENTS, SECRETS), other=st.tuples(ENVIRONMENTS, SECRETS))
+def test_no_two_secrets_share_a_key_name(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """The orphan sweep of one never takes the other's keys for its own."""
+    names = [str(KeyName("acme", *secret, "t")) for secret in (one, other)]
+    assert (names[0] == names[1]) == (one == other)
+
+
+@given(one=st.tuples(ENVIRONMENTS, SECRETS), other=st.tuples(ENVIRONMENTS, SECRETS))
 def test_no_two_secrets_share_an_entry(one: tuple[str, str], other: tuple[str, str]) -> None:
     """Nor does one's entry ever stand where another's pending or journal entry would."""
     for entry in (slashed, dashed):
@@ -98,7 +107,7 @@ def test_no_two_secrets_share_an_entry(one: tuple[str, str], other: tuple[str, s
             assert entry(*one) + sibling != entry(*other)
 
 
-@given(installation=ENVIRONMENTS, environment=ENVIRONMENTS, secret=SECRETS, token=TOKENS)
+@given(installation=INSTALLATIONS, environment=ENVIRONMENTS, secret=SECRETS, token=TOKENS)
 def test_a_keys_name_gives_its_token_back(installation: str, environment: str, secret: str, token: str) -> None:
     """What was minted in an attempt is found again by it."""
     name = str(KeyName(installation, environment, secret, token))
