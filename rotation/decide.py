@@ -614,7 +614,9 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
 
 def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decision]:
     """Dead. The journal keeps a contained key condemned until no store hands it out any more."""
-    if key not in s.roles:
+    if key not in s.roles and (until := s.last_write(key)) and s.now < until:
+        yield Wait(until=until, reason="dead; a delayed write may still bring it back")
+    elif key not in s.roles:
         yield Forget(key=key, proof=proof, facts=s.seen.primary.journal.about(key), reason=reason)
     elif key not in s.seen.primary.journal.proven:
         yield Note(facts=facts.proven(key, s.now, proof), reason=reason)
@@ -688,7 +690,11 @@ def tidy(s: Situation) -> Iterator[Decision]:
         v.token for e in (s.seen.primary, *s.seen.replicas.values()) if isinstance(e, Entry)
         for v in (e.current, e.pending) if v
     }  # fmt: skip
-    stale = tuple(f"attempt.{a.token}" for a in journal.attempts.values() if a.of and s.void(a) and a.token not in held)
+    stale = tuple(
+        f"attempt.{a.token}"
+        for a in journal.attempts.values()
+        if a.of and s.void(a) and a.token not in held and (not s.seen.unfenced or s.expired(a))
+    )
     if stale and not s.unreachable:
         yield Forget(key="", proof="void", facts=stale, reason="void attempts")
 

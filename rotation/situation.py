@@ -142,8 +142,13 @@ class Situation:
     def key_of(self, version: Version | None) -> str | None:
         if version is None or version.token is None:
             return None
-        attempt = self.seen.primary.journal.attempts.get(version.token)
-        return attempt.key if attempt else version.token
+        if attempt := self.seen.primary.journal.attempts.get(version.token):
+            return attempt.key
+        if version.key_id:  # the version itself says what it carries, whatever the journal still knows
+            for token, key_id in self.seen.primary.journal.key_ids.items():
+                if key_id == version.key_id:
+                    return token
+        return version.token
 
     def void(self, attempt: Attempt) -> bool:
         """Whether an attempt can not be promoted any more: current has left its base, for ever."""
