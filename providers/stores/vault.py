@@ -557,7 +557,11 @@ class _Server:
             response: requests.Response = self._adapter.request(
                 method, f"/v1/{quote(path)}", headers=headers, json=body, params=query, raise_exception=False
             )
-            return response
+            if response.request.method == method:
+                return response
+            # Any redirection but 307 and 308 turns a write into a read, whose success would say nothing.
+            message = f"{self._address} redirects to {response.url}; configure the address that is redirected to"
+            trouble = self._trouble(Code.INVALID, call, message)
         except (OSError, ValueError) as error:  # everything that requests raises is one or the other
             trouble = self._unanswered(call, error, writes=method != "GET")
         # Not inside the handler: what requests raises holds the request, and that its body and token.

@@ -33,3 +33,15 @@ class TestMemoryStore(StoreContract):
     @pytest.fixture
     def by_hand(self, vault: MemoryVault) -> ByHand:
         return MemoryStore("console", vault, now).put_by_hand
+
+
+class TestMemoryStoreWithoutCompareAndSet(TestMemoryStore):
+    """As a service that can only be read and then written."""
+
+    @pytest.fixture
+    def store(self, vault: MemoryVault) -> SecretStore:
+        return MemoryStore("memory", vault, now, fenced=False)
+
+    @pytest.fixture
+    def second_client(self, vault: MemoryVault) -> SecretStore:
+        return MemoryStore("memory", vault, now, fenced=False)

@@ -12,17 +12,22 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 import requests
 
+from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.vault import AppRoleLogin, Login, TokenLogin, VaultStore
 from rotation import journal
+from rotation import policy as policies
 from rotation.clock import SystemClock
+from rotation.engine import Engine, Places, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Credential, SecretValue
+from rotation.model import Capabilities, Credential, SecretValue
 from rotation.ports import SecretStore
 from sandbox.openbao import OpenBaoServer
 from sandbox.processes import free_port
@@ -43,6 +48,7 @@ from tests.contracts.store import (
     value,
     without_value,
 )
+from tests.world import FakeClock, Trail
 
 LEAST = """
 path "secret/data/PREFIX/*" { capabilities = ["create", "read", "update"] }
@@ -128,6 +134,7 @@ def make(server: OpenBaoServer, prefix: str) -> Make:
 
     def client(**changed: Any) -> VaultStore:
         settings: dict[str, Any] = {
+            "name": "vault",
             "address": server.address,
             "mount": "secret",
             "prefix": prefix,
@@ -135,7 +142,7 @@ def make(server: OpenBaoServer, prefix: str) -> Make:
             "auth": TokenLogin(SecretValue(server.root_token)),
             "clock": SystemClock(),
         }
-        return VaultStore("vault", **(settings | changed))
+        return VaultStore(**(settings | changed))
 
     return client
 
@@ -201,7 +208,8 @@ def test_consumers_read_the_fields_at_top_level(store: VaultStore, console: Cons
 
 def test_every_operation_costs_the_calls_it_needs(store: VaultStore, console: Console, prefix: str) -> None:
     """Observing two, every write of a rotation one; reading what was observed none."""
-    data, metadata = f"secret/data/{prefix}/{ENTRY}", f"secret/metadata/{prefix}/{ENTRY}"
+    top = f"secret/metadata/{prefix}/"
+    data, metadata = f"secret/data/{prefix}/{ENTRY}", f"{top}{ENTRY}"
     version = staged(store, ENTRY)
     base = current(store, ENTRY)
     expected: list[tuple[Callable[[], object], list[tuple[str, str]]]] = [
@@ -215,6 +223,7 @@ def test_every_operation_costs_the_calls_it_needs(store: VaultStore, console: Co
         (lambda: store.stage(ENTRY, new_token(), value(), key_id=KEY_ID), [("update", f"{data}-pending")]),
         (lambda: store.promote(ENTRY, version, base.id), [("update", data)]),
         (lambda: store.discard(ENTRY, version), [("update", f"{data}-pending")]),
+        (lambda: list(store.listing()), [("list", top), ("list", f"{top}prod/"), ("read", metadata)]),
     ]
     for number, (operation, calls) in enumerate(expected):
         with console.requests_of("secret/") as seen:
@@ -243,6 +252,41 @@ def test_importing_the_module_loads_no_sdk() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_engine_rotates_through_it(make: Make, prefix: str) -> None:
+    """A primary and a replica, a fresh process each time: first key, rotation, grace, revoked, proven, nothing left."""
+    clock = FakeClock(SystemClock().now())
+    vendor = MemoryVendor(clock.now)
+    policy = policies.read(full_policy() | {"store": "one", "replicas": "two", "issuer": "vendor"})
+    for name in ("one", "two"):
+        make(name=name, prefix=f"{prefix}-{name}").create(ENTRY, policies.written(policy))
+
+    def sweep() -> None:
+        places = Places(lambda store, environment, name: ENTRY, lambda environment, name: None)
+        stores = {name: make(name=name, prefix=f"{prefix}-{name}", clock=clock) for name in ("one", "two")}
+        issuers = {"vendor": MemoryIssuer("vendor", vendor, Capabilities(tells_last_use=True))}
+        Engine(stores, issuers, places, clock, Trail()).run(Target("one", ENTRY))
+
+    def handed_out() -> list[Credential]:
+        stores = [make(name=name, prefix=f"{prefix}-{name}") for name in ("one", "two")]
+        return [store.read(ENTRY, current(store, ENTRY)) for store in stores]
+
+    sweep()
+    first = handed_out()
+    assert all(vendor.accepts(credential.fields["value"].reveal()) for credential in first)
+    clock.move(policy.rotate_every)
+    sweep()
+    second = handed_out()
+    assert second[0].same_as(second[1])
+    assert not second[0].same_as(first[0])
+    assert len(vendor.live()) == 2
+    for _ in range(3):
+        clock.move(policy.grace + timedelta(hours=1))
+        sweep()
+    assert [key.value for key in vendor.live()] == [second[0].fields["value"].reveal()]
+    left = make(name="one", prefix=f"{prefix}-one").observe(ENTRY)
+    assert {key.partition(".")[2] for key in left.journal.facts} == {left.current.token if left.current else None}
 
 
 # --- what people and settings do to an entry ---------------------------------------------------------
@@ -588,8 +632,10 @@ def test_a_write_to_a_server_that_does_not_answer(make: Make, store: VaultStore,
     """UNAVAILABLE within the timeout, perhaps applied."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = make(address=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
+        begun = time.monotonic()
         with pytest.raises(Trouble) as caught:
             WRITES[write](client, store)
+    assert time.monotonic() < begun + 2
     assert caught.value.code is Code.UNAVAILABLE
     assert caught.value.maybe_applied
     assert "did not answer within 0.1 s" in str(caught.value)
@@ -601,6 +647,41 @@ def test_a_certificate_that_is_not_trusted(make: Make, store: VaultStore) -> Non
     with trouble(Code.UNAVAILABLE, client, ENTRY) as caught:
         client.record(ENTRY, {"future.x": "a=b"})
     assert "ca_bundle" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirected_write(make: Make, store: VaultStore, server: OpenBaoServer, status: int) -> None:
+    """A standby's 307 is followed. A gateway's 301 would turn the write into a read: it is refused, not taken as done."""
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_PATCH(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Location", server.address + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_PATCH  # noqa: N815 - the base's form of name
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base's own name
+            """Nothing on the terminal."""
+
+    version, base = staged(store, ENTRY), current(store, ENTRY)
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as gateway:
+        thread = threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        client = make(address=f"http://127.0.0.1:{gateway.server_port}")
+        try:
+            if status == 307:
+                client.promote(ENTRY, version, base.id)
+            else:
+                with trouble(Code.INVALID, client, ENTRY) as caught:
+                    client.promote(ENTRY, version, base.id)
+                assert server.address in str(caught.value)
+        finally:
+            gateway.shutdown()
+            thread.join(10)
+    assert (current(store, ENTRY).token == version.token) is (status == 307)
 
 
 def test_settings_that_can_not_work(make: Make, store: VaultStore, console: Console, prefix: str) -> None:
@@ -666,6 +747,7 @@ def test_a_sealed_server() -> None:
             store.stage(ENTRY, new_token(), value(), key_id=None)
         assert written.value.code is Code.UNAVAILABLE
         assert written.value.maybe_applied
+        assert "is sealed" in str(written.value)
 
 
 def test_a_write_does_not_go_out_late(make: Make, store: VaultStore) -> None:
