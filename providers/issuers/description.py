@@ -736,9 +736,8 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
         yield from check(f"headers.{name}", template, always, set(d.variables))
     yield from check_auth("auth", d.auth, {ADMIN})
     for index, way in enumerate(d.mint):
-        yield from check_request(
-            f"mint[{index}].request", way.request, always | {KEY_NAME} | ({way.when} & set(d.variables))
-        )
+        given = {name for name in d.variables if name == way.when}
+        yield from check_request(f"mint[{index}].request", way.request, always | given | {KEY_NAME})
         if KEY_NAME not in {name for _, template in way.request.templates() for name in template.names}:
             yield Fault(
                 f"mint[{index}].request", f"never says {{{KEY_NAME}}}, so that a lost key could not be found again"

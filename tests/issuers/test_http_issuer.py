@@ -786,6 +786,20 @@ class TestVerdicts:
         at.vendor.instead["verify"] = lambda: Response("<html>Welcome</html>", 200)
         assert at.issuer.verify(Credential.of(value="x")).verdict is Verdict.UNKNOWN
 
+    def test_a_smoke_test_has_its_own_idea_of_success(self, at: VendorHarness) -> None:
+        """What is good enough for a verification is none; the refusals are the same."""
+        at.about["smoke"] = {
+            "request": {"path": "/whoami"},
+            "rules": [{"status": 200, "when": "answer", "verdict": "valid", "reason": "answered"}],
+        }
+        issuer, shown = at.client(), Credential.of(value="unheard-of")
+        at.vendor.instead["verify"] = lambda: answer(200, {"you": "somebody"})
+        assert (issuer.verify(shown).verdict, issuer.smoke(shown).verdict) == (Verdict.VALID, Verdict.UNKNOWN)
+        at.vendor.instead["verify"] = lambda: answer(200, {"answer": 42})
+        assert issuer.smoke(shown).verdict is Verdict.VALID
+        del at.vendor.instead["verify"]
+        assert issuer.smoke(shown).verdict is Verdict.INVALID
+
     def test_no_smoke_test_is_described(self, at: VendorHarness) -> None:
         """Says so, and sends nothing."""
         assert at.issuer.smoke(Credential.of(value="x")).verdict is Verdict.UNKNOWN

@@ -268,6 +268,13 @@ class TestVerdicts:
         assert check.request_id
         assert check.request_id.startswith("req_")
 
+    @pytest.mark.parametrize("body", [None, {}, {"object": "error"}, {"data": []}, "<html>Welcome</html>"])
+    def test_a_success_of_somebody_else_is_none(self, body: Any) -> None:
+        """A proxy or a captive portal answers 200 to everything; only a list of models is OpenAI's yes."""
+        openai = shipped("openai")
+        assert openai.smoke is not None
+        assert not [rule for rule in openai.verify.rules + openai.smoke.rules if rule.matches(200, body)]
+
     def test_the_vendor_sees_nobody_but_the_new_key(self, shared: OpenAIHarness) -> None:
         """As the stand-in's log tells."""
         issued = shared.minted(key_name("token1"))
