@@ -166,8 +166,9 @@ class Engine:
         since = s.promoted_at(s.current_key) if s.current_key else None
         if s.retiring and since:
             return max(since + pair.policy.grace, min(now + pair.policy.grace, since + pair.policy.drain.at_most))
-        if s.due_at and s.due_at <= now and pair.policy.name < policy.name:
-            return now + pair.policy.grace
+        mine = Situation(seen, Evidence(), self._issuers[policy.issuer].capabilities, Order(), now).due_at
+        if mine and s.due_at and s.due_at <= now and (s.due_at, pair.policy.name) < (mine, policy.name):
+            return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
 

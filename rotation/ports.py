@@ -19,8 +19,12 @@ class StoreFeatures:
     keeps_key_id: bool
     """A version carries its key id beside the value."""
     max_value_bytes: int
+    """In UTF-8: of names and values of all fields together, or of the one text where `text_only`."""
     recovers_deleted: bool
     """delete() can be undone by restore() for a while."""
+    text_only: bool = False
+    """A version holds one text: the field `value` as it is when there is no other, else a JSON object of all
+    fields. read() gives the stored text in the field `value`, which is all that can be told of it."""
 
 
 @dataclass(frozen=True, slots=True)

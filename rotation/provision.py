@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from rotation import orphans
 from rotation import policy as policies
+from rotation.config import ConfigError
 from rotation.decide import Done
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
@@ -153,6 +154,9 @@ class Provisioner:
     def _bring_current(self, policy: Policy, *, resumed: bool) -> None:
         """Runs the engine until every store hands out a credential that is not to die."""
         target = self._target(policy)
+        if resumed:
+            # A person who applies again has changed something, or wants to see it fail: no back-off from the last time.
+            self._stores[policy.store].forget(target.entry, ["backoff"])
         # An attempt that lies there is that of the create that was interrupted; the engine's rules hold if it is not.
         outcome = self._engine.run(target, Order(take_over=resumed))
         seen = self._engine.observe(target)
@@ -308,7 +312,10 @@ class Provisioner:
 
     def _end(self, target: Target, seen: Observation) -> None:
         """No key of the secret lives on when this returns."""
+        elsewhere = self._claimed_elsewhere(seen.policy)
         for orphan, look in list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock)):
+            if elsewhere is None or orphan.token in elsewhere:
+                continue
             created = orphan.key.created_at or self._clock.now()
             self._engine.adopt_orphan(target, look, orphan.token, orphan.key.key_id, created)
         # First what interrupted runs left: a mint that never came about is forgotten; condemned, it could not be shown dead.
@@ -321,15 +328,37 @@ class Provisioner:
             )
 
     def _alive(self, policy: Policy) -> list[KeyInfo]:
-        """Keys that the issuer still lists under this secret's name."""
-        issuer = self._issuers[policy.issuer]
-        if not issuer.capabilities.registry:
+        """Keys that the issuer still lists under this secret's name, and that are no other entry's."""
+        issuer, elsewhere = self._issuers[policy.issuer], self._claimed_elsewhere(policy)
+        if not issuer.capabilities.registry or elsewhere is None:
             return []
-        return [
-            key
-            for key in issuer.keys()  # noqa: SIM118 - not a mapping
-            if token_in(key.name, installation=policy.installation, environment=policy.environment, secret=policy.name)
-        ]
+        named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
+        keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
+        return [key for token, key in keys if token is not None and token not in elsewhere]
+
+    def _claimed_elsewhere(self, policy: Policy) -> set[str] | None:
+        """Tokens of the same secret's entry in stores that this declaration does not use: it has been moved there.
+
+        A key's name does not say which store it went to, so that the new entry's keys look like this one's
+        orphans. None when a store can not be asked: then nobody knows, and nothing counts as an orphan.
+        """
+        claimed: set[str] = set()
+        for name in self._stores:
+            if name in policy.stores:
+                continue
+            try:
+                seen = self._stores[name].observe(self.entry(name, policy))
+            except Trouble as trouble:
+                if trouble.code is Code.NOT_FOUND:
+                    continue
+                self._tell(f"{trouble}: keys that nothing claims are left to the sweep.")
+                return None
+            except ConfigError as error:
+                self._tell(f"{error}: keys that nothing claims are left to the sweep.")
+                return None
+            claimed |= seen.journal.tokens() | {attempt.key for attempt in seen.journal.attempts.values()}
+            claimed |= {version.token for version in (seen.current, seen.pending) if version and version.token}
+        return claimed
 
     # --- small parts -----------------------------------------------------------------------------
 

@@ -65,13 +65,13 @@ class Context:
         return [by_name[name] for name in names] if names else list(by_name.values())
 
     def managed(self) -> list[tuple[Target, Policy]]:
-        """Every secret of this installation and environment that a store knows, declared or not.
+        """Every secret of this installation and environment that a store has, declared or not.
 
         Raises:
             Trouble: a store could not be listed.
         """
         ours = (self.config.installation, self.config.environment)
-        found = {self.assembly.target(policy): policy for policy in self.config.policies}
+        found: dict[Target, Policy] = {}
         for name, store in self.assembly.stores.items():
             for listed in store.listing():
                 try:

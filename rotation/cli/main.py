@@ -19,7 +19,7 @@ from rotation import status as statuses
 from rotation.cli import show
 from rotation.cli.context import ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.engine import Outcome
-from rotation.errors import Trouble
+from rotation.errors import Code, Trouble
 from rotation.journal import Why
 from rotation.model import Policy
 from rotation.policy import read_duration
@@ -101,6 +101,8 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
         try:
             decision, seen = context.assembly.engine.plan(context.assembly.target(policy))
         except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND:
+                return {"name": policy.name, "acts": False, "next": _NOT_APPLIED, "then": None, "error": None}
             return {"name": policy.name, "acts": False, "next": "cannot tell", "then": None, "error": str(trouble)}
         return {
             "name": policy.name,
@@ -122,6 +124,9 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
         acting = sum(bool(row["acts"]) for row in rows)
         show.say(f"{acting} of {len(rows)} would change now.")
     raise typer.Exit(FAILED if any(row["error"] for row in rows) else DONE)
+
+
+_NOT_APPLIED = "not applied yet; `pulumi up` makes it"
 
 
 @app.command()
@@ -195,6 +200,9 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
         show.say(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
     if trouble:
         show.complain(f"{trouble}. Orphans were not looked for; rotations go on. The next sweep looks again.")
+    missing = [policy.name for policy in context.config.policies if policy.name not in {p.name for _, p in secrets}]
+    if missing and not json:
+        show.say(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
     targets = {policy.name: target for target, policy in secrets}
     policies = [policy for _, policy in secrets]
     _finish(policies, "sweeping", lambda policy: assembly.engine.run(targets[policy.name]), json=json, failed=trouble)
@@ -393,7 +401,7 @@ _TOLD = {
 
 
 def _did(record: Record) -> str:
-    what = record.key_id or ""
+    what = show.key(record.key_id) if record.key_id else ""
     where = f" in {record.store}" if record.store and record.event == "promote.done" else ""
     return f"{_TOLD[record.event]} {what}".strip() + where
 

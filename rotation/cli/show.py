@@ -15,8 +15,15 @@ from rich.text import Text
 from rotation.checkup import Finding
 from rotation.status import Phase, Row
 
-out = Console(highlight=False, soft_wrap=False)
+_PIPED = 200
+"""Columns where nobody looks on: a pipe gets whole lines."""
+
+out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else _PIPED)
 err = Console(stderr=True, highlight=False)
+
+_KEY = 16
+_WIDE = 130
+"""Columns from which on a row shows everything."""
 
 _PHASE_STYLE = {
     Phase.STEADY: "green",
@@ -62,20 +69,24 @@ def span(gap: timedelta) -> str:
     return f"{seconds:.1f} s"
 
 
+def key(key_id: str | None) -> str:
+    """A key id short enough for a table: its last part, as consoles show it. JSON has the whole."""
+    last = (key_id or "-").rpartition("/")[2]
+    return last if len(last) <= _KEY else f"{last[:_KEY]}…"
+
+
 def status(rows: Sequence[Row], now: datetime) -> None:
-    """One row per secret. On a narrow terminal the due date and the next action carry the meaning."""
-    table = _table("SECRET", "PHASE", "STORES", "ISSUER", "OWNER", "KEY", "ROTATED", "NEXT")
+    """One row per secret. A narrow terminal leaves out what the stack's file says anyway."""
+    wide = out.width >= _WIDE
+    table = _table("SECRET", "PHASE", *(("STORES", "ISSUER", "OWNER") if wide else ()), "KEY", "ROTATED", "NEXT")
     for row in rows:
-        stores = " + ".join((row.store, *row.replicas))
-        rotated = f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-"
+        declared = (" + ".join((row.store, *row.replicas)), row.issuer, row.owner)
         table.add_row(
             row.name,
             Text(row.phase.value, style=_PHASE_STYLE[row.phase]),
-            stores,
-            row.issuer,
-            row.owner,
-            row.key_id or "-",
-            rotated,
+            *(declared if wide else ()),
+            key(row.key_id),
+            f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-",
             row.next_action,
         )
     out.print(table)
@@ -94,7 +105,7 @@ def findings(found: Iterable[Finding]) -> None:
             finding.store,
             Text(finding.verdict.value, style=style),
             agrees,
-            finding.key_id or "-",
+            key(finding.key_id),
             finding.reason,
         )
     out.print(table)
@@ -103,7 +114,7 @@ def findings(found: Iterable[Finding]) -> None:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("SECRET", "PHASE", "ROTATED"))
     return table
 
 
