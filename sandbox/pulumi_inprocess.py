@@ -1,6 +1,6 @@
 """A stand-in for the Pulumi CLI where none is to be had: applies the same program in process.
 
-    python -m sandbox.pulumi_inprocess preview|up|refresh|destroy --stack NAME [--yes] [--json]
+    python -m sandbox.pulumi_inprocess preview|up|refresh|destroy --stack NAME [--yes] [--skip-preview] [--json]
 
 Runs the project's `__main__.py` against the mock monitor of Pulumi's own Python SDK (3.272.0). For each
 dynamic resource that registers, its pickled provider is loaded and called in the CLI's order: configure,
@@ -184,7 +184,7 @@ class Deployment:
         self._stack = stack
         self._screen = screen
         self._project = str(yaml.safe_load((root / "Pulumi.yaml").read_text())["name"])
-        self._config = _config(root / f"Pulumi.{stack}.yaml")
+        self._config, self._encrypted = _config(root / f"Pulumi.{stack}.yaml")
         self._providers: dict[str, ResourceProvider] = {}
         self.state = State(_folder(root) / f"{stack}.json")
 
@@ -201,7 +201,7 @@ class Deployment:
         self._screen.begin(f"{'Previewing update' if dry else 'Updating'} ({self._stack})")
         monitor = Monitor(self, dry=dry)
         reset_options()
-        pulumi.runtime.set_all_config(self._config, [])
+        pulumi.runtime.set_all_config(self._config, self._encrypted)
         pulumi.runtime.configure(
             Settings(self._project, self._stack, monitor=monitor, engine=_Engine(self._screen), dry_run=dry)
         )
@@ -339,12 +339,21 @@ class _Engine:
             self._screen.say(f"    {request.message}")
 
 
-def _config(path: Path) -> dict[str, str]:
-    """A stack's configuration as the CLI hands it over: structured values as JSON text."""
+def _config(path: Path) -> tuple[dict[str, str], list[str]]:
+    """A stack's configuration as the CLI hands it over, structured values as JSON text; and which keys are encrypted."""
     if not path.is_file():
         raise Stopped(f"there is no {path}", 2)
+    encrypted: list[str] = []
+
+    def opened(value: Any, key: str) -> Any:
+        if isinstance(value, dict) and list(value) == ["secure"]:
+            encrypted.append(key)
+            return "[encrypted]"
+        return {name: opened(below, key) for name, below in value.items()} if isinstance(value, dict) else value
+
     values = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    plain = {key: opened(value, key) for key, value in values.items()}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}, encrypted
 
 
 def _plain(props: Props) -> Props:
@@ -388,8 +397,9 @@ def _confirm(question: str, *, yes: bool) -> None:
 def _carry_out(arguments: argparse.Namespace, root: Path, screen: Screen) -> int:
     deployment = Deployment(root, arguments.stack, screen)
     work: Callable[..., None] = getattr(deployment, {"preview": "run", "up": "run"}.get(arguments.do, arguments.do))
-    work(dry=True)
-    screen.total(planned=True)
+    if arguments.do == "preview" or not arguments.skip_preview:
+        work(dry=True)
+        screen.total(planned=True)
     if arguments.do != "preview" and not screen.errors:
         _confirm(f"Do this {arguments.do}?", yes=arguments.yes)
         begun = time.monotonic()
@@ -409,6 +419,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("do", choices=("preview", "up", "refresh", "destroy"))
     parser.add_argument("--stack", required=True, help="the NAME of Pulumi.NAME.yaml")
     parser.add_argument("--yes", action="store_true", help="do it without asking")
+    parser.add_argument("--skip-preview", action="store_true", help="do it without showing it beforehand")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     arguments = parser.parse_args(argv)
     root, screen = Path.cwd(), Screen(as_json=arguments.json)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import NoReturn, cast
 
 import pytest
 
 from providers.issuers.memory import MemoryIssuer
-from providers.stores.memory import MemoryStore
+from providers.stores.memory import MemoryStore, MemoryVault
 from rotation import policy as policies
-from rotation.engine import Engine, Places
+from rotation.engine import Places
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Credential, Policy
 from rotation.provision import Applied, Bootstrap, Provisioner, Refusal, diff, forbidden
@@ -30,7 +31,7 @@ class Place:
 
     def provisioner(self) -> Provisioner:
         world = self.world
-        engine: Engine = world.engine()
+        engine = world.engine()
         stores = {n: MemoryStore(n, v, world.clock.now, world.hook) for n, v in world.vaults.items()}
         capabilities = world.capabilities or Capabilities(tells_last_use=True)
         issuer = MemoryIssuer("vendor", world.vendor, capabilities, world.hook)
@@ -80,6 +81,14 @@ def lose_answer_at(number: int) -> Callable[[int, str], None]:
             raise Trouble(Code.UNAVAILABLE, "network", f"no answer to {call}", maybe_applied=True)
 
     return fault
+
+
+class Silent:
+    """A service that does not answer."""
+
+    @property
+    def entries(self) -> NoReturn:
+        raise Trouble(Code.UNAVAILABLE, "other", "no answer")
 
 
 # --- create --------------------------------------------------------------------------------------
@@ -423,6 +432,31 @@ def test_an_orphan_dies_with_its_secret() -> None:
     place.quiet()
     place.delete()
     assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_a_secret_that_was_moved_keeps_its_new_key() -> None:
+    """Keys are named after the secret, not after its store: deleting the old entry leaves the new entry's key alone,
+    and takes an orphan all the same. With a store that can not be asked nothing counts as an orphan."""
+    for reachable in (True, False):
+        place = Place("vault", "other")
+        place.policy = replace(place.policy, replicas=())
+        place.create()
+        place.create(policy=replace(place.policy, store="other"))
+        MemoryIssuer("vendor", place.world.vendor).mint(f"acme.test-{NAME}.lost")
+        place.quiet()
+        place.world.allow_outage = True
+        silent = not reachable and place.world.vaults.pop("other")
+        if silent:
+            place.world.vaults["other"] = cast("MemoryVault", Silent())
+        place.delete()
+        if silent:
+            assert place.told == ["other: no answer: keys that nothing claims are left to the sweep."] * 2
+            place.world.vaults["other"] = silent
+        handed = place.store("other").handed_out(ENTRY)
+        assert handed is not None
+        assert place.world.vendor.use(handed)
+        assert place.deleted()
+        assert len(place.world.live()) == (1 if reachable else 2)
 
 
 def test_an_entry_that_is_gone_for_good_leaves_its_keys_to_a_person() -> None:

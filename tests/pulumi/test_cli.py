@@ -70,17 +70,6 @@ def script(path: Path, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-@pytest.fixture(scope="session")
-def cli() -> PulumiCli:
-    if os.environ.get("KEYTURN_NO_PULUMI") == "1":
-        pytest.skip("KEYTURN_NO_PULUMI=1: nothing here was run against a Pulumi CLI")
-    said: list[str] = []
-    found = ensure(said.append)
-    if found is None:
-        pytest.fail("no Pulumi CLI (KEYTURN_NO_PULUMI=1 skips these tests): " + "; ".join(said), pytrace=False)
-    return found
-
-
 @pytest.fixture
 def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """PATH is one empty directory, so that nothing installed on this machine counts."""
