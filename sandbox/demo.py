@@ -198,20 +198,19 @@ def tell(story: Story) -> None:
         clock.move(timedelta(days=31))
         story.keyturn("plan")
         story.keyturn("sweep")
-        app.wait_for("keys_seen", before["keys_seen"] + 1)
         app.settle()
-        story.tell(
-            "The old key still works, for whoever has it cached. Its pair waits for a window of its own. A day later:"
+        days = (
+            "A day later. What was rotated has drained; its pair, if it waits, gets its window:",
+            "And another day:",
         )
-        clock.move(timedelta(hours=26))
-        story.keyturn("sweep")
-        holds("shown dead" in story.heard[-1], "the drained key was not shown dead")
-        app.settle()
-        story.tell("And a day after that, the pair:")
-        clock.move(timedelta(hours=26))
-        story.keyturn("sweep")
-        holds("promoted" in story.heard[-1], "the paired key was not rotated")
-        app.settle()
+        for day in (*days, days[-1], days[-1]):
+            if retired(story):
+                break
+            story.tell(day)
+            clock.move(timedelta(hours=26))
+            story.keyturn("sweep")
+            app.settle()
+        holds(retired(story), "the old chat key was not shown dead by any sweep")
         after = app.count()
         asked, failed = after["requests"] - before["requests"], after["failed"] - before["failed"]
         holds(after["keys_seen"] > before["keys_seen"], "the application never saw a new key")
@@ -284,6 +283,11 @@ def provision(story: Story) -> str:
         shown="pulumi up --stack sandbox",
     )
     return "cli"
+
+
+def retired(story: Story) -> bool:
+    """Whether a sweep of this demo has shown an old chat key dead."""
+    return any(f"{CHAT}:" in line and "shown dead" in line for output in story.heard for line in output.splitlines())
 
 
 def search(story: Story, pulumi: str, leaks: list[str]) -> int:
