@@ -15,6 +15,7 @@ from rotation.config import (
     EnvReference,
     Fault,
     GeneratedConfig,
+    KeyVaultConfig,
     OpenAIConfig,
     VaultConfig,
     entry_name,
@@ -87,6 +88,19 @@ def open_issuer(
     return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores))
 
 
+def _key_vault(site: _Site, about: KeyVaultConfig) -> SecretStore:
+    from providers.stores.azure import AzureLogin, KeyVaultStore  # noqa: PLC0415
+
+    return KeyVaultStore(
+        site.name,
+        vault_url=about.vault_url,
+        login=AzureLogin(about.tenant_id, about.client_id, about.authority_host),
+        ca_bundle=_file(site, ".caBundle", about.ca_bundle),
+        verify_challenge_resource=about.verify_challenge_resource,
+        clock=site.clock,
+    )
+
+
 def _vault(site: _Site, about: VaultConfig) -> SecretStore:
     from providers.stores.vault import VaultStore  # noqa: PLC0415
 
@@ -153,6 +167,7 @@ def _generated(site: _Site, about: GeneratedConfig) -> Issuer:
 
 
 _STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
+    "azure-key-vault": _key_vault,
     "hashicorp-vault": _vault,
 }
 _ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {

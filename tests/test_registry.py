@@ -14,6 +14,7 @@ import pytest
 from providers.issuers.generated import GeneratedIssuer
 from providers.issuers.http import HttpIssuer
 from providers.registry import entry_name, open_issuer, open_store
+from providers.stores.azure import AzureLogin, KeyVaultStore
 from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import AppRoleLogin, TokenLogin, VaultStore
 from rotation.config import Config, ConfigError, load, parse
@@ -98,6 +99,31 @@ def test_a_vault_is_opened_with_approle(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen["auth"].token.reveal() == CANARY
 
 
+def test_a_key_vault_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field arrives. The login goes by the environment itself, so nothing is missing from it beforehand."""
+    seen: dict[str, Any] = {}
+
+    def remember(_: KeyVaultStore, name: str, **given: Any) -> None:
+        seen.update(given, name=name)
+
+    monkeypatch.setattr(KeyVaultStore, "__init__", remember)
+    opened_store("azure", {})
+    assert seen["name"] == "azure"
+    assert seen["vault_url"] == "https://acme.vault.azure.net"
+    assert (seen["login"], seen["ca_bundle"], seen["verify_challenge_resource"]) == (AzureLogin(), None, True)
+    declared = {
+        "tenantId": "t",
+        "clientId": "c",
+        "authorityHost": "https://login.acme",
+        "verifyChallengeResource": False,
+    }
+    store = {**STORES["azure"], **declared}
+    changed = parse({"installation": "acme", "environment": "prod", "stores": {"azure": store}})
+    open_store("azure", changed, {}, Clock())
+    assert seen["login"] == AzureLogin("t", "c", "https://login.acme")
+    assert seen["verify_challenge_resource"] is False
+
+
 def test_a_ca_bundle_is_found_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative to the configuration, not to where the command was started."""
     stack = tmp_path / "Pulumi.prod.yaml"
@@ -153,13 +179,7 @@ def open_named(part: str, name: str, env: Mapping[str, str]) -> object:
             "stores",
             "aws",
             {},
-            ".aws.kind: aws-secrets-manager is not available in this version; allowed: hashicorp-vault",
-        ),
-        (
-            "stores",
-            "azure",
-            {},
-            ".azure.kind: azure-key-vault is not available in this version; allowed: hashicorp-vault",
+            ".aws.kind: aws-secrets-manager is not available in this version; allowed: azure-key-vault, hashicorp-vault",
         ),
         ("stores", "gcp", {}, ".gcp: is not declared; allowed: aws, azure, vault, role, tls"),
         ("issuers", "acme", {}, ".acme: is not declared; allowed: openai, shared, passwords, shortest"),
