@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from typing import Final, Literal
 
 from rotation import orphans
@@ -231,21 +230,20 @@ class Provisioner:
             policy: as last applied; what the entry itself says counts.
             force_revoke: also when a key is in use, or may be.
         """
-        target = self._target(policy)
-        alive: list[KeyInfo] = []
+        target, dead, alive = self._target(policy), set[str](), list[KeyInfo]()
         for turn in range(_ROUNDS):
             seen = self._find(target, policy)
             if seen is not None:
-                if turn == 0 and not force_revoke:
-                    self._refuse_in_use(seen)
-                self._end(target, seen)
+                if turn == 0:
+                    self._refuse_in_use(seen, force_revoke=force_revoke)
+                dead |= self._end(target, seen)
                 policy = seen.policy
             for store in (*policy.replicas, policy.store):
                 # The primary last: its journal is what a repetition goes on from.
                 if self._own(store, policy) is not None:
                     self._stores[store].delete(self.entry(store, policy))
             # A run that was under way may have minted, or promoted, which brings an entry back.
-            alive = self._alive(policy)
+            alive = self._alive(policy, dead)
             if not alive and self._own(policy.store, policy) is None:
                 return
             if seen is None:
@@ -255,8 +253,8 @@ class Provisioner:
                 )
         told = f"; alive at {policy.issuer}: {_listed(alive)}" if alive else ""
         raise Refusal(
-            f"{policy.store}: {target.entry} is not deleted, as another run is at work on it{told}. Repeat this when no sweep runs, or in a quarter "
-            f"of an hour: keys that nothing claims by then are revoked as orphans."
+            f"{policy.store}: {target.entry} is not deleted, as another run is at work on it{told}. Repeat this when no "
+            f"sweep runs, or in a quarter of an hour: keys that nothing claims by then are revoked as orphans."
         )
 
     def _find(self, target: Target, policy: Policy) -> Observation | None:
@@ -273,11 +271,12 @@ class Provisioner:
             self._tell(f"{target.store}: {target.entry} had been deleted; it is restored, to revoke its keys.")
         return self._engine.observe(target)
 
-    def _refuse_in_use(self, seen: Observation) -> None:
+    def _refuse_in_use(self, seen: Observation, *, force_revoke: bool) -> None:
         """Deleting must not cut off anybody: refused where a key was used lately, or that can not be told."""
         policy, issuer = seen.policy, self._issuers[seen.policy.issuer]
         if not issuer.capabilities.registry:
             self._tell(f"{policy.name}: {issuer.name} keeps no keys: nothing is revoked, the entry is deleted.")
+        if force_revoke or not issuer.capabilities.registry:
             return
         s = self._situation(seen)
         if s.current is not None and s.current_key is None:
@@ -295,13 +294,9 @@ class Provisioner:
         if not use.known:
             self._refuse(policy, f"{issuer.name} does not know when its key {key_id} was last used")
         elif use.at is not None and self._clock.now() < use.at + use.granularity + quiet:
-            lag = (
-                f", and what {issuer.name} tells may lag by {show_duration(use.granularity)}" if use.granularity else ""
-            )
-            self._refuse(
-                policy,
-                f"its key {key_id} was used at {_minute(use.at)} (quietFor is {show_duration(quiet)}{lag})",
-            )
+            lag = f", and {issuer.name} may lag by {show_duration(use.granularity)}" if use.granularity else ""
+            told = f"its key {key_id} was used at {use.at:%Y-%m-%d %H:%M}Z (quietFor is {show_duration(quiet)}{lag})"
+            self._refuse(policy, told)
 
     @staticmethod
     def _refuse(policy: Policy, why: str) -> None:
@@ -310,31 +305,40 @@ class Provisioner:
             f"same: KEYTURN_FORCE_REVOKE={policy.name} in the environment of this command."
         )
 
-    def _end(self, target: Target, seen: Observation) -> None:
-        """No key of the secret lives on when this returns."""
-        elsewhere = self._claimed_elsewhere(seen.policy)
-        for orphan, look in list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock)):
-            if elsewhere is None or orphan.token in elsewhere:
-                continue
-            created = orphan.key.created_at or self._clock.now()
-            self._engine.adopt_orphan(target, look, orphan.token, orphan.key.key_id, created)
-        # First what interrupted runs left: a mint that never came about is forgotten; condemned, it could not be shown dead.
+    def _end(self, target: Target, seen: Observation) -> set[str]:
+        """No key of the secret lives on when this returns; gives the tokens of those that are dead."""
+        found = list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock))
+        elsewhere = self._claimed_elsewhere(seen.policy) if found else None
+        for orphan, look in found:
+            if elsewhere is not None and orphan.token not in elsewhere:
+                created = orphan.key.created_at or self._clock.now()
+                self._engine.adopt_orphan(target, look, orphan.token, orphan.key.key_id, created)
+        # First what interrupted runs left: a mint that never came about is forgotten; condemned, it could not be shown
+        # dead.
         self._engine.run(target, Order(take_over=True, destroy=True))
+        before = self._engine.observe(target)
         outcome = self._engine.destroy(target)
-        if not isinstance(outcome.rest, Done):
+        if not isinstance(outcome.rest, Done) or outcome.seen is None:
             raise Refusal(
                 f"{target.store}: {target.entry} is not deleted, as not every key of it is shown dead yet: "
                 f"{_why(outcome)}. The next `pulumi up` or `pulumi destroy` goes on from there."
             )
+        return {*self._situation(before).keys, *self._situation(outcome.seen).keys}
 
-    def _alive(self, policy: Policy) -> list[KeyInfo]:
-        """Keys that the issuer still lists under this secret's name, and that are no other entry's."""
-        issuer, elsewhere = self._issuers[policy.issuer], self._claimed_elsewhere(policy)
-        if not issuer.capabilities.registry or elsewhere is None:
+    def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
+        """Keys that the issuer still lists under this secret's name, and that are no other entry's.
+
+        Parameters:
+            dead: tokens of keys that have been refused; a list may lag behind.
+        """
+        issuer = self._issuers[policy.issuer]
+        if not issuer.capabilities.registry:
             return []
         named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
         keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
-        return [key for token, key in keys if token is not None and token not in elsewhere]
+        alive = {token: key for token, key in keys if token is not None and token not in dead}
+        elsewhere = self._claimed_elsewhere(policy) if alive else set[str]()
+        return [] if elsewhere is None else [key for token, key in alive.items() if token not in elsewhere]
 
     def _claimed_elsewhere(self, policy: Policy) -> set[str] | None:
         """Tokens of the same secret's entry in stores that this declaration does not use: it has been moved there.
@@ -389,7 +393,3 @@ def _why(outcome: Outcome) -> str:
 
 def _listed(keys: list[KeyInfo]) -> str:
     return ", ".join(key.key_id for key in keys)
-
-
-def _minute(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M}Z"

@@ -219,8 +219,10 @@ class RotatedSecretProvider(ResourceProvider):
             parse({**self._settings, **declared, "secrets": [_section(props)]})
         except ConfigError as error:
             for fault in error.faults:
-                path = fault.path.removeprefix("keyturn:").removeprefix("secrets[0].")
-                yield path, f"{fault.message}; allowed: {fault.allowed}" if fault.allowed else fault.message
+                yield (
+                    _property(fault.path),
+                    f"{fault.message}; allowed: {fault.allowed}" if fault.allowed else fault.message,
+                )
 
 
 def _section(props: Props) -> Props:
@@ -231,6 +233,14 @@ def _section(props: Props) -> Props:
         "drain": {below: props[name] for name, below in _DRAIN.items()},
         "consumers": [{"name": name, "refreshWithin": within} for name, within in consumers],
     }
+
+
+def _property(path: str) -> str:
+    """The input that a field of the configuration became."""
+    field = path.removeprefix("keyturn:").removeprefix("secrets[0].")
+    if field.startswith("consumers["):
+        return field.partition(".")[0]
+    return {f"drain.{below}": name for name, below in _DRAIN.items()}.get(field, field)
 
 
 def _own(props: Props) -> Props:

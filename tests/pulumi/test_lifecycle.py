@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,23 +15,12 @@ from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
 from rotation.situation import Order
-from sandbox.clock import SandboxClock
-from sandbox.openai.harness import OpenAIServer
-from sandbox.openbao import KEYTURN_POLICY, OpenBaoServer
 from tests.pulumi.project import CHAT, HOOK, Project, Services
 
 LONG = timedelta(hours=3)
 """Longer than quietFor and the granularity of what OpenAI tells, together."""
 
 Make = Callable[..., Project]
-
-
-@pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    clock_file = tmp_path_factory.mktemp("clock") / "clock.json"
-    clock = SandboxClock(clock_file)
-    with OpenBaoServer() as bao, OpenAIServer(now=clock.now) as openai:
-        yield Services(bao, openai, clock, clock_file, bao.approle(KEYTURN_POLICY))
 
 
 @pytest.fixture(params=["in-process", "cli"])

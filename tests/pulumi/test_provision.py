@@ -130,11 +130,8 @@ def test_a_create_that_is_cut_off_anywhere_is_finished_by_the_next(
             place.create()
         except (Crash, Trouble, Refusal):
             place.world.fault = None
-            try:
-                place.create()
-            except (Refusal, Trouble):  # an unanswered mint is waited for as long as it may still come
-                place.world.clock.move(timedelta(minutes=16))
-                place.create()
+            place.create()
+        assert place.use()
         place.world.fault = None
         place.world.sweep_until_quiet()
         place.world.check_settled()
@@ -157,6 +154,16 @@ def test_an_entry_of_someone_else_is_left_alone() -> None:
             place.create()
         entry = place.world.vaults["vault"].entries[ENTRY]
         assert (entry.policy, len(entry.versions), entry.facts, place.world.live()) == (other, 1, {}, set())
+
+
+def test_a_replica_that_is_someone_elses_stops_the_create_before_the_primary() -> None:
+    """Nothing is minted for a secret that can not have all of its entries."""
+    place = Place("vault", "mirror")
+    place.world.allow_outage = True
+    place.store("mirror").create(ENTRY, {})
+    with pytest.raises(Refusal, match="mirror"):
+        place.create()
+    assert (place.world.vaults["vault"].entries, place.world.live()) == ({}, set())
 
 
 def test_an_entry_in_its_recovery_window_is_restored_with_a_new_credential() -> None:
