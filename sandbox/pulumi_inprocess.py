@@ -400,7 +400,9 @@ def _carry_out(arguments: argparse.Namespace, root: Path, screen: Screen) -> int
     if arguments.do == "preview" or not arguments.skip_preview:
         work(dry=True)
         screen.total(planned=True)
-    if arguments.do != "preview" and not screen.errors:
+    if screen.errors:
+        screen.say("Nothing was changed.")
+    elif arguments.do != "preview":
         _confirm(f"Do this {arguments.do}?", yes=arguments.yes)
         begun = time.monotonic()
         work(dry=False)

@@ -113,7 +113,7 @@ class RotatedSecretProvider(ResourceProvider):
         failures = [CheckFailure(name, reason) for name, reason in self._faults(news)]
         if not failures and _olds:
             old, new = policy_of(_olds), policy_of(news)
-            failures = [CheckFailure(name, f"{new.name}: {reason}") for name, reason in forbidden(old, new).items()]
+            failures = [CheckFailure(name, reason) for name, reason in forbidden(old, new).items()]
         return CheckResult(news, failures)
 
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:

@@ -339,3 +339,4 @@ def test_the_stand_in_says_what_it_is(services: Services, tmp_path: Path) -> Non
     assert told["changes"] == {"create": 2}
     assert told["errors"] == []
     assert told["outputs"]["entries"] == {HOOK: f"vault:sandbox/{HOOK}"}
+    assert "Previewing" not in project._execute(sys.executable, *arguments, "--yes", "--skip-preview").text
