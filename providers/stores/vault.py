@@ -22,9 +22,9 @@ The least policy that every operation works under, with `P` for `<mount>/<kind>/
 A promotion writes with check-and-set on the version number and looks at nothing else. One that was
 under way when its entry was deleted therefore brings the entry back; whoever deletes looks again.
 
-Facts from the API documentation of Vault 1.21's and OpenBao 2.7's KV engine, and seen on OpenBao 2.7.2:
-a soft-deleted version answers 404 with its metadata, an unknown path 404 without; `cas` 0 means that there
-is no version yet; a value of custom_metadata has 1 to 512 bytes; a new path needs a setting in the POST.
+Seen on OpenBao 2.7.2, whose KV engine has Vault's API: a soft-deleted version answers 404 with its metadata,
+an unknown path 404 without; `cas` 0 means that there is no version yet; a key of custom_metadata has at most 128
+bytes, a value 1 to 512; metadata posted to a new path without any setting makes nothing.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ class VaultStore:
                 credential=credential,
             )
         deleted = payload is None and not about["destroyed"]
-        return _Seen(about["version"], version, deleted, about["custom_metadata"] or {})
+        return _Seen(about["version"], version, deleted, about.get("custom_metadata") or {})
 
     def _require(self, entry: str, main: _Seen) -> Json:
         """The custom metadata of an entry that is there and not deleted. Takes a call when it has no version yet."""
@@ -400,7 +400,7 @@ def _pending(entry: str) -> str:
 
 
 def _custom(metadata: Json) -> Json:
-    return metadata["custom_metadata"] or {}
+    return metadata.get("custom_metadata") or {}
 
 
 def _under(prefix: str, custom: Json) -> dict[str, str]:

@@ -649,39 +649,75 @@ def test_a_certificate_that_is_not_trusted(make: Make, store: VaultStore) -> Non
     assert "ca_bundle" in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [301, 307])
-def test_a_redirected_write(make: Make, store: VaultStore, server: OpenBaoServer, status: int) -> None:
-    """A standby's 307 is followed. A gateway's 301 would turn the write into a read: it is refused, not taken as done."""
+Answer = Callable[[str, bytes], tuple[int, dict[str, str], bytes]]
+"""Status, headers and body for a path and a body."""
 
-    class Elsewhere(BaseHTTPRequestHandler):
-        def do_PATCH(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+
+@contextmanager
+def gateway(answer: Answer) -> Iterator[str]:
+    """The address of something that stands where the server should, and answers in its place."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            status, headers, body = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
             self.send_response(status)
-            self.send_header("Location", server.address + self.path)
-            self.send_header("Content-Length", "0")
+            for name, text in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, text)
             self.end_headers()
+            self.wfile.write(body)
 
-        do_POST = do_PATCH  # noqa: N815 - the base's form of name
+        do_GET = do_POST  # noqa: N815 - the base's form of name
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base's own name
             """Nothing on the terminal."""
 
-    version, base = staged(store, ENTRY), current(store, ENTRY)
-    with HTTPServer(("127.0.0.1", 0), Elsewhere) as gateway:
-        thread = threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.01})
+    with HTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        client = make(address=f"http://127.0.0.1:{gateway.server_port}")
         try:
-            if status == 307:
-                client.promote(ENTRY, version, base.id)
-            else:
-                with trouble(Code.INVALID, client, ENTRY) as caught:
-                    client.promote(ENTRY, version, base.id)
-                assert server.address in str(caught.value)
+            yield f"http://127.0.0.1:{running.server_port}"
         finally:
-            gateway.shutdown()
+            running.shutdown()
             thread.join(10)
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirected_write(make: Make, store: VaultStore, server: OpenBaoServer, status: int) -> None:
+    """A standby's 307 is followed. A gateway's 301 would turn the write into a read: it is refused, not taken as done."""
+    version, base = staged(store, ENTRY), current(store, ENTRY)
+    with gateway(lambda path, _: (status, {"Location": server.address + path}, b"")) as address:
+        client = make(address=address)
+        if status == 307:
+            client.promote(ENTRY, version, base.id)
+        else:
+            with trouble(Code.INVALID, client, ENTRY) as caught:
+                client.promote(ENTRY, version, base.id)
+            assert server.address in str(caught.value)
     assert (current(store, ENTRY).token == version.token) is (status == 307)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_that_repeats_the_request(make: Make, status: int) -> None:
+    """INVALID; what was sent with a value is not quoted, whatever the answer says."""
+    with gateway(lambda _, body: (status, {}, json.dumps({"errors": [body.decode()]}).encode())) as address:
+        client = make(address=address)
+        with trouble(Code.INVALID, client, ENTRY):
+            client.stage(ENTRY, new_token(), value(), key_id=KEY_ID)
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_an_answer_that_is_not_from_a_vault(make: Make, status: int) -> None:
+    """UNAVAILABLE for a page where JSON should be: above all, its 404 does not mean that there is no entry."""
+    with gateway(lambda _, body: (status, {"Content-Type": "text/html"}, b"<html>" + body)) as address:
+        client = make(address=address)
+        with trouble(Code.UNAVAILABLE, client, ENTRY):
+            client.observe(ENTRY)
+        credential = value()
+        with pytest.raises(Trouble) as caught:
+            client.stage(ENTRY, new_token(), credential, key_id=KEY_ID)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.maybe_applied is (status != 404)
+    assert credential.fields["value"].reveal() not in texts(caught.value)
 
 
 def test_settings_that_can_not_work(make: Make, store: VaultStore, console: Console, prefix: str) -> None:
