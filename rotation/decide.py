@@ -639,13 +639,20 @@ def begin(s: Situation) -> Iterator[Decision]:
     why = _why(s)
     if why is None:
         return
-    back = s.seen.primary.journal.backoff
-    if back and back.until > s.now and not s.emergency and why is not Why.ASKED:
-        yield Wait(until=back.until, reason=f"backing off after {back.failures} failed in a row ({back.error})")
+    journal = s.seen.primary.journal
+    off = journal.backoff
+    if off and off.until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
+        yield Wait(until=off.until, reason=f"backing off after {off.failures} failed in a row ({off.error})")
     elif why in (Why.DUE, Why.ASKED) and s.seen.pair_free_at and s.seen.pair_free_at > s.now:
         yield Wait(until=s.seen.pair_free_at, reason=f"its pair {s.policy.paired_with} has its own window first")
     elif s.at_work:
         yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+    elif why is Why.ROLLBACK:
+        back = s.order.back_to or ""
+        if back not in s.keys or back in journal.condemned or back in journal.revoked:
+            yield Hold(reason="there is no earlier credential that still lives")
+        else:
+            yield Intend(why=why, base=s.current_id, of=back, reason="back to the previous credential")
     elif s.full:
         if not s.retiring:
             yield Hold(reason="the issuer holds as many keys of this secret as it allows")
@@ -662,6 +669,8 @@ def begin(s: Situation) -> Iterator[Decision]:
 def _why(s: Situation) -> Why | None:
     if s.current is None:
         return Why.FIRST
+    if s.order.back_to and s.order.replace == s.current_id:
+        return Why.ROLLBACK
     if s.urgent:
         return Why.REPLACE
     if s.order.replace == s.current_id:

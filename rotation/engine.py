@@ -134,7 +134,8 @@ class Engine:
                 primary = store.observe(target.entry)
             if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
                 open_doors = {s for s in (target.store, *others) if not self._stores[s].features.compare_and_set}
-                return Observation(self._policy(primary), primary, replicas, unfenced=frozenset(open_doors))
+                named = _named(primary)
+                return Observation(self._policy(primary), named, replicas, unfenced=frozenset(open_doors))
             fresh = True
         raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
 
@@ -171,6 +172,9 @@ class Engine:
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
+
+    def _situation(self, seen: Observation, run: _Run) -> Situation:
+        return Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
 
     # --- deciding --------------------------------------------------------------------------------
 
@@ -280,6 +284,77 @@ class Engine:
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
         return self.run(target, Order(replace=current.id if current else None, take_over=take_over), patience=patience)
+
+    def rollback(self, target: Target, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
+        """Makes the previous credential current again, as a new version, while it still lives.
+
+        A new attempt like any other: staged, verified, promoted. Never goes back to a key that is
+        condemned or revoked. The credential that was current drains.
+        """
+        try:
+            seen = self.observe(target)
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, None, [])
+        s = self._situation(seen, _Run(target, Order()))
+        earlier = [key for key in s.retiring if s.promoted_at(key) and key not in seen.primary.journal.condemned]
+        if not earlier:
+            hold = d.Hold(reason="there is no earlier credential that still lives")
+            return Outcome(target, hold, None, seen, [])
+        newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
+        return self.run(target, Order(replace=s.current_id, back_to=newest), patience=patience)
+
+    def adopt(self, target: Target, policy: Policy, *, key_id: str | None) -> Observation:
+        """Brings an existing entry under management. Its value and versions stay as they are.
+
+        Parameters:
+            policy: what is written as the applied policy.
+            key_id: the issuer's id of the credential in it. With it the credential retires like one of
+                ours after the next rotation; without it Keyturn never revokes it.
+
+        Raises:
+            Trouble: there is no such entry or value, it is managed already (CONFLICT), its value is not
+                of the policy's form, or the issuer refuses it (INVALID). Nothing was changed then.
+        """
+        store = self._stores[target.store]
+        entry = store.observe(target.entry)
+        if entry.policy:
+            raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is managed already")
+        if entry.current is None:
+            raise Trouble(Code.INVALID, target.store, f"{target.entry} has no value to adopt; let `pulumi up` make it")
+        seen = Observation(policy, entry, {})
+        check = self._issuer(seen).verify(self.read(seen, entry, entry.current))
+        if check.verdict is Verdict.INVALID:
+            raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
+        token, run = self._tokens(), _Run(target, Order())
+        since = entry.current.created_at or self._clock.now()
+        written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
+        written |= facts.key_fact(token, key_id) if key_id else {}
+        self._audit(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
+        store.record(target.entry, written)
+        store.set_policy(target.entry, policies.written(policy))
+        return self.observe(target)
+
+    def release(self, target: Target) -> None:
+        """Hands an entry back: policy and journal are taken off it, value and versions stay.
+
+        Raises:
+            Trouble: a credential of it is still on its way in or out (CONFLICT); nothing was changed then.
+        """
+        seen = self.observe(target)
+        s = self._situation(seen, _Run(target, Order()))
+        if s.retiring or s.pending or s.urgent:
+            raise Trouble(
+                Code.CONFLICT,
+                target.store,
+                f"{target.entry} can not be released while a rotation is under way or an old credential drains; "
+                "see `keyturn status`",
+            )
+        self._audit(_Run(target, Order()), "release", seen, token=s.current_key)
+        for store in seen.policy.stores:
+            name = self._places.entry_name(store, seen.policy.environment, seen.policy.name)
+            entry = self._stores[store].observe(name)
+            self._stores[store].set_policy(name, {})
+            self._stores[store].forget(name, list(entry.journal.facts))
 
     def emergency(
         self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)
@@ -404,7 +479,7 @@ class Engine:
 
     def _give_up(self, attempt: Attempt, trouble: Trouble, seen: Observation, run: _Run) -> None:
         """The issuer refused for certain: nothing was minted, so the intent goes, and the next try waits."""
-        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        s = self._situation(seen, run)
         store = self._stores[run.target.store]
         store.record(run.target.entry, d.backoff(s, trouble.code.value))
         store.forget(run.target.entry, [f"attempt.{attempt.token}"])
@@ -420,7 +495,7 @@ class Engine:
         except Trouble as trouble:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
             if not trouble.maybe_applied and attempt.of is None:
-                s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+                s = self._situation(seen, run)
                 written |= facts.condemned(attempt.key, self._clock.now(), Why.LOST) | d.backoff(s, trouble.code.value)
             if written:
                 self._stores[run.target.store].record(run.target.entry, written)
@@ -429,7 +504,7 @@ class Engine:
     def _restage(self, action: d.Restage, seen: Observation, run: _Run) -> None:
         attempt = action.attempt
         run.evidence.unspent.discard(attempt.token)
-        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        s = self._situation(seen, run)
         credential = self._value_of(attempt.key, seen, run)
         if credential is None:
             raise Trouble(Code.NOT_FOUND, run.target.store, f"{run.target.entry}: the stored value is gone")
@@ -540,7 +615,7 @@ class Engine:
 
     def _forget(self, action: d.Forget, seen: Observation, run: _Run) -> Observation:
         if action.key:
-            s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+            s = self._situation(seen, run)
             event = "proven" if action.proof in ("refused", "absent") else "closed"
             self._audit(
                 run, event, seen, reason=action.reason, token=action.key, key_id=s.key_id(action.key),
@@ -583,11 +658,18 @@ class Engine:
 
     def _value_of(self, key: str, seen: Observation, run: _Run) -> Credential | None:
         """The value of a key, from whatever version of the primary still holds it."""
-        s = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        s = self._situation(seen, run)
         for version in (seen.primary.current, seen.primary.pending):
             if version is not None and s.key_of(version) == key and s.readable(version):
                 return self.read(seen, seen.primary, version)
         store = self._stores[run.target.store]
+        if (adopted := seen.primary.journal.adopted.get(key)) is not None:
+            try:
+                return self.read(seen, seen.primary, Version(adopted, None))
+            except Trouble as trouble:
+                if trouble.code is Code.UNAVAILABLE:
+                    raise
+                return None
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
             if (found := store.find(run.target.entry, token)) is not None and s.readable(found):
                 return self.read(seen, seen.primary, found)
@@ -657,6 +739,14 @@ class Engine:
         d.Forget: _forget,
     }
     """How each action is carried out: the look as it is afterwards, or None when another look is needed."""
+
+
+def _named(entry: Entry) -> Entry:
+    """The entry with its current version under the token that an adopted version goes by."""
+    if entry.current is None or entry.current.token is not None:
+        return entry
+    token = next((t for t, version in entry.journal.adopted.items() if version == entry.current.id), None)
+    return replace(entry, current=replace(entry.current, token=token)) if token else entry
 
 
 def _other_stores(policy: Policy, journal: Journal) -> list[str]:

@@ -38,6 +38,7 @@ class Why(StrEnum):
     ORPHAN = "orphan"
     """Found alive at the issuer under our name, claimed by no entry."""
     EMERGENCY = "emergency"
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,11 @@ def key_fact(token: str, key_id: str) -> dict[str, str]:
     return {f"key.{token}": _words({"id": _escape(key_id)})}
 
 
+def adopted(token: str, version: str, at: datetime) -> dict[str, str]:
+    """A version that was there before Keyturn goes by this token from now on."""
+    return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version)})}
+
+
 def promoted(token: str, at: datetime) -> dict[str, str]:
     return {f"promoted.{token}": _words({"at": _time(at)})}
 
@@ -135,6 +141,8 @@ class Journal:
         self.facts: Final[Mapping[str, str]] = dict(facts or {})
         self.attempts: Final[dict[str, Attempt]] = {}
         self.key_ids: Final[dict[str, str]] = {}
+        self.adopted: Final[dict[str, str]] = {}
+        """Version ids by the token that they go by."""
         self.promoted: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
         self.condemned: Final[dict[str, Condemned]] = {}
@@ -164,6 +172,8 @@ class Journal:
                 )
             case "key":
                 self.key_ids[token] = _unescape(parts["id"])
+            case "adopted":
+                self.adopted[token] = _unescape(parts["version"])
             case "promoted" | "superseded" | "contain" | "revoked" | "proven":
                 getattr(self, kind)[token] = _read_time(parts["at"])
             case "condemned":

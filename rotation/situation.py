@@ -91,6 +91,8 @@ class Order:
     """Version id that is to stop being current."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
+    back_to: str | None = None
+    """Token of an earlier key that is to be current again."""
     destroy: bool = False
     """The entry is about to be deleted: every condemned key dies now, and nothing takes its place."""
 

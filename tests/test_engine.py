@@ -8,7 +8,7 @@ import pytest
 
 from rotation import decide as d
 from rotation.errors import Code, Trouble
-from rotation.model import Drain, Ending
+from rotation.model import Credential, Drain, Ending
 from rotation.ports import Record
 from rotation.situation import Order
 from tests.world import Trail, World
@@ -224,3 +224,81 @@ def test_nothing_happens_when_the_audit_trail_can_not_be_written() -> None:
     assert outcome.trouble
     assert world.vendor.keys == []
     assert world.calls == ["before observe", "after observe"]
+
+
+def test_a_rollback_is_a_new_attempt_and_the_other_credential_drains() -> None:
+    """The old value comes back as a new version; the newer key retires after its own grace."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    assert world.handed_out() == {"vault": "value-2"}
+    world.engine().rollback(world.target)
+    assert world.handed_out() == {"vault": "value-1"}
+    assert world.live() == {"value-1", "value-2"}
+    world.clock.move(timedelta(hours=25))
+    world.run()
+    world.check_settled()
+    assert world.handed_out() == {"vault": "value-1"}
+
+
+def test_a_rollback_never_goes_back_to_a_dead_credential() -> None:
+    """After its retirement there is nothing to go back to, and that is said."""
+    world = World()
+    world.run()
+    world.emergency()
+    outcome = world.engine().rollback(world.target)
+    assert isinstance(outcome.rest, d.Hold)
+    assert world.handed_out() == {"vault": "value-2"}
+
+
+@pytest.mark.parametrize("stores", [("vault",), ("vault", "second")])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_adopted_entry_is_unchanged_until_its_rotation(known: bool, stores: tuple[str, ...]) -> None:
+    """With its key id the adopted credential retires like ours; without it Keyturn never revokes it."""
+    world = World(stores=stores)
+    theirs = world.engine()._issuers["vendor"].mint("a person's key")
+    for name in stores:
+        store = world.engine()._stores[name]
+        store.set_policy(world.target.entry, {})
+    first = world.engine()._stores["vault"]
+    first.put_by_hand(world.target.entry, theirs.credential)  # type: ignore[attr-defined]
+    world.engine().adopt(world.target, world.policy, key_id=theirs.key_id if known else None)
+    assert world.handed_out()["vault"] == "value-1"
+    world.run()
+    assert world.handed_out() == dict.fromkeys(stores, "value-1"), "replicas get what the primary holds"
+    assert len(world.vendor.keys) == 1
+    world.clock.move(timedelta(days=30))
+    world.sweep_until_quiet()
+    assert world.handed_out() == dict.fromkeys(stores, "value-2")
+    assert world.live() == ({"value-2"} if known else {"value-1", "value-2"})
+
+
+def test_a_dead_credential_is_not_adopted() -> None:
+    """Nothing is written when the issuer refuses what the entry holds."""
+    world = World(allow_outage=True)
+    store = world.engine()._stores["vault"]
+    store.set_policy(world.target.entry, {})
+    store.put_by_hand(world.target.entry, Credential.of(value="dead"))  # type: ignore[attr-defined]
+    with pytest.raises(Trouble) as raised:
+        world.engine().adopt(world.target, world.policy, key_id=None)
+    assert raised.value.code is Code.INVALID
+    seen = store.observe(world.target.entry)
+    assert (dict(seen.policy), dict(seen.journal.facts)) == ({}, {})
+
+
+def test_release_hands_the_entry_back_unchanged() -> None:
+    """No policy, no journal, the value as it was; refused while an old credential drains."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    with pytest.raises(Trouble):
+        world.engine().release(world.target)
+    world.clock.move(timedelta(hours=25))
+    world.run()
+    world.engine().release(world.target)
+    seen = world.engine()._stores["vault"].observe(world.target.entry)
+    assert (dict(seen.policy), dict(seen.journal.facts)) == ({}, {})
+    assert world.handed_out() == {"vault": "value-2"}
+    assert world.live() == {"value-2"}

@@ -278,6 +278,72 @@ def _confirm() -> None:
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def rollback(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Which secrets.")],
+    stack: Stack = None,
+    config: File = None,
+    json: Json = False,
+) -> None:
+    """Make the previous credential current again while it still lives; the present one drains.
+
+    Never goes back to a credential that is condemned or revoked.
+
+    Example: keyturn rollback --stack prod support-copilot-chat
+    """
+    context = open_context(stack, config)
+    engine = context.assembly.engine
+    _finish(
+        context.declared(names),
+        "rolling back",
+        lambda policy: engine.rollback(context.assembly.target(policy)),
+        json=json,
+        wanted="promote.done",
+    )
+
+
+@app.command()
+def adopt(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret whose entry exists already.")],
+    stack: Stack = None,
+    config: File = None,
+    key_id: Annotated[
+        str | None,
+        typer.Option("--key-id", help="The issuer's id of its credential. Without it, it is never revoked by Keyturn."),
+    ] = None,
+) -> None:
+    """Bring an existing entry under management. Its value stays as it is; the next rotation replaces it when due.
+
+    Example: keyturn adopt --stack prod --key-id key_8Yb2 support-copilot-chat
+    """
+    context = open_context(stack, config)
+    (policy,) = context.declared([name])
+    seen = context.assembly.engine.adopt(context.assembly.target(policy), policy, key_id=key_id)
+    current = seen.primary.current
+    since = current.created_at if current else None
+    show.say(f"✓ {name}: managed from now on; its credential is from {show.when(since, context.assembly.clock.now())}")
+    if key_id is None:
+        show.say(
+            "    Keyturn will not revoke it, as its key id is not known: do that by hand after the rotation.", "yellow"
+        )
+
+
+@app.command()
+def release(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A managed secret.")],
+    stack: Stack = None,
+    config: File = None,
+) -> None:
+    """Hand an entry back: policy and journal are taken off it, its value stays. Nothing is revoked.
+
+    Example: keyturn release --stack prod support-copilot-chat
+    """
+    context = open_context(stack, config)
+    (policy,) = context.declared([name])
+    context.assembly.engine.release(context.assembly.target(policy))
+    show.say(f"✓ {name}: released; take it out of {context.path.name}, or the next `pulumi up` manages it again")
+
+
 # --- reporting -----------------------------------------------------------------------------------
 
 
