@@ -270,10 +270,7 @@ def contain(s: Situation) -> Iterator[Decision]:
         if not s.issuer.registry:
             continue
         if (key_id := s.key_id(key)) is None:
-            if s.evidence.listed is None:
-                yield ListKeys(reason="the leaked key's id is not in the journal")
-            else:
-                yield Hold(reason="the leaked key is not in the issuer's list", unproven=True)
+            yield from _find_or(s, key, condemn=False)
             continue
         where = ", ".join(sorted(s.roles.get(key, ["no store"])))
         told = "the entry is being deleted" if s.order.destroy else f"contained while still handed out by {where}"

@@ -38,42 +38,45 @@ def find(
     Raises:
         Trouble: an issuer's list could not be read to its end.
     """
-    by_issuer: dict[str, list[tuple[Target, Policy]]] = {}
+    by_issuer: dict[str, dict[tuple[str, str, str], list[tuple[Target, Policy]]]] = {}
     for target, policy in secrets:
-        by_issuer.setdefault(policy.issuer, []).append((target, policy))
+        name = (policy.installation, policy.environment, policy.name)
+        by_issuer.setdefault(policy.issuer, {}).setdefault(name, []).append((target, policy))
     for name, group in sorted(by_issuer.items()):
         issuer = issuers[name]
         if not issuer.capabilities.registry:
             continue
         listed = list(issuer.keys())
-        for target, policy in group:
+        for (installation, environment, secret), places in group.items():
             ours = [
                 (token, key)
                 for key in listed
-                if (
-                    token := token_in(
-                        key.name, installation=policy.installation, environment=policy.environment, secret=policy.name
-                    )
-                )
+                if (token := token_in(key.name, installation=installation, environment=environment, secret=secret))
             ]
-            yield from _unclaimed(target, policy, ours, engine, clock)
+            yield from _unclaimed(places, ours, engine, clock)
 
 
 def _unclaimed(
-    target: Target, policy: Policy, ours: list[tuple[str, KeyInfo]], engine: Engine, clock: Clock
+    places: list[tuple[Target, Policy]], ours: list[tuple[str, KeyInfo]], engine: Engine, clock: Clock
 ) -> Iterable[tuple[Orphan, Observation]]:
+    """Keys of one secret that none of its entries claims; while it moves between stores it has several."""
     now = clock.now()
     old = [(token, key) for token, key in ours if key.created_at is None or key.created_at + ATTEMPT_LIFE <= now]
     if not old:
         return
-    try:
-        seen = engine.observe(target)
-    except Trouble:
-        return
-    if any(isinstance(replica, Absent) and not replica.missing for replica in seen.replicas.values()):
-        return
-    s = Situation(seen, Evidence(), Capabilities(), Order(), now)
-    claimed = seen.primary.journal.tokens() | set(s.keys)
+    looks: list[Observation] = []
+    claimed: set[str] = set()
+    for target, _ in places:
+        try:
+            seen = engine.observe(target)
+        except Trouble:
+            return
+        if any(isinstance(replica, Absent) and not replica.missing for replica in seen.replicas.values()):
+            return
+        looks.append(seen)
+        claimed |= seen.primary.journal.tokens()
+        claimed |= set(Situation(seen, Evidence(), Capabilities(), Order(), now).keys)
+    (target, policy), seen = places[0], looks[0]
     for token, key in old:
         if token not in claimed:
             yield Orphan(policy, target, key, token), seen

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from rotation import orphans
+from rotation.engine import Target
 from rotation.names import KeyName
 from tests.world import NAME, World
 
@@ -78,3 +80,21 @@ def test_destroying_a_secret_kills_every_key_of_it() -> None:
     outcome = world.engine().destroy(world.target)
     assert type(outcome.rest).__name__ == "Done", outcome
     assert world.live() == set()
+
+
+def test_a_secret_that_moves_between_stores_keeps_both_keys() -> None:
+    """Key names carry no store: what either entry claims is no orphan."""
+    world = World(stores=("vault",))
+    world.run()
+    other = World(stores=("vault",))
+    other.vendor, other.clock = world.vendor, world.clock
+    other.serial = 50
+    other.run()
+    world.clock.move(timedelta(minutes=16))
+    engine = world.engine()
+    stores = dict(engine._stores) | {"new": other.engine()._stores["vault"]}
+    engine._stores = stores
+    moved = replace(world.policy, store="new")
+    secrets = [(world.target, world.policy), (Target("new", world.target.entry), moved)]
+    assert list(orphans.find(engine._issuers, secrets, engine, world.clock)) == []
+    assert len(world.live()) == 2
