@@ -40,8 +40,8 @@ def find(
     """
     by_issuer: dict[str, dict[tuple[str, str, str], list[tuple[Target, Policy]]]] = {}
     for target, policy in secrets:
-        name = (policy.installation, policy.environment, policy.name)
-        by_issuer.setdefault(policy.issuer, {}).setdefault(name, []).append((target, policy))
+        secret_name = (policy.installation, policy.environment, policy.name)
+        by_issuer.setdefault(policy.issuer, {}).setdefault(secret_name, []).append((target, policy))
     for name, group in sorted(by_issuer.items()):
         issuer = issuers[name]
         if not issuer.capabilities.registry:
