@@ -17,6 +17,7 @@ from rotation.config import (
     GeneratedConfig,
     KeyVaultConfig,
     OpenAIConfig,
+    SecretsManagerConfig,
     VaultConfig,
     entry_name,
 )
@@ -65,7 +66,7 @@ def open_store(name: str, config: Config, env: Mapping[str, str], clock: Clock) 
         clock: for the client.
 
     Raises:
-        ConfigError: there is no such store, this version can not open its kind, or its login is incomplete.
+        ConfigError: there is no such store, or its login is incomplete.
     """
     return _open(_STORES, config.stores, _Site(name, f"keyturn:stores.{name}", config, env, clock, {}))
 
@@ -86,6 +87,21 @@ def open_issuer(
         ConfigError: there is no such issuer, or its admin credential's environment variable is not set.
     """
     return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores))
+
+
+def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
+    from providers.stores.aws import AwsLogin, SecretsManagerStore  # noqa: PLC0415
+
+    return SecretsManagerStore(
+        site.name,
+        region=about.region,
+        endpoint_url=about.endpoint_url,
+        login=AwsLogin(about.profile, about.role_arn, about.external_id),
+        kms_key_id=about.kms_key_id,
+        replica_regions=about.replica_regions,
+        recovery_window_days=about.recovery_window.days,
+        clock=site.clock,
+    )
 
 
 def _key_vault(site: _Site, about: KeyVaultConfig) -> SecretStore:
@@ -167,6 +183,7 @@ def _generated(site: _Site, about: GeneratedConfig) -> Issuer:
 
 
 _STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
+    "aws-secrets-manager": _secrets_manager,
     "azure-key-vault": _key_vault,
     "hashicorp-vault": _vault,
 }
@@ -174,15 +191,13 @@ _ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {
     "openai": _openai,
     "generated": _generated,
 }
-"""How each kind is opened. A kind that the configuration knows and a table does not is not available yet."""
+"""How each kind that the configuration knows is opened."""
 
 
 def _open(kinds: Mapping[str, Callable[[_Site, Any], T]], declared: Mapping[str, Any], site: _Site) -> T:
     about = declared.get(site.name)
     if about is None:
         raise site.fault("", "is not declared", ", ".join(declared))
-    if about.kind not in kinds:
-        raise site.fault(".kind", f"{about.kind} is not available in this version", ", ".join(kinds))
     return kinds[about.kind](site, about)
 
 

@@ -156,6 +156,26 @@ class SecretsManagerConfig(Section):
     prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]*$")] = Field(
         "", description="letters, digits and /_+=.@-, put before every entry's name"
     )
+    kms_key_id: Text | None = Field(None, description="the id, ARN or alias of the KMS key of new entries")
+    replica_regions: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        (), description="a list of other AWS regions that the service replicates entries to"
+    )
+    recovery_window: Span = Field("30d", validate_default=True, description="7d to 30d, in whole days")
+
+    @field_validator("replica_regions")
+    @classmethod
+    def _elsewhere(cls, regions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("region") in regions or len(set(regions)) < len(regions):
+            raise _refusal("names a region twice, or the store's own", "each other region once")
+        return regions
+
+    @field_validator("recovery_window")
+    @classmethod
+    def _recoverable(cls, span: timedelta) -> timedelta:
+        # What the service's DeleteSecret takes.
+        if span % timedelta(days=1) or not timedelta(days=7) <= span <= timedelta(days=30):
+            raise _refusal(f"{show_duration(span)} is out of range", "7d to 30d, in whole days")
+        return span
 
     @field_validator("external_id")
     @classmethod

@@ -45,7 +45,7 @@ config:
   keyturn:installation: acme
   keyturn:environment: prod
   keyturn:stores:
-    aws: {kind: aws-secrets-manager, region: eu-west-1, prefix: team/}
+    aws: {kind: aws-secrets-manager, region: eu-west-1, prefix: team/, replicaRegions: [eu-west-2], recoveryWindow: 1w}
     azure: {kind: azure-key-vault, vaultUrl: https://acme.vault.azure.net/}
     vault:
       kind: hashicorp-vault
@@ -136,7 +136,7 @@ def check_whole(config: Config) -> None:
     assert config.policies == POLICIES
     aws, azure, vault, near = (config.stores[name] for name in ("aws", "azure", "vault", "near"))
     assert isinstance(aws, SecretsManagerConfig)
-    assert aws.region == "eu-west-1"
+    assert (aws.region, aws.replica_regions, aws.recovery_window) == ("eu-west-1", ("eu-west-2",), timedelta(days=7))
     assert isinstance(azure, KeyVaultConfig)
     assert (azure.vault_url, azure.verify_challenge_resource) == ("https://acme.vault.azure.net", True)
     assert isinstance(vault, VaultConfig)
@@ -525,6 +525,37 @@ FAULTS: list[tuple[Change, str]] = [
     (
         setting("stores.aws.externalId", "x1"),
         "stores.aws.externalId: has no effect without roleArn; allowed: together with roleArn",
+    ),
+    (
+        setting("stores.aws.replicaRegions", ["eu-west-1"]),
+        "stores.aws.replicaRegions: names a region twice, or the store's own; allowed: each other region once",
+    ),
+    (
+        setting("stores.aws.replicaRegions", ["eu-west-2", "eu-west-2"]),
+        "stores.aws.replicaRegions: names a region twice, or the store's own; allowed: each other region once",
+    ),
+    (
+        setting("stores.aws.replicaRegions", "eu-west-2"),
+        (
+            "stores.aws.replicaRegions: must be a list; "
+            "allowed: a list of other AWS regions that the service replicates entries to"
+        ),
+    ),
+    (
+        setting("stores.aws.kmsKeyId", ""),
+        "stores.aws.kmsKeyId: must not be empty; allowed: the id, ARN or alias of the KMS key of new entries",
+    ),
+    (
+        setting("stores.aws.recoveryWindow", "6d"),
+        "stores.aws.recoveryWindow: 6d is out of range; allowed: 7d to 30d, in whole days",
+    ),
+    (
+        setting("stores.aws.recoveryWindow", "31d"),
+        "stores.aws.recoveryWindow: 31d is out of range; allowed: 7d to 30d, in whole days",
+    ),
+    (
+        setting("stores.aws.recoveryWindow", "180h"),
+        "stores.aws.recoveryWindow: 7d12h is out of range; allowed: 7d to 30d, in whole days",
     ),
     (
         setting("issuers.passwords.length", 13),

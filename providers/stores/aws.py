@@ -1,0 +1,829 @@
+"""The store over AWS Secrets Manager, in one region.
+
+Layout, for an entry `<environment>/<name>`, an optional prefix included:
+
+    version id      the rotation token: it goes out as ClientRequestToken
+    AWSCURRENT      on the current version: what consumers read
+    AWSPENDING      on the pending version; on the current one it says nothing, and is left there
+    tags            journal `keyturn:journal.<fact>`, policy `keyturn:policy.<key>`, `keyturn:tags`
+
+A version holds one text. A credential with the single field `value` is stored as that text, any other
+as one JSON object of its fields, and read() gives the stored text back in the field `value`.
+
+A tag's value has at most 256 characters, so a longer one of the policy goes on in the tags
+`keyturn:policy.<key>+2`, `+3`, … Keys of the policy that start with `tag.` are the user's own: they
+stand as plain tags, without prefix, and `keyturn:tags` names them, so that nobody else's are touched.
+
+The service puts AWSCURRENT on the first value of an entry, whatever was asked for. A value that is only
+staged would be handed out, so the first stage of an entry puts a marker before it (`NO_CREDENTIAL`),
+which holds AWSCURRENT until the first promotion. It is binary: who reads a string finds none.
+
+A version is taken for one of ours, and has a token, when the journal names its id, or when the id has the
+form of the engine's own tokens, 32 hexadecimal digits. Consoles, SDKs and RotateSecret make ids of 36
+characters. The journal of a replica is in its primary: there the form alone decides.
+
+Calls: observe, record, forget, promote, discard, find and stage take one each. One more: observe, of an
+entry with native rotation or with a current version that is not ours; stage, of an entry that this client has
+not seen with a value; whatever is refused, to find out why. Throttled calls are sent again, at most
+three times; so are reads that got no answer. Nothing else is: a write whose answer was lost may have had its effect.
+
+The least policy that every operation works under, on the entries: secretsmanager: CreateSecret,
+DeleteSecret, DescribeSecret, GetSecretValue, ListSecretVersionIds, PutSecretValue,
+RemoveRegionsFromReplication, ReplicateSecretToRegions, RestoreSecret, TagResource, UntagResource and
+UpdateSecretVersionStage; ListSecrets on `*`; with a key of one's own kms:Decrypt and kms:GenerateDataKey.
+
+Facts from the API reference and the user guide of the service (2026, as botocore 1.44 ships them).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from rotation.errors import Code, Trouble
+from rotation.journal import Journal
+from rotation.model import Credential, Entry, SecretValue, Version
+from rotation.ports import Clock, Listed, StoreFeatures
+
+Json = Mapping[str, Any]
+
+NO_CREDENTIAL: Final = "keyturn-no-credential-promoted-yet"
+"""Id of the version that holds AWSCURRENT from the first stage to the first promotion. It is no version."""
+# Written twice under one id it must be the same, from every release.
+_MARKER: Final = b"Keyturn: no credential was promoted yet"
+_MARKER_LABEL: Final = "KEYTURN_NO_CREDENTIAL"
+"""Names the marker in the console, and leaves AWSPENDING where it is."""
+
+_CURRENT: Final = "AWSCURRENT"
+_PENDING: Final = "AWSPENDING"
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+
+_JOURNAL: Final = "keyturn:journal."
+_POLICY: Final = "keyturn:policy."
+_USER: Final = "tag."
+_USER_TAGS: Final = "keyturn:tags"
+"""Names of the user's own tags, with spaces between."""
+_PART: Final = re.compile(r"(.+)\+([0-9]+)")
+_TAG_FORM: Final = re.compile(r"[\w .:/=+@-]*")
+"""Letters, digits, spaces and these (General Reference, "Tagging your AWS resources")."""
+_MOST_TAGS: Final = 50
+_JOURNAL_TAGS: Final = 24
+"""Kept free for the journal: more than the longest sequence of rotations writes at once."""
+_TAG_KEY: Final = 128
+_TAG_VALUE: Final = 256
+_VALUE_BYTES: Final = 65_536
+_PAGE: Final = 100
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class AwsLogin:
+    """Whose credentials sign the calls: the SDK's usual chain, or a role assumed with them.
+
+    A role's session is called `keyturn` and is renewed before it ends. STS is called in the store's region,
+    or where AWS_ENDPOINT_URL_STS says.
+    """
+
+    profile: str | None = None
+    """Of the AWS configuration files; None for the chain (environment, files, container, instance)."""
+    role_arn: str | None = None
+    external_id: str | None = None
+    """What the role's trust policy asks for."""
+
+    @property
+    def how(self) -> str:
+        """Names it in messages."""
+        source = f"profile {self.profile}" if self.profile else "the default chain"
+        return f"role {self.role_arn} from {source}" if self.role_arn else source
+
+
+class SecretsManagerStore:
+    """A client of Secrets Manager in one region. Threads may share it.
+
+    Parameters:
+        name: the store's configured name.
+        region: as in `eu-west-1`.
+        endpoint_url: of Secrets Manager, in place of the region's own; None for that, or what AWS_ENDPOINT_URL says.
+        login: whose credentials to use.
+        kms_key_id: id, ARN or alias of the key that new entries are encrypted with; None for the service's own.
+        replica_regions: where new and restored entries are replicated to by the service itself, under the
+            service's own key there.
+        recovery_window_days: 7 to 30; how long a deleted entry can be restored.
+        clock: for the time of looking, and the pauses between repeated reads.
+        timeout: seconds that one answer may take; connecting has 2 s more.
+    """
+
+    features: Final = StoreFeatures(
+        compare_and_set=True,
+        keeps_key_id=False,
+        max_value_bytes=_VALUE_BYTES,
+        recovers_deleted=True,
+        text_only=True,
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        region: str,
+        endpoint_url: str | None = None,
+        login: AwsLogin,
+        kms_key_id: str | None = None,
+        replica_regions: Iterable[str] = (),
+        recovery_window_days: int = 30,
+        clock: Clock,
+        timeout: float = 8.0,
+    ) -> None:
+        self.name: Final = name
+        self._region = region
+        self._kms_key_id = kms_key_id
+        self._replica_regions = tuple(replica_regions)
+        self._recovery_window_days = recovery_window_days
+        self._clock = clock
+        self._service = _Service(name, region, endpoint_url, login, clock, timeout)
+        self._valued: set[str] = set()
+        """Entries that were seen with AWSCURRENT, which is never taken off again. Saves stage() a look."""
+
+    def observe(self, entry: str) -> Entry:
+        at = self._clock.now()
+        about = self._describe(entry)
+        tags, labels = _tags(about), _labels(about)
+        try:
+            journal = Journal(_under(_JOURNAL, tags))
+        except ValueError as error:
+            raise self._trouble(Code.INVALID, entry, f"{error}; correct or remove its tag {_JOURNAL}…") from None
+        current = None if labels.get(_CURRENT) == NO_CREDENTIAL else labels.get(_CURRENT)
+        pending = None if labels.get(_PENDING) == labels.get(_CURRENT) else labels.get(_PENDING)
+        # RotateSecret registers a pending version before there is a value; only a list of versions tells.
+        native = pending is not None and "RotationEnabled" in about
+        foreign = current is not None and _token(current, journal) is None
+        made = self._made(entry) if native or foreign else {}
+        if native and pending not in made:
+            pending = None
+        return Entry(
+            store=self.name,
+            name=entry,
+            read_at=at,
+            current=_version(current, journal, made),
+            pending=_version(pending, journal, made),
+            journal=journal,
+            policy=_policy(tags),
+        )
+
+    def read(self, entry: str, version: Version) -> Credential:
+        if version.credential is not None:
+            return version.credential
+        # A reader may be behind a writer for a moment, so that a version which was just put is asked for again.
+        answer = self._ask(entry, "get_secret_value", again=_PATIENT, SecretId=entry, VersionId=version.id)
+        return self._credential(entry, answer)
+
+    def find(self, entry: str, token: str) -> Version | None:
+        try:
+            answer = self._ask(entry, "get_secret_value", SecretId=entry, VersionId=token)
+        except _Refusal as refusal:
+            if refusal.code is not Code.NOT_FOUND:
+                raise
+        else:
+            return Version(
+                id=token,
+                token=token,
+                created_at=_utc(answer["CreatedDate"]),
+                credential=self._credential(entry, answer),
+            )
+        self._describe(entry)  # the entry or the version: one error says either
+        return None
+
+    def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:  # noqa: ARG002 - the journal keeps it
+        text = self._text(entry, credential)
+        begun = self._clock.monotonic()
+        if entry not in self._valued and _CURRENT not in _labels(self._describe(entry)):
+            self._put(entry, NO_CREDENTIAL, _MARKER_LABEL, begun, again=_READ, SecretBinary=_MARKER)
+        answer = self._put(entry, token, _PENDING, begun, again=_WRITE, SecretString=text)
+        # The same token with the same value does nothing at all: a label that has gone elsewhere stays there.
+        if not {_PENDING, _CURRENT} & set(answer["VersionStages"]):
+            self._label_again(entry, token, begun)
+
+    def promote(self, entry: str, pending: Version, expected: str | None) -> None:
+        begun = self._clock.monotonic()
+        try:
+            self._move(entry, _CURRENT, pending.id, expected or NO_CREDENTIAL, begun)
+            return
+        except _Refusal as refusal:
+            refused = refusal
+        labels = _labels(self._explained(entry, refused))
+        if expected is None and _CURRENT not in labels:
+            with self._conflict(entry, "something else became current at the same moment"):
+                self._move(entry, _CURRENT, pending.id, None, begun)
+            return
+        if refused.code is Code.NOT_FOUND and labels.get(_CURRENT, NO_CREDENTIAL) == (expected or NO_CREDENTIAL):
+            raise self._trouble(Code.NOT_FOUND, entry, f"version {pending.id} is gone")
+        # Also when this look does not show it: looks may lag behind, refusals do not.
+        told = f"version {expected} is not current any more" if expected else "there is a current version already"
+        raise self._trouble(Code.CONFLICT, entry, f"{told}; nothing was changed")
+
+    def discard(self, entry: str, pending: Version) -> None:
+        try:
+            self._move(entry, _PENDING, None, pending.id, self._clock.monotonic())
+        except _Refusal as refusal:
+            self._explained(entry, refusal)  # that it is not attached is no error
+
+    def record(self, entry: str, facts: Mapping[str, str]) -> None:
+        tags = {_JOURNAL + key: text for key, text in facts.items()}
+        self._check_tags(entry, tags)
+        if not tags:
+            return
+        try:
+            self._ask(entry, "tag_resource", SecretId=entry, Tags=_tag_list(tags))
+        except _Refusal as refusal:
+            if refusal.code is not Code.INVALID:
+                raise
+            count = len(_tags(self._describe(entry)) | tags)
+            if count <= _MOST_TAGS:
+                raise
+            told = f"with these facts it would have {count} tags, at most {_MOST_TAGS} are allowed; remove others' tags"
+            raise self._trouble(Code.INVALID, entry, told) from None
+
+    def forget(self, entry: str, facts: Iterable[str]) -> None:
+        keys = [_JOURNAL + key for key in facts]
+        if keys:
+            self._ask(entry, "untag_resource", SecretId=entry, TagKeys=keys)
+
+    def listing(self) -> Iterator[Listed]:
+        """As the port says, up to five minutes old, without what the service replicates from another region."""
+        wanted = [{"Key": "tag-key", "Values": [f"{_POLICY}name"]}]
+        more: dict[str, str] = {}
+        while True:
+            page = self._ask("listing", "list_secrets", MaxResults=_PAGE, Filters=wanted, **more)
+            for about in page["SecretList"]:
+                policy = _policy(_tags(about))
+                if policy and about.get("PrimaryRegion", self._region) == self._region:
+                    yield Listed(about["Name"], policy)
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
+
+    def create(self, entry: str, policy: Mapping[str, str]) -> None:
+        tags = self._policy_tags(entry, policy)
+        self._check_room(entry, len(tags))
+        options: dict[str, Any] = {"KmsKeyId": self._kms_key_id} if self._kms_key_id else {}
+        if self._replica_regions:
+            options["AddReplicaRegions"] = [{"Region": region} for region in self._replica_regions]
+        self._valued.discard(entry)
+        try:
+            self._service.ask(_Call(entry, "create_secret", {"Name": entry, "Tags": _tag_list(tags), **options}))
+        except _Refusal as refusal:
+            # Of a name that is taken, the former is what a deleted entry answers.
+            if refusal.error not in ("InvalidRequestException", "ResourceExistsException"):
+                raise
+            raise self._trouble(Code.CONFLICT, entry, "the entry exists already, perhaps deleted") from None
+
+    def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
+        """As the port says. One that failed half-way is completed by the next."""
+        new = self._policy_tags(entry, policy)
+        old = _tags(self._describe(entry))
+        gone = [key for key in _owned(old) if key in old and key not in new]
+        changed = {key: text for key, text in new.items() if old.get(key) != text}
+        self._check_room(entry, len([key for key in old | new if key not in gone and not key.startswith(_JOURNAL)]))
+        if gone:
+            self._ask(entry, "untag_resource", SecretId=entry, TagKeys=gone)
+        if changed:
+            self._ask(entry, "tag_resource", half_done=bool(gone), SecretId=entry, Tags=_tag_list(changed))
+
+    def delete(self, entry: str) -> None:
+        """As the port says. The service's own replicas go first, for good; restore() makes them anew."""
+        self._valued.discard(entry)
+        about = self._look(entry)
+        if about is None or "DeletedDate" in about:
+            return
+        regions = [replica["Region"] for replica in about.get("ReplicationStatus", ())]
+        if regions:
+            self._ask(entry, "remove_regions_from_replication", SecretId=entry, RemoveReplicaRegions=regions)
+        days = self._recovery_window_days
+        try:
+            self._ask(entry, "delete_secret", half_done=bool(regions), SecretId=entry, RecoveryWindowInDays=days)
+        except Trouble as trouble:
+            if trouble.code is not Code.NOT_FOUND:
+                raise
+
+    def restore(self, entry: str) -> bool:
+        about = self._look(entry)
+        if about is None or "DeletedDate" not in about:
+            return False
+        self._ask(entry, "restore_secret", SecretId=entry)
+        if self._replica_regions:
+            regions = [{"Region": region} for region in self._replica_regions]
+            self._ask(entry, "replicate_secret_to_regions", half_done=True, SecretId=entry, AddReplicaRegions=regions)
+        return True
+
+    # --- the parts that operations are made of -----------------------------------------------------
+
+    def _look(self, entry: str) -> Json | None:
+        """What DescribeSecret says, of a deleted entry too; None when there is none."""
+        try:
+            about = self._service.ask(_Call(entry, "describe_secret", {"SecretId": entry}, again=_READ))
+        except _Refusal as refusal:
+            if refusal.code is not Code.NOT_FOUND:
+                raise
+            return None
+        if _CURRENT in _labels(about):
+            self._valued.add(entry)
+        else:
+            self._valued.discard(entry)
+        return about
+
+    def _describe(self, entry: str) -> Json:
+        """What DescribeSecret says of an entry that is there and not deleted."""
+        about = self._look(entry)
+        if about is None:
+            raise self._trouble(Code.NOT_FOUND, entry, f"no such entry in {self._region}")
+        if "DeletedDate" in about:
+            gone = _utc(about["DeletedDate"])
+            raise self._trouble(
+                Code.NOT_FOUND, entry, f"the entry is deleted; it can be restored until {gone:%Y-%m-%d}"
+            )
+        return about
+
+    def _made(self, entry: str) -> dict[str, datetime]:
+        """When the labelled versions that have a value were made. At most twenty, so one page has them all."""
+        answer = self._ask(entry, "list_secret_version_ids", SecretId=entry, MaxResults=_PAGE)
+        return {about["VersionId"]: _utc(about["CreatedDate"]) for about in answer["Versions"]}
+
+    def _put(self, entry: str, token: str, label: str, begun: float, again: frozenset[Code], **value: Any) -> Json:
+        """Without the label's name the service would move AWSCURRENT."""
+        parameters = {"SecretId": entry, "ClientRequestToken": token, "VersionStages": [label], **value}
+        try:
+            return self._ask(entry, "put_secret_value", again=again, begun=begun, **parameters)
+        except _Refusal as refusal:
+            if refusal.code is not Code.CONFLICT:
+                raise
+        raise self._trouble(Code.CONFLICT, entry, f"token {token} already names another value")
+
+    def _label_again(self, entry: str, token: str, begun: float) -> None:
+        """Makes a version pending that exists and is not."""
+        holder = _labels(self._describe(entry)).get(_PENDING)
+        with self._conflict(entry, "something else was staged at the same moment"):
+            self._move(entry, _PENDING, token, holder, begun)
+
+    @contextmanager
+    def _conflict(self, entry: str, told: str) -> Iterator[None]:
+        """Of a move that was just looked for: a refusal means that somebody else was faster."""
+        try:
+            yield
+        except _Refusal as refusal:
+            if refusal.code is not Code.INVALID:
+                raise
+            raise self._trouble(Code.CONFLICT, entry, told) from None
+
+    def _move(self, entry: str, label: str, to: str | None, away: str | None, begun: float) -> None:
+        """Moves a label, provided that it is where it is expected. Raises _Refusal as the service says it."""
+        ends = {"MoveToVersionId": to, "RemoveFromVersionId": away}
+        parameters = {"SecretId": entry, "VersionStage": label} | {end: at for end, at in ends.items() if at}
+        # A refusal has changed nothing. A version that was just put may not have spread yet.
+        again = _WRITE | {Code.NOT_FOUND} if to else _WRITE
+        self._service.ask(_Call(entry, "update_secret_version_stage", parameters, again=again, begun=begun))
+
+    def _ask(self, entry: str, operation: str, **parameters: Any) -> Json:
+        """One call, with a refusal explained that may be about the state of the entry."""
+        again: frozenset[Code] = parameters.pop("again", _WRITE if _writes(operation) else _READ)
+        begun, half_done = parameters.pop("begun", None), parameters.pop("half_done", False)
+        call = _Call(entry, operation, parameters, again=again, begun=begun, half_done=half_done)
+        try:
+            return self._service.ask(call)
+        except _Refusal as refusal:
+            about_state = refusal.error in ("InvalidRequestException", "InvalidParameterException")
+            if not about_state or "SecretId" not in parameters:
+                raise
+            refused = refusal
+        self._explained(entry, refused)
+        raise refused
+
+    def _explained(self, entry: str, refused: _Refusal) -> Json:
+        """What DescribeSecret says now.
+
+        Raises:
+            Trouble: the state of the entry is why a call was refused.
+        """
+        about = self._describe(entry)
+        told = ""
+        if about.get("PrimaryRegion", self._region) != self._region:
+            told = f"is the service's replica of the entry in {about['PrimaryRegion']}, and can be changed there only"
+        elif "OwningService" in about:
+            told = f"belongs to {about['OwningService']}, which alone can change it"
+        if told:
+            raise self._trouble(Code.INVALID, entry, told, half_done=refused.maybe_applied)
+        return about
+
+    def _text(self, entry: str, credential: Credential) -> str:
+        """What is written. Refuses what the service would refuse, or keep differently."""
+        fields = {name: value.reveal() for name, value in sorted(credential.fields.items())}
+        text = fields["value"] if fields.keys() == {"value"} else json.dumps(fields, ensure_ascii=False)
+        if not fields or not text:
+            raise self._trouble(Code.INVALID, entry, "the credential is empty")
+        if _SURROGATE.search(text):
+            raise self._trouble(Code.INVALID, entry, "the value is not valid Unicode text")
+        if (size := len(text.encode())) > _VALUE_BYTES:
+            raise self._trouble(Code.INVALID, entry, f"the value has {size} bytes, at most {_VALUE_BYTES} are allowed")
+        return text
+
+    def _credential(self, entry: str, answer: Json) -> Credential:
+        text = answer.get("SecretString")
+        if text is None:
+            told = f"version {answer['VersionId']} is binary; Keyturn reads texts only"
+            raise self._trouble(Code.INVALID, entry, told)
+        return Credential({"value": SecretValue(text)})
+
+    def _policy_tags(self, entry: str, policy: Mapping[str, str]) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        own = {key.removeprefix(_USER): text for key, text in policy.items() if key.startswith(_USER)}
+        for key in own:
+            if not key or " " in key or key.lower().startswith(("aws:", "keyturn:")):
+                told = f"{key!r} can not be a tag of your own: no spaces, and not aws: or keyturn: at its start"
+                raise self._trouble(Code.INVALID, entry, told)
+        for key, text in policy.items():
+            if not key.startswith(_USER):
+                tags |= _split(_POLICY + key, text)
+        if own:
+            tags |= _split(_USER_TAGS, " ".join(sorted(own)))
+        self._check_tags(entry, tags | own)
+        return tags | own
+
+    def _check_tags(self, entry: str, tags: Mapping[str, str]) -> None:
+        for key, text in tags.items():
+            if not _TAG_FORM.fullmatch(key) or len(key) > _TAG_KEY:
+                told = f"{key!r} can not be a tag's key: at most {_TAG_KEY} letters, digits, spaces and _.:/=+-@"
+                raise self._trouble(Code.INVALID, entry, told)
+            if not _TAG_FORM.fullmatch(text) or len(text) > _TAG_VALUE:
+                told = f"the tag {key} can hold at most {_TAG_VALUE} letters, digits, spaces and _.:/=+-@"
+                raise self._trouble(Code.INVALID, entry, told)
+
+    def _check_room(self, entry: str, count: int) -> None:
+        room = _MOST_TAGS - _JOURNAL_TAGS
+        if count > room:
+            told = f"it would have {count} tags, at most {room} leave room for the journal (of {_MOST_TAGS})"
+            raise self._trouble(Code.INVALID, entry, told)
+
+    def _trouble(self, code: Code, entry: str, message: str, *, half_done: bool = False) -> Trouble:
+        return Trouble(code, self.name, f"{entry}: {message}", maybe_applied=half_done)
+
+
+# --- labels and tags ---------------------------------------------------------------------------------
+
+
+def _labels(about: Json) -> dict[str, str]:
+    """Version id by label. Each label is on one version at most."""
+    return {label: version for version, labels in about.get("VersionIdsToStages", {}).items() for label in labels}
+
+
+def _token(version_id: str, journal: Journal) -> str | None:
+    return version_id if _TOKEN.fullmatch(version_id) or version_id in journal.tokens() else None
+
+
+def _version(version_id: str | None, journal: Journal, made: Mapping[str, datetime]) -> Version | None:
+    if version_id is None:
+        return None
+    return Version(id=version_id, token=_token(version_id, journal), created_at=made.get(version_id))
+
+
+def _tags(about: Json) -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in about.get("Tags", ())}
+
+
+def _tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": text} for key, text in tags.items()]
+
+
+def _under(prefix: str, tags: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(prefix): text for key, text in tags.items() if key.startswith(prefix)}
+
+
+def _split(key: str, text: str) -> dict[str, str]:
+    """A text over as many tags as it needs, cut beside no space if that goes: consoles take those at ends away."""
+    parts: dict[str, str] = {}
+    while text or not parts:
+        cut = _TAG_VALUE
+        if len(text) > cut:
+            cut = next((at for at in range(cut, cut // 2, -1) if " " not in text[at - 1 : at + 1]), cut)
+        parts[f"{key}+{len(parts) + 1}" if parts else key] = text[:cut]
+        text = text[cut:]
+    return parts
+
+
+def _joined(tags: Mapping[str, str]) -> dict[str, str]:
+    """Texts that were split, whole again."""
+    whole = {}
+    for key, text in tags.items():
+        if not _PART.fullmatch(key):
+            number, whole[key] = 2, text
+            while (part := tags.get(f"{key}+{number}")) is not None:
+                number, whole[key] = number + 1, whole[key] + part
+    return whole
+
+
+def _user_tags(tags: Mapping[str, str]) -> list[str]:
+    """Names of the user's own tags."""
+    return _joined({key: text for key, text in tags.items() if key.startswith(_USER_TAGS)}).get(_USER_TAGS, "").split()
+
+
+def _owned(tags: Mapping[str, str]) -> set[str]:
+    """Keys of the tags that the policy is made of."""
+    return {*_user_tags(tags), *(key for key in tags if key.startswith((_POLICY, _USER_TAGS)))}
+
+
+def _policy(tags: Mapping[str, str]) -> dict[str, str]:
+    own = {_USER + key: tags[key] for key in _user_tags(tags) if key in tags}
+    return _joined(_under(_POLICY, tags)) | own
+
+
+def _utc(at: datetime) -> datetime:
+    """boto3 gives times in the machine's own zone."""
+    return at.astimezone(UTC)
+
+
+# --- talking to the service --------------------------------------------------------------------------
+
+_CONNECT_SECONDS: Final = 2.0
+_LATEST_SECONDS: Final = 40.0
+"""A write goes out at most this long after its operation began, whatever logging in took."""
+_PAUSES: Final = (0.2, 0.6, 1.8)
+"""Seconds between the sends of a call that is sent again."""
+_POOL: Final = 32
+"""Connections kept for as many threads; more are opened when needed, and closed again."""
+_WORDS: Final = 300
+"""Characters of the service's own message that are passed on."""
+
+_WRITE: Final = frozenset({Code.THROTTLED})
+"""After these a call is sent again. One that was throttled was not carried out."""
+_READ: Final = _WRITE | {Code.UNAVAILABLE}
+"""Also for writes that can have no second effect."""
+_PATIENT: Final = _READ | {Code.NOT_FOUND}
+
+_THROTTLED: Final = ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded")
+_DENIED: Final = ("AccessDeniedException", "AccessDenied")
+_BAD_LOGIN: Final = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+)
+"""What signed requests are refused with that no service has looked into ("Common error types")."""
+
+
+def _writes(operation: str) -> bool:
+    return not operation.startswith(("describe_", "get_", "list_"))
+
+
+class _Refusal(Trouble):
+    """The service understood the call and did not do it. `error` is its own code."""
+
+    def __init__(self, code: Code, service: str, message: str, *, maybe_applied: bool, error: str) -> None:
+        super().__init__(code, service, message, maybe_applied=maybe_applied)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call."""
+
+    entry: str
+    operation: str
+    """As boto3 names it."""
+    parameters: Json = field(repr=False)
+    again: frozenset[Code] = _WRITE
+    begun: float | None = None
+    """When its operation began, on the monotonic clock; None when it begins with this call."""
+    half_done: bool = False
+    """Earlier calls of the operation have had their effect."""
+
+    @property
+    def api(self) -> str:
+        """As AWS names it."""
+        return "".join(word.capitalize() for word in self.operation.split("_"))
+
+    @property
+    def writes(self) -> bool:
+        return _writes(self.operation)
+
+    @property
+    def carries_value(self) -> bool:
+        return self.operation == "put_secret_value"
+
+
+class _Service:
+    """Sends calls, logs in when that is needed, and says what an answer means. Threads may share it."""
+
+    def __init__(
+        self, name: str, region: str, endpoint_url: str | None, login: AwsLogin, clock: Clock, timeout: float
+    ) -> None:
+        self._name = name
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._login = login
+        self._clock = clock
+        self._timeout = timeout
+        self._where = endpoint_url or f"Secrets Manager in {region}"
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._credentials: Any = None
+
+    def ask(self, call: _Call) -> Json:
+        """The answer.
+
+        Raises:
+            _Refusal: the service said no to this call.
+            Trouble: anything else but success.
+        """
+        begun = self._clock.monotonic() if call.begun is None else call.begun
+        for pause in (*_PAUSES, None):
+            answer = self._send(call, begun)
+            if not isinstance(answer, Trouble):
+                return answer
+            if pause is None or answer.code not in call.again:
+                raise answer
+            self._clock.sleep(pause)
+        raise AssertionError  # the last pause is None
+
+    def _send(self, call: _Call, begun: float) -> Json | Trouble:
+        client = self._ready(call)
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded with the client
+
+        if call.writes and self._clock.monotonic() > begun + _LATEST_SECONDS:
+            return self._trouble(Code.UNAVAILABLE, call, "getting ready took too long; the write was not sent")
+        try:
+            answer: Json = getattr(client, call.operation)(**call.parameters)
+        except ClientError as error:
+            # Credentials that end just now are renewed within the call.
+            told = self._answered(call, error) if error.operation_name == call.api else self._no_login(call, error)
+        except BotoCoreError as error:
+            told = self._unanswered(call, error)
+        else:
+            if "RequestId" in answer["ResponseMetadata"]:
+                return answer
+            why = f"the answer from {self._where} is not that of Secrets Manager"
+            told = self._trouble(Code.UNAVAILABLE, call, why, maybe_applied=call.writes)
+        # Not from inside the handler: what botocore raises holds the request, and that its body.
+        return told
+
+    def _answered(self, call: _Call, error: Any) -> Trouble:
+        """What a refusal means. The service's own words are passed on only where no value went out."""
+        code: str = error.response["Error"].get("Code", "")
+        words = " ".join(error.response["Error"].get("Message", "").split())[:_WORDS]
+        status: int = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        told = "" if call.carries_value or not words else f": {words}"
+        if code in _THROTTLED or status == 429:
+            return self._trouble(Code.THROTTLED, call, f"too many requests to {self._where}")
+        if status >= 500:
+            why = f"{self._where} answers HTTP {status} ({code}){told}"
+            return self._trouble(Code.UNAVAILABLE, call, why, maybe_applied=call.writes)
+        if code in _DENIED:
+            key = ", or its KMS key does not allow kms:Decrypt and kms:GenerateDataKey" if "KMS" in words else ""
+            where = f"in {self._region}" if call.operation == "list_secrets" else f"on {call.entry} in {self._region}"
+            lacks = f"{self._login.how} lacks secretsmanager:{call.api} {where}{key}"
+            return self._trouble(Code.DENIED, call, f"permission denied: {lacks}")
+        if code in _BAD_LOGIN:
+            return self._trouble(Code.DENIED, call, f"the credentials of {self._login.how} were refused ({code})")
+        if code in ("DecryptionFailure", "EncryptionFailure"):
+            why = f"its KMS key can not be used ({code}): see that it exists, is enabled and allows this login{told}"
+            return self._refusal(Code.INVALID, call, why, code)
+        if code == "ResourceNotFoundException":
+            version = call.parameters.get("VersionId")
+            missing = f"version {version} can not be read any more" if version else f"no such entry in {self._region}"
+            return self._refusal(Code.NOT_FOUND, call, missing, code)
+        if code == "ResourceExistsException":
+            return self._refusal(Code.CONFLICT, call, f"exists already{told}", code)
+        return self._refusal(Code.INVALID, call, f"{call.api} was refused ({code}){told}", code)
+
+    def _unanswered(self, call: _Call, error: Any) -> Trouble:
+        """What it means that a call got no answer; above all, whether it can have had an effect."""
+        from botocore import exceptions  # noqa: PLC0415 - loaded with the client
+
+        sent = call.writes
+        if isinstance(error, exceptions.ParamValidationError):
+            return self._refusal(Code.INVALID, call, f"{call.api} can not be sent: a name or id has the wrong form", "")
+        if isinstance(error, exceptions.SSLError) and _untrusted(error):
+            why, sent = f"the certificate of {self._where} is not trusted; see AWS_CA_BUNDLE", False
+        elif isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
+            why, sent = f"{self._where} can not be reached", False
+        elif isinstance(error, exceptions.ProxyConnectionError):
+            why, sent = f"{self._where} can not be reached through the proxy", False
+        elif isinstance(error, exceptions.ReadTimeoutError):
+            why = f"{self._where} did not answer within {self._timeout:g} s"
+        else:
+            why = f"the connection to {self._where} broke before an answer came"
+        return self._trouble(Code.UNAVAILABLE, call, why, maybe_applied=sent)
+
+    def _ready(self, call: _Call) -> Any:
+        """The client, with credentials that are good for a while: what fails here has sent nothing."""
+        with self._lock:
+            import botocore.exceptions as failures  # noqa: PLC0415 - 0.3 s; importing this module stays cheap
+
+            try:
+                if self._client is None:
+                    self._connect()
+                if self._credentials is not None:
+                    self._credentials.get_frozen_credentials()
+                    return self._client
+                trouble = self._trouble(Code.DENIED, call, f"there are no AWS credentials in {self._login.how}")
+            except (failures.ClientError, failures.BotoCoreError, ValueError, RuntimeError) as error:
+                trouble = self._no_login(call, error)
+        raise trouble
+
+    def _connect(self) -> None:
+        import boto3  # noqa: PLC0415 - 0.3 s; importing this module stays cheap
+        from botocore.config import Config  # noqa: PLC0415
+
+        once = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=self._timeout,
+            # boto3 would send writes again whose answer was lost, and report a promotion that it did as refused.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=_POOL,
+        )
+        session = boto3.session.Session(profile_name=self._login.profile, region_name=self._region)
+        credentials = session.get_credentials()
+        if credentials is not None and self._login.role_arn is not None:
+            session = self._with_role(session, credentials, self._login.role_arn, once)
+            credentials = session.get_credentials()
+        if credentials is not None:
+            self._client = session.client("secretsmanager", endpoint_url=self._endpoint_url, config=once)
+        self._credentials = credentials
+
+    def _with_role(self, base: Any, source: Any, role_arn: str, config: Any) -> Any:
+        """A session whose credentials are a role's, renewed by botocore before they end."""
+        import boto3  # noqa: PLC0415 - loaded already
+        from botocore import credentials as parts  # noqa: PLC0415
+        from botocore.session import Session  # noqa: PLC0415
+
+        arguments = {"RoleSessionName": "keyturn"}
+        if self._login.external_id is not None:
+            arguments["ExternalId"] = self._login.external_id
+        fetcher = parts.AssumeRoleCredentialFetcher(
+            partial(base.client, region_name=self._region, config=config), source, role_arn, extra_args=arguments
+        )
+        role = parts.DeferredRefreshableCredentials(fetcher.fetch_credentials, _Role.METHOD)
+        core = Session()
+        core.register_component("credential_provider", parts.CredentialResolver([_Role(lambda: role)]))  # type: ignore[list-item]
+        return boto3.session.Session(botocore_session=core, region_name=self._region)
+
+    def _no_login(self, call: _Call, error: Exception) -> Trouble:
+        """Why there are no credentials. Nothing was sent."""
+        from botocore import exceptions  # noqa: PLC0415 - loaded with the client
+
+        failed = f"login by {self._login.how}"
+        if isinstance(error, exceptions.ClientError):
+            code = error.response["Error"].get("Code", "")
+            if code in _THROTTLED:
+                return self._trouble(Code.THROTTLED, call, f"{failed}: too many requests")
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+                return self._trouble(Code.UNAVAILABLE, call, f"{failed}: STS has a fault ({code})")
+            return self._trouble(Code.DENIED, call, f"{failed} was refused ({code}); the entry was not asked")
+        if isinstance(
+            error, exceptions.ConnectionError | exceptions.HTTPClientError | exceptions.MetadataRetrievalError
+        ):
+            return self._trouble(Code.UNAVAILABLE, call, f"{failed} got no answer")
+        if isinstance(error, ValueError):
+            return self._trouble(Code.INVALID, call, f"{self._where} is no address, or {self._region} no region")
+        # Other errors may quote what a program that hands out credentials has printed.
+        theirs = exceptions.PartialCredentialsError | exceptions.SSOError | exceptions.LoginError
+        plain = isinstance(error, exceptions.ProfileNotFound | exceptions.ConfigParseError | theirs)
+        why = str(error) if plain else type(error).__name__
+        return self._trouble(Code.DENIED, call, f"{failed} failed: {why}")
+
+    def _trouble(self, code: Code, call: _Call, message: str, *, maybe_applied: bool = False) -> Trouble:
+        return Trouble(code, self._name, f"{call.entry}: {message}", maybe_applied=maybe_applied or call.half_done)
+
+    def _refusal(self, code: Code, call: _Call, message: str, error: str) -> _Refusal:
+        told = f"{call.entry}: {message}"
+        return _Refusal(code, self._name, told, maybe_applied=call.half_done, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """A provider of credentials as botocore has them."""
+
+    load: Callable[[], Any]
+    METHOD = "assume-role"
+
+
+def _untrusted(error: Any) -> bool:
+    reason = error.kwargs.get("error")
+    return isinstance(reason, BaseException) and any(
+        isinstance(part, ssl.SSLCertVerificationError) for part in (reason, *reason.args)
+    )
