@@ -651,14 +651,13 @@ class _Service:
             Trouble: anything else but success.
         """
         begun = self._clock.monotonic() if call.begun is None else call.begun
-        for pause in (*_PAUSES, None):
-            answer = self._send(call, begun)
-            if not isinstance(answer, Trouble):
-                return answer
+        pauses = iter(_PAUSES)
+        while isinstance(answer := self._send(call, begun), Trouble):
+            pause = next(pauses, None)
             if pause is None or answer.code not in call.again:
                 raise answer
             self._clock.sleep(pause)
-        raise AssertionError  # the last pause is None
+        return answer
 
     def _send(self, call: _Call, begun: float) -> Json | Trouble:
         client = self._ready(call)

@@ -340,6 +340,40 @@ def test_a_first_promotion_where_nothing_is_current(make: Make, server: AwsServe
     assert current(store, ENTRY).id == version.id
 
 
+def test_of_two_first_promotions_where_nothing_is_current(make: Make, server: AwsServer, console: Any) -> None:
+    """There too: CONFLICT for the later of two."""
+    store = make()
+    store.create(ENTRY, full_policy())
+    theirs, mine = staged(store, ENTRY), staged(store, ENTRY)
+    del server._service._secrets.region(REGION).secrets[ENTRY].primary.labels["AWSCURRENT"]
+    with (
+        meanwhile(server, "DescribeSecret", lambda: make_current(console, theirs.id)),
+        trouble(Code.CONFLICT, store, ENTRY),
+    ):
+        store.promote(ENTRY, mine, None)
+    assert current(store, ENTRY).id == theirs.id
+
+
+def make_current(console: Any, version: str, instead_of: str | None = None) -> None:
+    away = {"RemoveFromVersionId": instead_of} if instead_of else {}
+    console.update_secret_version_stage(SecretId=ENTRY, VersionStage="AWSCURRENT", MoveToVersionId=version, **away)
+
+
+def test_a_refused_promotion_that_a_look_can_not_explain(
+    store: SecretsManagerStore, server: AwsServer, console: Any
+) -> None:
+    """A look may lag behind, or somebody moves the label back: still CONFLICT, for the caller to look again."""
+    base, theirs = current(store, ENTRY), staged(store, ENTRY)
+    mine = staged(store, ENTRY)
+    make_current(console, theirs.id, base.id)
+    with (
+        meanwhile(server, "DescribeSecret", lambda: make_current(console, base.id, theirs.id), before=True),
+        trouble(Code.CONFLICT, store, ENTRY),
+    ):
+        store.promote(ENTRY, mine, base.id)
+    assert current(store, ENTRY).id == base.id
+
+
 def test_a_discarded_token_can_be_staged_again(make: Make, store: SecretsManagerStore, server: AwsServer) -> None:
     """A repeated put does not bring the label back, so the label is moved; from whoever has it now."""
     credential = value()
@@ -794,6 +828,9 @@ def test_a_version_that_is_not_to_be_seen_yet(store: SecretsManagerStore, server
     server.control.fail("GetSecretValue", "not_found", times=4)
     with trouble(Code.NOT_FOUND, store, ENTRY):
         store.read(ENTRY, version)
+    server.control.fail("UpdateSecretVersionStage", "not_found", times=3)
+    store.promote(ENTRY, version, current(store, ENTRY).id)
+    assert current(store, ENTRY).id == version.id
 
 
 LACKING: dict[str, Write] = {
@@ -848,6 +885,32 @@ def test_a_service_that_does_not_answer(make: Make, write: str) -> None:
     assert caught.value.code is Code.UNAVAILABLE
     assert caught.value.maybe_applied
     assert "did not answer within 0.1 s" in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UNAVAILABLE, and nothing was sent."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    client = make(endpoint_url="http://secretsmanager.test")
+    with trouble(Code.UNAVAILABLE, client, ENTRY) as caught:
+        client.record(ENTRY, {"future.x": "a=b"})
+    assert "proxy" in str(caught.value)
+
+
+def test_what_the_service_refuses(make: Make) -> None:
+    """INVALID, in the service's own words: a name that can not be, a replica in the store's own region."""
+    store, wrong = make(), "prod/no#name"
+    acts: list[Callable[[], object]] = [
+        lambda: store.create(wrong, full_policy()),
+        lambda: store.observe(wrong),
+        lambda: store.find(wrong, new_token()),
+    ]
+    for act in acts:
+        with trouble(Code.INVALID, store, wrong) as caught:
+            act()
+        assert "Invalid name" in str(caught.value)
+    with trouble(Code.INVALID, make(replica_regions=(REGION,)), ENTRY) as caught:
+        make(replica_regions=(REGION,)).create(ENTRY, full_policy())
+    assert "Invalid replica region" in str(caught.value)
 
 
 def test_a_certificate_that_is_not_trusted(make: Make) -> None:
