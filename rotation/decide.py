@@ -17,7 +17,7 @@ from typing import Final
 
 from rotation import journal as facts
 from rotation.journal import Attempt, Why
-from rotation.model import Capabilities, Ending, Entry, Verdict, Version
+from rotation.model import Capabilities, Ending, Entry, Model, Verdict, Version
 from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation
 
 # --- what can be decided -------------------------------------------------------------------------
@@ -37,6 +37,7 @@ class Intend(Action):
     why: Why
     base: str | None
     of: str | None = None
+    slot: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +268,12 @@ def contain(s: Situation) -> Iterator[Decision]:
             continue
         if key not in s.roles and not s.order.destroy:
             continue  # retired like any other
+        if not s.issuer.revokes:
+            told = (
+                "the issuer revokes nothing by itself: revoke it there by hand" if key not in s.roles else "replace it"
+            )
+            yield Hold(reason=f"the leaked key is alive; {told}", unproven=True)
+            continue
         if not s.issuer.registry:
             continue
         if (key_id := s.key_id(key)) is None:
@@ -404,7 +411,7 @@ def explain(s: Situation) -> Iterator[Decision]:
             yield Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="current is refused")
         else:
             yield look
-    elif streak.verdict.live and s.current.token is not None:
+    elif streak.verdict.live and s.current.token and s.current.token not in s.seen.primary.journal.promoted:
         yield Note(
             facts=facts.promoted(s.current.token, s.now), reason="current came back by a delayed write, and works"
         )
@@ -468,6 +475,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if s.lagging:
         return
     if (since := s.superseded_at(key)) is None:
+        return
+    if s.issuer.model is Model.REPLACE:
+        yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
         return
     if (rest := _draining(s, key, since)) is not None:
         yield rest
@@ -549,7 +559,26 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     if (key_id := s.key_id(key)) is None:
         yield from _find_or(s, key, condemn=False)
         return
+    if not s.issuer.revokes:
+        yield from _revoked_by_hand(s, key)
+        return
     yield Revoke(key=key, key_id=key_id, reason=s.seen.primary.journal.condemned[key].why.value)
+
+
+def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
+    """Nothing can be asked of the issuer. What it says of the key tells whether somebody has done it."""
+    streak = s.evidence.refusals.get(key)
+    if s.issuer.model is Model.REPLACE:
+        yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+    elif key in s.evidence.unreadable:
+        yield Hold(reason="revoke the old credential by hand; nobody holds it to show it dead", unproven=True)
+    elif streak is None:
+        yield Prove(key=key, reason="has it been revoked by hand?")
+    elif streak.verdict is Verdict.INVALID:
+        yield Note(facts=facts.revoked(key, s.now), reason="revoked by hand")
+    else:
+        key_id = s.key_id(key)
+        yield Hold(reason=f"revoke the old credential {key_id} by hand at {s.policy.issuer}", unproven=True)
 
 
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
@@ -636,6 +665,13 @@ def begin(s: Situation) -> Iterator[Decision]:
     why = _why(s)
     if why is None:
         return
+    reasons = {
+        Why.FIRST: "the entry has no credential yet",
+        Why.REPLACE: "the current credential is condemned or dead",
+        Why.ROLLBACK: "back to the previous credential",
+        Why.ASKED: "asked for",
+        Why.DUE: f"due since {s.due_at:%Y-%m-%d %H:%M}Z" if s.due_at else "due",
+    }
     journal = s.seen.primary.journal
     off = journal.backoff
     if off and off.until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
@@ -649,18 +685,15 @@ def begin(s: Situation) -> Iterator[Decision]:
         if back not in s.keys or back in journal.condemned or back in journal.revoked:
             yield Hold(reason="there is no earlier credential that still lives")
         else:
-            yield Intend(why=why, base=s.current_id, of=back, reason="back to the previous credential")
+            yield Intend(why=why, base=s.current_id, of=back, reason=reasons[why])
+    elif s.issuer.model is Model.MANUAL and not s.order.submitted:
+        made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
+        yield Hold(reason=f"waits for a person, as {made}")
     elif s.full:
         if not s.retiring:
             yield Hold(reason="the issuer holds as many keys of this secret as it allows")
     else:
-        reason = {
-            Why.FIRST: "the entry has no credential yet",
-            Why.REPLACE: "the current credential is condemned",
-            Why.ASKED: "asked for",
-            Why.DUE: f"due since {s.due_at:%Y-%m-%d %H:%M}Z" if s.due_at else "due",
-        }[why]
-        yield Intend(why=why, base=s.current_id, reason=reason)
+        yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
 
 
 def _why(s: Situation) -> Why | None:

@@ -19,7 +19,7 @@ from rotation import journal as facts
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Journal, Why
-from rotation.model import Check, Credential, Entry, Policy, Verdict, Version
+from rotation.model import Check, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.ports import Auditor, Clock, Issuer, Record, SecretStore
 from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak
@@ -80,6 +80,9 @@ class _Run:
     old: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
     doubts: int = 0
+    submitted: Issued | None = None
+    """What a person has brought, until it is staged."""
+    minted_at: float | None = None
     quiet: bool = False
     """A plan: nothing is done, so nothing is evidence."""
     records: list[Record] = field(default_factory=list)
@@ -212,17 +215,25 @@ class Engine:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def run(self, target: Target, order: Order | None = None, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
+    def run(
+        self,
+        target: Target,
+        order: Order | None = None,
+        *,
+        patience: timedelta = timedelta(minutes=5),
+        submitted: Issued | None = None,
+    ) -> Outcome:
         """Takes a secret as far as it goes now.
 
         Parameters:
             target: which one.
             order: what was asked for beyond what is due.
             patience: how long to stay, in all, for changes to propagate at the issuer.
+            submitted: see submit().
 
         Never raises Trouble: a call that failed is in the outcome, and the next run goes on from there.
         """
-        run = _Run(target, order or Order())
+        run = _Run(target, order or Order(), submitted=submitted)
         leave_at = self._clock.monotonic() + patience.total_seconds()
         seen: Observation | None = None
         try:
@@ -237,8 +248,10 @@ class Engine:
                 seen = self._carry_out(decision, seen, run)
         except Trouble as trouble:
             return Outcome(target, None, trouble, seen or run.known, run.records)
-        message = f"{target.entry}: no end after {MOST_STEPS} steps"
-        raise RuntimeError(message)
+        endless = Trouble(
+            Code.INVALID, target.store, f"{target.entry}: no end after {MOST_STEPS} steps; please report it"
+        )
+        return Outcome(target, None, endless, seen or run.known, run.records)
 
     def condemn(self, target: Target, *, contain_after: timedelta | None = None) -> list[Record]:
         """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
@@ -284,6 +297,22 @@ class Engine:
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
         return self.run(target, Order(replace=current.id if current else None, take_over=take_over), patience=patience)
+
+    def submit(
+        self, target: Target, credential: Credential, key_id: str | None, *, patience: timedelta = timedelta(minutes=5)
+    ) -> Outcome:
+        """Takes a credential that a person created at a manual issuer: stages, verifies and promotes it.
+
+        Parameters:
+            key_id: the issuer's id of it, which tells the person later what to revoke.
+        """
+        try:
+            current = self.observe(target).primary.current
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, None, [])
+        order = Order(replace=current.id if current else None, submitted=True)
+        issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%d}", credential)
+        return self.run(target, order, patience=patience, submitted=issued)
 
     def rollback(self, target: Target, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Makes the previous credential current again, as a new version, while it still lives.
@@ -453,6 +482,7 @@ class Engine:
             action.why,
             action.of,
             forms.digest(self._form(seen)),
+            action.slot,
         )
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
         run.deadlines[attempt.token] = self._clock.monotonic() + life
@@ -468,11 +498,13 @@ class Engine:
         name = KeyName(policy.installation, policy.environment, policy.name, attempt.token)
         self._audit(run, "mint", seen, reason=action.reason, token=attempt.token)
         try:
-            issued = issuer.mint(str(name))
+            issued = run.submitted or issuer.mint(str(name), attempt.slot)
         except Trouble as trouble:
             if not trouble.maybe_applied:
                 self._give_up(attempt, trouble, seen, run)
             raise
+        run.submitted, run.order = None, replace(run.order, submitted=False)
+        run.minted_at = self._clock.monotonic()
         run.evidence.issued[attempt.token] = issued.key_id
         self._audit(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
         self._stage(attempt, issued.credential, issued.key_id, seen, run)
@@ -565,7 +597,10 @@ class Engine:
         entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)
         self._audit(run, "promote", seen, reason=action.reason, token=token, store=action.store)
         self._stores[action.store].promote(entry.name, action.version, action.expected)
-        self._audit(run, "promote.done", seen, token=token, store=action.store)
+        window = None
+        if self._issuer(seen).capabilities.model is Model.REPLACE and run.minted_at is not None:
+            window = {"window_seconds": f"{self._clock.monotonic() - run.minted_at:.3f}"}
+        self._audit(run, "promote.done", seen, token=token, store=action.store, detail=window)
 
     def _discard(self, action: d.Discard, seen: Observation, run: _Run) -> None:
         entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)

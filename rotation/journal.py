@@ -55,6 +55,8 @@ class Attempt:
     """Token of the key that it carries, when that is not a newly minted one."""
     form: str = ""
     """Digest of the form that its value is stored in."""
+    slot: str | None = None
+    """Where its key is created at an issuer with slots."""
 
     @property
     def key(self) -> str:
@@ -71,6 +73,8 @@ class Attempt:
             parts["of"] = self.of
         if self.form:
             parts["form"] = self.form
+        if self.slot:
+            parts["slot"] = self.slot
         return {f"attempt.{self.token}": _words(parts)}
 
 
@@ -169,6 +173,7 @@ class Journal:
                     why=Why(parts["why"]),
                     of=parts.get("of"),
                     form=parts.get("form", ""),
+                    slot=parts.get("slot"),
                 )
             case "key":
                 self.key_ids[token] = _unescape(parts["id"])

@@ -176,6 +176,13 @@ class Model(StrEnum):
 
     MINT = "mint"
     """Two or more keys live side by side."""
+    SLOTS = "slots"
+    """A fixed number of places; creating destroys what the place held, so only a place that is free is used."""
+    REPLACE = "replace"
+    """One credential: creating destroys it. From the mint to the promotion nobody can log in: a declared,
+    measured window."""
+    MANUAL = "manual"
+    """A person creates the credential and submits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,10 @@ class Capabilities:
     model: Model = Model.MINT
     fields: tuple[str, ...] = ("value",)
     """The fields of its credentials."""
+    slots: tuple[str, ...] = ()
+    """The places of the model SLOTS."""
+    revokes: bool = True
+    """Can be asked to revoke a single key. False: creating does it (REPLACE), or a person must."""
     max_keys: int | None = None
     """How many of our keys may live at once; None when there is no limit that matters."""
     registry: bool = True

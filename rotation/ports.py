@@ -109,8 +109,10 @@ class Issuer(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def mint(self, key_name: str) -> Issued:
-        """Creates a credential under a name that carries the rotation token.
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:
+        """Creates a credential under a name that carries the rotation token, in a slot where there are slots.
+
+        A key id is never used twice, not even for two credentials of one slot.
 
         Goes out once: after a lost answer it raises with maybe_applied=True and the key is looked
         for by name. Raises LIMIT when the issuer holds as many as it allows.

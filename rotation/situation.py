@@ -13,7 +13,7 @@ from typing import Final
 
 from rotation import form as forms
 from rotation.journal import Attempt, Why
-from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Policy, Verdict, Version
+from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Verdict, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ class Order:
     """Version id that is to stop being current."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
+    submitted: bool = False
+    """A person has brought the credential that a manual issuer can not mint."""
     back_to: str | None = None
     """Token of an earlier key that is to be current again."""
     destroy: bool = False
@@ -249,9 +251,11 @@ class Situation:
 
     @cached_property
     def explained(self) -> bool:
-        """Whether the journal knows how the current version came to be current."""
+        """Whether the journal knows how the current version came to be current, and why it should still work."""
         token = self.current.token if self.current else None
         journal = self.seen.primary.journal
+        if self.issuer.model is Model.REPLACE and self.pending is None and self.lost:
+            return False  # a mint that was not recorded may have destroyed it
         return self.current is None or (token is not None and (token in journal.attempts or token in journal.promoted))
 
     def last_write(self, key: str) -> datetime | None:
@@ -270,12 +274,36 @@ class Situation:
         return self.now >= attempt.at + ATTEMPT_LIFE
 
     @cached_property
+    def lost(self) -> tuple[Attempt, ...]:
+        """Attempts on the current version that have no value anywhere, and are not this run's."""
+        journal = self.seen.primary.journal
+        return tuple(
+            a
+            for a in journal.attempts.values()
+            if a.of is None
+            and not self.void(a)
+            and a.token not in self.evidence.unspent
+            and a.token not in journal.promoted
+            and a.token not in self.roles
+        )
+
+    @cached_property
+    def free_slot(self) -> str | None:
+        """A slot that no key of ours occupies; None where there is none, or no slots."""
+        revoked = self.seen.primary.journal.revoked
+        taken = {a.slot for key in self.keys if key not in revoked for a in self.attempts_of(key)}
+        return next((slot for slot in self.issuer.slots if slot not in taken), None)
+
+    @cached_property
     def at_work(self) -> Attempt | None:
         """An attempt of another run that may still be at its mint: leave it alone for a while."""
-        if self.order.take_over:
+        destroys = self.issuer.model in (Model.SLOTS, Model.REPLACE)
+        if self.order.take_over and not destroys:
             return None
         journal = self.seen.primary.journal
-        claim = EMERGENCY_CLAIM if self.emergency else ATTEMPT_LIFE
+        # Where creating destroys, two mints at once destroy each other's: nobody is hurried but by an outage.
+        hurry = self.found_dead if destroys else self.emergency
+        claim = EMERGENCY_CLAIM if hurry else ATTEMPT_LIFE
         for attempt in journal.attempts.values():
             if (
                 attempt.token not in self.evidence.unspent
@@ -291,7 +319,9 @@ class Situation:
     @cached_property
     def full(self) -> bool:
         """The issuer holds as many of our keys as it allows."""
-        if self.issuer.max_keys is None:
+        if self.issuer.model is Model.SLOTS:
+            return self.free_slot is None
+        if self.issuer.max_keys is None or self.issuer.model is Model.REPLACE:
             return False
         revoked, listed = self.seen.primary.journal.revoked, self.evidence.listed
         alive = [

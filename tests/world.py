@@ -15,7 +15,7 @@ from providers.stores.memory import MemoryStore, MemoryVault
 from rotation import orphans
 from rotation import policy as policies
 from rotation.engine import Engine, Outcome, Places, Target
-from rotation.model import Capabilities, Drain, Policy, Propagation
+from rotation.model import Capabilities, Drain, Model, Policy, Propagation
 from rotation.ports import Record
 from rotation.situation import Order
 
@@ -79,12 +79,14 @@ class World:
     allow_outage: bool = False
     drain: Drain = field(default_factory=Drain)
     fenced: bool = True
+    model: Model = Model.MINT
     capabilities: Capabilities | None = None
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
         self.vaults = {name: MemoryVault() for name in self.stores}
         self.vendor = MemoryVendor(self.clock.now, self.max_keys, self.create_delay, self.revoke_delay)
+        self.vendor.model = self.model
         self.calls: list[str] = []
         self.fault: Callable[[int, str], None] | None = None
         self.trail = Trail()
@@ -116,6 +118,9 @@ class World:
         """A new process: clients of its own, no memory of earlier runs."""
         stores = {n: MemoryStore(n, v, self.clock.now, self.hook, fenced=self.fenced) for n, v in self.vaults.items()}
         capabilities = self.capabilities or Capabilities(
+            model=self.model,
+            slots=("key1", "key2") if self.model is Model.SLOTS else (),
+            revokes=self.model in (Model.MINT, Model.SLOTS),
             tells_last_use=True,
             max_keys=self.max_keys,
             create=Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=timedelta(minutes=1)),

@@ -48,7 +48,7 @@ class GeneratedIssuer:
         self._length = length
         self._alphabet = alphabet
 
-    def mint(self, key_name: str) -> Issued:
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:  # noqa: ARG002 - has no slots
         """A fresh value under the token part of the name. The same name again gives another value."""
         value = "".join(secrets.choice(self._alphabet) for _ in range(self._length))
         return Issued(key_name.rpartition(".")[2], Credential.of(value=value))

@@ -161,7 +161,7 @@ class HttpIssuer:
         self._sessions: dict[str, requests.Session] = {}
         self._lock = threading.Lock()
 
-    def mint(self, key_name: str) -> Issued:
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:  # noqa: ARG002 - has no slots
         way, what = self._way, f"minting the key {key_name}"
         answer = self._ask(what, way.request, {KEY_NAME: key_name}, writes=True)
         if answer.status not in way.ok:

@@ -12,7 +12,7 @@ from typing import Final
 
 from providers.stores.memory import Hook, undisturbed
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Check, Credential, Issued, KeyInfo, LastUse, Verdict
+from rotation.model import Capabilities, Check, Credential, Issued, KeyInfo, LastUse, Model, Verdict
 
 
 @dataclass(eq=False)
@@ -25,6 +25,7 @@ class VendorKey:
     created_at: datetime
     accepted_from: datetime
     accepted_until: datetime | None = None
+    slot: str | None = None
     revoked: bool = False
     last_used_at: datetime | None = None
 
@@ -39,6 +40,7 @@ class MemoryVendor:
     revoke_delay: timedelta = timedelta(0)
     unreachable: bool = False
     """verify() can not be answered: the network, or an allowlist."""
+    model: Model = Model.MINT
     keys: list[VendorKey] = field(default_factory=list)
 
     def accepts(self, value: str) -> bool:
@@ -78,20 +80,24 @@ class MemoryIssuer:
         self._vendor = vendor
         self._hook = hook
 
-    def mint(self, key_name: str) -> Issued:
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:
         self._hook("before mint")
         vendor = self._vendor
         if vendor.max_keys is not None and len(vendor.live()) >= vendor.max_keys:
             raise Trouble(Code.LIMIT, self.name, f"holds {vendor.max_keys} keys already")
         now, serial = vendor.now(), len(vendor.keys) + 1
-        key = VendorKey(f"key_{serial}", key_name, f"value-{serial}", now, now + vendor.create_delay)
+        for held in vendor.live():
+            if vendor.model is Model.REPLACE or (vendor.model is Model.SLOTS and held.slot == slot):
+                held.revoked = True
+        key = VendorKey(f"key_{serial}", key_name, f"value-{serial}", now, now + vendor.create_delay, slot=slot)
         vendor.keys.append(key)
         self._hook("after mint")
         return Issued(key.key_id, Credential.of(value=key.value), now)
 
     def keys(self) -> Iterator[KeyInfo]:
         self._hook("before keys")
-        found = [KeyInfo(key.key_id, key.name, key.created_at) for key in self._vendor.live()]
+        named = self._vendor.model is Model.MINT  # a slot, or the one credential, has no name of ours
+        found = [KeyInfo(key.key_id, key.name, key.created_at) for key in self._vendor.live() if named]
         self._hook("after keys")
         return iter(found)
 

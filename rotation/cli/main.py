@@ -21,7 +21,7 @@ from rotation.cli.context import ConfigError, Context, File, Json, Names, Stack,
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.journal import Why
-from rotation.model import Policy
+from rotation.model import Credential, Policy, SecretValue
 from rotation.policy import read_duration
 from rotation.ports import Record
 from sandbox.cli import app as sandbox_app
@@ -300,6 +300,57 @@ def rollback(
         json=json,
         wanted="promote.done",
     )
+
+
+@app.command()
+def submit(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A secret whose issuer is manual.")],
+    stack: Stack = None,
+    config: File = None,
+    key_id: Annotated[
+        str | None,
+        typer.Option("--key-id", help="The issuer's id of the credential; told to whoever revokes it later."),
+    ] = None,
+    descriptor: Annotated[
+        int | None,
+        typer.Option("--fd", metavar="N", help="Read the value from this file descriptor, one field a line."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring the credential that a person created at a manual issuer: it is verified, then promoted.
+
+    The value is asked for without echo, or read from a file descriptor; never from the command line.
+
+    Example: keyturn submit --stack prod support-copilot-claude --key-id apikey_01 --fd 3 3< <(pass show claude)
+    """
+    context = open_context(stack, config)
+    assembly = context.assembly
+    policies = context.declared([name])
+    fields = assembly.issuers[policies[0].issuer].capabilities.fields
+    credential = Credential({field: SecretValue(text) for field, text in _values(fields, descriptor).items()})
+    _finish(
+        policies,
+        "submitting",
+        lambda policy: assembly.engine.submit(assembly.target(policy), credential, key_id),
+        json=json,
+        wanted="promote.done",
+    )
+
+
+def _values(fields: Sequence[str], descriptor: int | None) -> dict[str, str]:
+    """One value per field, from a person or a pipe. Raises UsageFault when one is missing."""
+    if descriptor is not None:
+        try:
+            with os.fdopen(descriptor, encoding="utf-8") as pipe:
+                lines = pipe.read().splitlines()
+        except OSError as error:
+            raise UsageFault(f"--fd {descriptor}: {error.strerror}") from None
+        if len(lines) != len(fields) or not all(lines):
+            raise UsageFault(f"--fd {descriptor}: expected {len(fields)} lines, one each for {', '.join(fields)}")
+        return dict(zip(fields, lines, strict=True))
+    if not sys.stdin.isatty():
+        raise UsageFault("nobody is there to type the value; give --fd")
+    return {field: typer.prompt(field, hide_input=True) for field in fields}
 
 
 @app.command()
