@@ -21,12 +21,11 @@ period later, from the policy as it is then. Key Vault enforces neither; portal 
 So Event Grid's SecretNearExpiry, sent thirty days ahead of the expiry, comes before the rotation is due.
 
 The journal only grows: a version of a secret can not be deleted, only the secret as a whole, and no secret is
-ever deleted while its entry exists, since its name could not be written any more. A rotation adds eight
-versions from its intent to the proof that the old key is dead, so one every 30 days makes about 100 a year;
-observe() reads 25 of them a call: four calls more for each such year, 120 for each year of daily rotations.
-There is no compaction yet. Above 500 versions Key Vault can not back the secret up. Facts that contradict each
-other are ordered by the vault's clock, which counts whole seconds, and within one second by a time that every
-writer puts after all that it has read.
+ever deleted while its entry exists, since its name could not be written any more. A rotation adds five
+versions from its intent to the proof that the old key is dead, so one every 30 days makes 61 a year, and
+observe() reads 25 of them a call: about two calls more for each such year, 73 for each year of daily rotations.
+There is no compaction yet. Above 500 versions Key Vault can not back the secret up. Of two facts under one key the
+later one holds, by a time that every writer puts after all that it has read, so that clocks need not agree.
 
 What every operation works under, as actions of a role below Microsoft.KeyVault/vaults/secrets/ ("Key Vault
 Secrets Officer" has them all), or as permissions of an access policy:
@@ -121,6 +120,7 @@ class AzureLogin:
         from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - importing this module stays cheap
 
         settings: dict[str, Any] = {"connection_timeout": _CONNECT_SECONDS, "read_timeout": _LOGIN_SECONDS}
+        settings["retry_connect"] = 1  # at once; longer waits are for the caller to decide
         if self.tenant_id:
             kinds = ("workload_identity", "shared_cache", "visual_studio_code", "broker")
             settings |= {f"{kind}_tenant_id": self.tenant_id for kind in kinds}
@@ -249,6 +249,7 @@ class KeyVaultStore:
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. Only the policy is written; current has its first version from the first promotion."""
         begun = self._clock.monotonic()
+        self._refuse_sibling(entry)
         tags = self._packed(entry, policy)
         for part in _PARTS:
             if self._get(entry, part):
@@ -266,6 +267,7 @@ class KeyVaultStore:
     def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. The user's own tags are on current from the next promotion on."""
         begun = self._clock.monotonic()
+        self._refuse_sibling(entry)
         tags = self._packed(entry, policy)
         before = self._get(entry, _POLICY)
         if before is None or not before.ours:
@@ -356,18 +358,17 @@ class KeyVaultStore:
 
     def _facts(self, entry: str) -> dict[str, str] | None:
         """The journal. None when it has no version; then perhaps there is none, or it is deleted."""
-        newest: dict[str, tuple[tuple[datetime, str], str | None]] = {}
+        newest: dict[str, tuple[str, str | None]] = {}
         empty = True
         for about in self._versions(entry, _JOURNAL):
             empty, tags = False, about.tags or {}
             if (at := tags.get(_ORDER)) is None:
                 continue
             self._order.saw(at)
-            order = (about.created_on or _LONG_AGO, at)
             for tag, text in tags.items():
                 kind, key = tag[: len(_FACT)], tag[len(_FACT) :]
-                if kind in (_FACT, _GONE) and (key not in newest or newest[key][0] < order):
-                    newest[key] = (order, text if kind == _FACT else None)
+                if kind in (_FACT, _GONE) and (key not in newest or newest[key][0] < at):
+                    newest[key] = (at, text if kind == _FACT else None)
         return None if empty else {key: text for key, (_, text) in newest.items() if text is not None}
 
     def _append(self, entry: str, tags: Mapping[str, str]) -> None:
@@ -487,6 +488,11 @@ class KeyVaultStore:
         for part, found in ((_POLICY, policy), *((part, self._get(entry, part)) for part in (_PENDING, _JOURNAL))):
             if found and not found.ours:
                 raise self._trouble(Code.INVALID, entry, f"{entry}{part} is there already, and is not Keyturn's")
+
+    def _refuse_sibling(self, entry: str) -> None:
+        if entry.endswith((_PENDING, _JOURNAL, _POLICY)):
+            told = f"a managed entry can not end in {_PENDING!r}, {_JOURNAL!r} or {_POLICY!r}: so end Keyturn's own"
+            raise self._trouble(Code.INVALID, entry, told)
 
     def _is_there(self, entry: str, part: str) -> bool:
         """Whether there is a version, be it a disabled one."""
@@ -775,6 +781,7 @@ class _Vault:
         self._verify = verify
         self._lock = threading.Lock()
         self._opened: SecretClient | None = None
+        self._has_token = False
 
     def pages(self, call: _Call, ask_for: Callable[[SecretClient], Any]) -> Iterator[SecretProperties]:
         """The items of a list, one page in memory at a time."""
@@ -804,7 +811,7 @@ class _Vault:
         while True:
             left -= 1
             try:
-                return send(client)
+                return self._send(client, send)
             except _LoginError as error:
                 trouble, again = self._trouble(call, error.code, str(error)), False
             except _TooLateError:
@@ -819,6 +826,12 @@ class _Vault:
             if not again or not left:
                 # Not inside the handler: what the SDK raises holds the request, and that its body and token.
                 raise trouble
+
+    def _send(self, client: SecretClient, send: Callable[[SecretClient], T]) -> T:
+        if self._has_token:
+            return send(client)
+        with self._lock:  # The SDK's clients lose each other's token where several threads get their first one.
+            return send(client)
 
     def _client(self, call: _Call) -> SecretClient:
         with self._lock:
@@ -850,6 +863,8 @@ class _Vault:
         latest = request.context.options.pop(_LATEST, None)
         if latest is not None:
             request.context[_LATEST] = latest
+        if "Authorization" in request.http_request.headers:
+            self._has_token = True
         latest = request.context.get(_LATEST)
         if latest is not None and self._clock.monotonic() > latest:
             raise _TooLateError
@@ -931,13 +946,13 @@ class _Vault:
                 f"the vault's host is not under the domain of its tokens; see verifyChallengeResource for {self._url}"
             )
             return self._trouble(call, Code.INVALID, told), False
+        if _has(inner, ssl.SSLCertVerificationError):
+            told = f"the certificate of {self._url} is not trusted; see caBundle"
+            return self._trouble(call, Code.UNAVAILABLE, told), False
         if inner is None or _has(inner, ValueError):
             return self._trouble(call, Code.INVALID, f"{self._url} can not be asked; nothing was sent"), False
         if _has(inner, NewConnectionError, ConnectTimeoutError):
             return self._trouble(call, Code.UNAVAILABLE, f"{self._url} can not be reached"), False
-        if _has(inner, ssl.SSLCertVerificationError):
-            told = f"the certificate of {self._url} is not trusted; see caBundle"
-            return self._trouble(call, Code.UNAVAILABLE, told), False
         late = "Timeout" in type(error).__name__
         told = f"did not answer within {self._timeout:g} s" if late else "broke the connection before an answer came"
         return self._trouble(call, Code.UNAVAILABLE, f"{self._url} {told}", maybe_applied=call.writes), True
