@@ -384,6 +384,8 @@ def note(s: Situation) -> Iterator[Decision]:
             noted |= facts.promoted(token, s.now)
         if key not in journal.key_ids and (key_id := s.key_id(key)):
             noted |= facts.key_fact(key, key_id)
+        if key not in journal.expires and (ends := s.evidence.expires.get(key)):
+            noted |= facts.expires(key, ends)
     if not s.lagging:
         for key in s.keys:
             if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):

@@ -506,6 +506,8 @@ class Engine:
         run.submitted, run.order = None, replace(run.order, submitted=False)
         run.minted_at = self._clock.monotonic()
         run.evidence.issued[attempt.token] = issued.key_id
+        if issued.expires_at:
+            run.evidence.expires[attempt.token] = issued.expires_at
         self._audit(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
         self._stage(attempt, issued.credential, issued.key_id, seen, run)
 

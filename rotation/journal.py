@@ -101,6 +101,11 @@ def adopted(token: str, version: str, at: datetime) -> dict[str, str]:
     return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version)})}
 
 
+def expires(token: str, at: datetime) -> dict[str, str]:
+    """When the key stops working by itself."""
+    return {f"expires.{token}": _words({"at": _time(at)})}
+
+
 def promoted(token: str, at: datetime) -> dict[str, str]:
     return {f"promoted.{token}": _words({"at": _time(at)})}
 
@@ -148,6 +153,7 @@ class Journal:
         self.adopted: Final[dict[str, str]] = {}
         """Version ids by the token that they go by."""
         self.promoted: Final[dict[str, datetime]] = {}
+        self.expires: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
         self.condemned: Final[dict[str, Condemned]] = {}
         self.contain: Final[dict[str, datetime]] = {}
@@ -179,7 +185,7 @@ class Journal:
                 self.key_ids[token] = _unescape(parts["id"])
             case "adopted":
                 self.adopted[token] = _unescape(parts["version"])
-            case "promoted" | "superseded" | "contain" | "revoked" | "proven":
+            case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
                 getattr(self, kind)[token] = _read_time(parts["at"])
             case "condemned":
                 self.condemned[token] = Condemned(_read_time(parts["at"]), Why(parts["why"]))

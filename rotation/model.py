@@ -253,6 +253,8 @@ class Issued:
     key_id: str
     credential: Credential
     created_at: datetime | None = None
+    expires_at: datetime | None = None
+    """When it stops working by itself, where the issuer says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ and environment, only keys older than any attempt may run, and only where the en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from rotation.engine import Engine, Target
 from rotation.errors import Trouble
@@ -27,38 +28,76 @@ class Orphan:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listings:
+    """What the issuers list, read once."""
+
+    at: datetime
+    keys: Mapping[str, list[KeyInfo]]
+    """By issuer; only those that keep a list and gave it whole."""
+    troubles: tuple[Trouble, ...]
+    """Of those that did not answer. The others are not held up by them."""
+
+    def ids(self, issuer: str) -> frozenset[str] | None:
+        """Key ids of one issuer; None when its list is not known."""
+        listed = self.keys.get(issuer)
+        return None if listed is None else frozenset(key.key_id for key in listed)
+
+
+def listings(issuers: Mapping[str, Issuer], names: Iterable[str], clock: Clock) -> Listings:
+    """Asks each of the named issuers for its list."""
+    keys: dict[str, list[KeyInfo]] = {}
+    troubles: list[Trouble] = []
+    at = clock.now()
+    for name in sorted(set(names)):
+        if not issuers[name].capabilities.registry:
+            continue
+        try:
+            keys[name] = list(issuers[name].keys())
+        except Trouble as trouble:
+            troubles.append(trouble)
+    return Listings(at, keys, tuple(troubles))
+
+
 def find(
     issuers: Mapping[str, Issuer], secrets: Iterable[tuple[Target, Policy]], engine: Engine, clock: Clock
-) -> Iterable[tuple[Orphan, Observation]]:
+) -> Iterator[tuple[Orphan, Observation]]:
     """Yields every orphan of these secrets, with the look that confirmed it.
-
-    One listing per issuer, and one more look at each secret with a key that is not explained. A
-    secret whose stores do not all answer has no orphans as far as can be told, and is left alone.
 
     Raises:
         Trouble: an issuer's list could not be read to its end.
     """
-    by_issuer: dict[str, dict[tuple[str, str, str], list[tuple[Target, Policy]]]] = {}
+    secrets = list(secrets)
+    listed = listings(issuers, (policy.issuer for _, policy in secrets), clock)
+    if listed.troubles:
+        raise listed.troubles[0]
+    yield from unclaimed(listed, secrets, engine, clock)
+
+
+def unclaimed(
+    listed: Listings, secrets: Iterable[tuple[Target, Policy]], engine: Engine, clock: Clock
+) -> Iterator[tuple[Orphan, Observation]]:
+    """Yields every listed key of ours that no entry of its secret claims, with the look that confirmed it.
+
+    One more look at each secret with a key that is old enough. A secret whose stores do not all
+    answer has no orphans as far as can be told, and is left alone.
+    """
+    groups: dict[tuple[str, str, str, str], list[tuple[Target, Policy]]] = {}
     for target, policy in secrets:
-        secret_name = (policy.installation, policy.environment, policy.name)
-        by_issuer.setdefault(policy.issuer, {}).setdefault(secret_name, []).append((target, policy))
-    for name, group in sorted(by_issuer.items()):
-        issuer = issuers[name]
-        if not issuer.capabilities.registry:
-            continue
-        listed = list(issuer.keys())
-        for (installation, environment, secret), places in group.items():
-            ours = [
-                (token, key)
-                for key in listed
-                if (token := token_in(key.name, installation=installation, environment=environment, secret=secret))
-            ]
-            yield from _unclaimed(places, ours, engine, clock)
+        same = (policy.issuer, policy.installation, policy.environment, policy.name)
+        groups.setdefault(same, []).append((target, policy))
+    for (issuer, installation, environment, secret), places in sorted(groups.items(), key=lambda item: item[0]):
+        ours = [
+            (token, key)
+            for key in listed.keys.get(issuer, ())
+            if (token := token_in(key.name, installation=installation, environment=environment, secret=secret))
+        ]
+        yield from _unclaimed(places, ours, engine, clock)
 
 
 def _unclaimed(
     places: list[tuple[Target, Policy]], ours: list[tuple[str, KeyInfo]], engine: Engine, clock: Clock
-) -> Iterable[tuple[Orphan, Observation]]:
+) -> Iterator[tuple[Orphan, Observation]]:
     """Keys of one secret that none of its entries claims; while it moves between stores it has several."""
     now = clock.now()
     old = [(token, key) for token, key in ours if key.created_at is None or key.created_at + ATTEMPT_LIFE <= now]

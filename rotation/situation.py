@@ -71,6 +71,8 @@ class Evidence:
     """By key token: our live keys of this secret at the issuer, from one complete listing."""
     listed_at: datetime | None = None
     last_use: dict[str, LastUse] = field(default_factory=dict)
+    expires: dict[str, datetime] = field(default_factory=dict)
+    """By key token: when a key that this run minted expires by itself."""
     issued: dict[str, str] = field(default_factory=dict)
     """By key token: ids of the keys that this run minted."""
     smoked: dict[str, Check] = field(default_factory=dict)
@@ -91,6 +93,9 @@ class Order:
     """Version id that is to stop being current."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
+    listed: frozenset[str] | None = None
+    """Key ids that the issuer lists, when this sweep has asked."""
+    listed_at: datetime | None = None
     submitted: bool = False
     """A person has brought the credential that a manual issuer can not mint."""
     back_to: str | None = None
@@ -106,6 +111,10 @@ Held by a monotonic deadline checked before each write, and the total timeout of
 
 EMERGENCY_CLAIM: Final = timedelta(minutes=1)
 """How long a run waits for another's attempt while the current credential is to die."""
+
+
+EXPIRY_MARGIN: Final = timedelta(days=2)
+"""A credential that expires by itself is replaced this long before, and its grace period besides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +265,19 @@ class Situation:
         journal = self.seen.primary.journal
         if self.issuer.model is Model.REPLACE and self.pending is None and self.lost:
             return False  # a mint that was not recorded may have destroyed it
+        if self.delisted:
+            return False  # somebody has deleted it at the issuer, or its list is late
         return self.current is None or (token is not None and (token in journal.attempts or token in journal.promoted))
+
+    @cached_property
+    def delisted(self) -> bool:
+        """Whether the current key is absent from a list that the issuer gave after its promotion."""
+        key = self.current_key
+        since = self.promoted_at(key) if key else None
+        if self.order.listed is None or self.order.listed_at is None or key is None or since is None:
+            return False
+        key_id = self.key_id(key)
+        return key_id is not None and since < self.order.listed_at and key_id not in self.order.listed
 
     def last_write(self, key: str) -> datetime | None:
         """Until when a delayed write may still make a key current somewhere; None where that is impossible."""
@@ -354,6 +375,11 @@ class Situation:
             return None
         since = self.promoted_at(self.current_key) if self.current_key else None
         since = since or self.current.created_at
+        expires = self.seen.primary.journal.expires.get(self.current_key or "")
         if since and not self.readable(self.current):
             return since  # the declared form has changed: a rotation is how it gets into the stores
-        return since + self.policy.rotate_every if since else None
+        due = since + self.policy.rotate_every if since else None
+        if expires is None:
+            return due
+        early = expires - self.policy.grace - EXPIRY_MARGIN
+        return min(due, early) if due else early

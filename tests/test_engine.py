@@ -302,3 +302,37 @@ def test_release_hands_the_entry_back_unchanged() -> None:
     assert (dict(seen.policy), dict(seen.journal.facts)) == ({}, {})
     assert world.handed_out() == {"vault": "value-2"}
     assert world.live() == {"value-2"}
+
+
+def test_a_key_deleted_outside_is_replaced_at_once() -> None:
+    """The sweep's listing does not show the current key; it is refused, so it is replaced without waiting."""
+    world = World(allow_outage=True)
+    world.run()
+    world.vendor.keys[0].revoked = True
+    world.clock.move(timedelta(hours=1))
+    world.sweep()
+    assert world.handed_out() == {"vault": "value-2"}
+    assert world.live() == {"value-2"}
+
+
+def test_a_list_that_is_late_kills_nothing() -> None:
+    """Absent from the list, and yet accepted: the credential stays."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(hours=1))
+    world.run(Order(listed=frozenset(), listed_at=world.clock.now()))
+    assert world.handed_out() == {"vault": "value-1"}
+    assert len(world.vendor.keys) == 1
+
+
+def test_a_credential_that_expires_is_replaced_before() -> None:
+    """Two days and a grace period ahead of its own expiry, whatever the interval says."""
+    world = World()
+    world.vendor.expires_after = timedelta(days=10)
+    world.run()
+    world.clock.move(timedelta(days=6, hours=23))
+    world.run()
+    assert world.handed_out() == {"vault": "value-1"}
+    world.clock.move(timedelta(hours=2))
+    world.run()
+    assert world.handed_out() == {"vault": "value-2"}

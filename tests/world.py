@@ -150,11 +150,11 @@ class World:
     def sweep(self) -> Outcome:
         """What cron does: a fresh process, orphans first, then the secret."""
         engine = self.engine()
-        secrets = [(self.target, self.policy)]
-        for orphan, seen in list(orphans.find(engine._issuers, secrets, engine, self.clock)):
+        listed = orphans.listings(engine._issuers, ["vendor"], self.clock)
+        for orphan, seen in list(orphans.unclaimed(listed, [(self.target, self.policy)], engine, self.clock)):
             born = orphan.key.created_at or self.clock.now()
             engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
-        return engine.run(self.target)
+        return engine.run(self.target, Order(listed=listed.ids("vendor"), listed_at=listed.at))
 
     def sweep_until_quiet(self) -> Outcome:
         """Sweeps for a few days, and no person."""

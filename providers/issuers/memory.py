@@ -41,6 +41,8 @@ class MemoryVendor:
     unreachable: bool = False
     """verify() can not be answered: the network, or an allowlist."""
     model: Model = Model.MINT
+    expires_after: timedelta | None = None
+    """Keys stop working by themselves after this long."""
     keys: list[VendorKey] = field(default_factory=list)
 
     def accepts(self, value: str) -> bool:
@@ -49,6 +51,7 @@ class MemoryVendor:
         return any(
             key.value == value
             and now >= key.accepted_from
+            and (self.expires_after is None or now < key.created_at + self.expires_after)
             and (not key.revoked or (key.accepted_until is not None and now < key.accepted_until))
             for key in self.keys
         )
@@ -92,7 +95,8 @@ class MemoryIssuer:
         key = VendorKey(f"key_{serial}", key_name, f"value-{serial}", now, now + vendor.create_delay, slot=slot)
         vendor.keys.append(key)
         self._hook("after mint")
-        return Issued(key.key_id, Credential.of(value=key.value), now)
+        expires_at = None if vendor.expires_after is None else now + vendor.expires_after
+        return Issued(key.key_id, Credential.of(value=key.value), now, expires_at)
 
     def keys(self) -> Iterator[KeyInfo]:
         self._hook("before keys")

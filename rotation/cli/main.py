@@ -24,6 +24,7 @@ from rotation.journal import Why
 from rotation.model import Credential, Policy, SecretValue
 from rotation.policy import read_duration
 from rotation.ports import Record
+from rotation.situation import Order
 from sandbox.cli import app as sandbox_app
 
 DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
@@ -187,25 +188,30 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
     context = open_context(stack, config)
     assembly = context.assembly
     secrets = context.managed()
+    listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
     found = 0
-    trouble: Trouble | None = None
-    try:
-        for orphan, seen in orphans.find(assembly.issuers, secrets, assembly.engine, assembly.clock):
-            born = orphan.key.created_at or assembly.clock.now()
-            assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
-            found += 1
-    except Trouble as caught:
-        trouble = caught
+    for orphan, seen in orphans.unclaimed(listed, secrets, assembly.engine, assembly.clock):
+        born = orphan.key.created_at or assembly.clock.now()
+        assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
+        found += 1
     if found and not json:
         show.say(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
-    if trouble:
-        show.complain(f"{trouble}. Orphans were not looked for; rotations go on. The next sweep looks again.")
+    for trouble in listed.troubles:
+        show.complain(f"{trouble}. Its orphans were not looked for; rotations go on. The next sweep looks again.")
     missing = [policy.name for policy in context.config.policies if policy.name not in {p.name for _, p in secrets}]
     if missing and not json:
         show.say(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
-    targets = {policy.name: target for target, policy in secrets}
+    targets = {policy: target for target, policy in secrets}
     policies = [policy for _, policy in secrets]
-    _finish(policies, "sweeping", lambda policy: assembly.engine.run(targets[policy.name]), json=json, failed=trouble)
+    _finish(
+        policies,
+        "sweeping",
+        lambda policy: assembly.engine.run(
+            targets[policy], Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
+        ),
+        json=json,
+        failed=bool(listed.troubles),
+    )
 
 
 @app.command()
@@ -474,13 +480,13 @@ def _finish(
     *,
     json: bool,
     wanted: str | None = None,
-    failed: Trouble | None = None,
+    failed: bool = False,
 ) -> None:
     """Runs every secret, says how each ended, and exits with what that means.
 
     Parameters:
         wanted: the event without which a secret counts as not done.
-        failed: something that went wrong before.
+        failed: whether something went wrong before.
     """
     outcomes = _in_order(policies, _watched(doing, policies, work))
     code = FAILED if failed else DONE
@@ -539,18 +545,18 @@ def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
         show.say(f"{mark} {policy.name}: {'; '.join(part for part in (did, rest) if part)}", style)
 
 
-def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[str, T]:
-    results: dict[str, T] = {}
+def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
+    results: dict[Policy, T] = {}
     with show.progress() as bar:
         task = bar.add_task(doing, total=len(policies))
         for policy, result in fleet.each(policies, work):
-            results[policy.name] = result
+            results[policy] = result
             bar.advance(task)
     return results
 
 
-def _in_order(policies: Sequence[Policy], results: dict[str, T]) -> list[T]:
-    return [results[policy.name] for policy in policies]
+def _in_order(policies: Sequence[Policy], results: dict[Policy, T]) -> list[T]:
+    return [results[policy] for policy in policies]
 
 
 def run() -> None:
