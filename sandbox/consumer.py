@@ -1,7 +1,7 @@
-"""An application as the demo's bystander: reads its key from the vault, caches it, and calls the chat endpoint all the time.
+"""An application as the demo's bystander: reads its key from a vault, caches it, and calls the chat endpoint all the time.
 
-It knows nothing of Keyturn. Its credentials come from the environment as any application's would:
-VAULT_ADDR, VAULT_CACERT, VAULT_ROLE_ID, VAULT_SECRET_ID, OPENAI_BASE_URL.
+It knows nothing of Keyturn. Vault, login and endpoint come from the environment, in the variables that the vaults' own
+SDKs go by where there are such: AWS_*, AZURE_*, VAULT_*, and OPENAI_BASE_URL.
 """
 
 from __future__ import annotations
@@ -11,16 +11,68 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
-import hvac
 import requests
 
 CACHED_FOR = 1.0
 """Seconds for which the key is kept before the vault is asked again."""
 PAUSE = 0.02
 """Seconds between requests."""
+
+Read = Callable[[str], str]
+"""The value of an entry, by the vault's own name for it."""
+
+
+def _secrets_manager(env: Mapping[str, str]) -> Read:
+    import boto3  # noqa: PLC0415 - an application has the SDK of its own vault, not of all
+
+    client = boto3.session.Session(
+        env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], region_name=env["AWS_REGION"]
+    ).client("secretsmanager", endpoint_url=env["AWS_ENDPOINT_URL_SECRETS_MANAGER"])
+    return lambda entry: str(client.get_secret_value(SecretId=entry)["SecretString"])
+
+
+def _key_vault(env: Mapping[str, str]) -> Read:
+    from azure.identity import ClientSecretCredential  # noqa: PLC0415 - as above
+    from azure.keyvault.secrets import SecretClient  # noqa: PLC0415
+
+    ca = env["AZURE_KEYVAULT_CACERT"]
+    login = ClientSecretCredential(
+        env["AZURE_TENANT_ID"],
+        env["AZURE_CLIENT_ID"],
+        env["AZURE_CLIENT_SECRET"],
+        authority=env["AZURE_AUTHORITY_HOST"],
+        disable_instance_discovery=True,
+        connection_verify=ca,
+    )
+    url = env["AZURE_KEYVAULT_URL"]
+    client = SecretClient(url, login, verify_challenge_resource=False, connection_verify=ca)
+    return lambda entry: str(client.get_secret(entry).value)
+
+
+def _vault(env: Mapping[str, str]) -> Read:
+    import hvac  # noqa: PLC0415 - as above
+
+    client = hvac.Client(url=env["VAULT_ADDR"], verify=env["VAULT_CACERT"])
+    client.auth.approle.login(env["VAULT_ROLE_ID"], env["VAULT_SECRET_ID"])
+
+    def read(entry: str) -> str:
+        answer = client.secrets.kv.v2.read_secret_version(entry, mount_point="secret", raise_on_deleted_version=True)
+        return str(answer["data"]["data"]["value"])
+
+    return read
+
+
+READERS: Final[Mapping[str, Callable[[Mapping[str, str]], Read]]] = {
+    "aws": _secrets_manager,
+    "azure": _key_vault,
+    "vault": _vault,
+}
+"""By name of the store in Pulumi.sandbox.yaml: logs in with what the environment holds."""
 
 
 @dataclass
@@ -34,24 +86,19 @@ class Count:
 
 
 class Application:
-    """Reads `value` of one entry, uses it as a bearer token."""
+    """Uses the value of one entry as a bearer token."""
 
-    def __init__(self, mount: str, entry: str) -> None:
-        self._mount, self._entry = mount, entry
-        self._vault = hvac.Client(url=os.environ["VAULT_ADDR"], verify=os.environ["VAULT_CACERT"])
-        self._vault.auth.approle.login(os.environ["VAULT_ROLE_ID"], os.environ["VAULT_SECRET_ID"])
+    def __init__(self, read: Read, entry: str, base_url: str) -> None:
+        self._read, self._entry = read, entry
         self._http = requests.Session()
         self._http.trust_env = False
-        self._url = f"{os.environ['OPENAI_BASE_URL']}/chat/completions"
+        self._url = f"{base_url}/chat/completions"
         self._key, self._read_at = "", 0.0
         self.count = Count()
 
     def key(self) -> str:
         if time.monotonic() - self._read_at > CACHED_FOR:
-            read = self._vault.secrets.kv.v2.read_secret_version(
-                self._entry, mount_point=self._mount, raise_on_deleted_version=True
-            )
-            value = read["data"]["data"]["value"]
+            value = self._read(self._entry)
             self.count.keys_seen += value != self._key
             self._key, self._read_at = value, time.monotonic()
         return self._key
@@ -64,7 +111,7 @@ class Application:
                 self._url, json=body, headers={"Authorization": f"Bearer {self.key()}"}, timeout=10
             )
             failure = "" if answer.ok else f"{answer.status_code} {answer.json()['error'].get('code')}"
-        except (requests.RequestException, hvac.exceptions.VaultError) as error:
+        except Exception as error:  # noqa: BLE001 - to its users a request failed, whichever SDK says so
             failure = type(error).__name__
         if failure:
             self.count.failed += 1
@@ -73,15 +120,15 @@ class Application:
 
 
 def main() -> None:
-    """Asks until it is told to stop, then writes its last count and goes."""
+    """Asks until it is told to stop."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mount", default="secret")
+    parser.add_argument("--store", choices=READERS, required=True)
     parser.add_argument("--entry", required=True)
     parser.add_argument("--report", type=Path, required=True, help="JSON, rewritten all the time")
     options = parser.parse_args()
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
-    application = Application(options.mount, options.entry)
+    application = Application(READERS[options.store](os.environ), options.entry, os.environ["OPENAI_BASE_URL"])
     while not stopping:
         application.ask()
         new = options.report.with_suffix(".new")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
 import sys
 import uuid
@@ -285,6 +286,13 @@ OPENAI: Final = Service(
 SERVICES: Final = (AWS, KEYVAULT, OPENBAO, OPENAI)
 
 
+def without_proxy(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that keep a person's proxy, if `env` has one, out of what processes of this machine say to each other."""
+    hosts = [*env.get("NO_PROXY", "").split(","), *env.get("no_proxy", "").split(","), "127.0.0.1"]
+    listed = ",".join(dict.fromkeys(host for host in hosts if host))
+    return {"NO_PROXY": listed, "no_proxy": listed}
+
+
 def supervisor(home: Home, report: Callable[[str], None]) -> Supervisor:
     """The sandbox of this project, with all services.
 
@@ -299,5 +307,6 @@ def supervisor(home: Home, report: Callable[[str], None]) -> Supervisor:
         # Pulumi wants one. It protects nothing, since no value enters the state; so it may be the same everywhere, and a
         # kept Pulumi.sandbox.yaml, which is bound to it by its encryption salt, works after a reset too.
         "PULUMI_CONFIG_PASSPHRASE": "sandbox",
+        **without_proxy(os.environ),
     }
     return Supervisor(home, SERVICES, settings=settings, report=report)
