@@ -37,8 +37,8 @@ APPLICATIONS: Final = {"support-api": "aws", "support-edge": "vault"}
 LOGINS: Final = ("AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "KEYTURN_VAULT_SECRET_ID", "OPENAI_ADMIN_KEY")
 """The variables that hold Keyturn's own credentials."""
 
-_MANY: Final = round(2 * CACHED_FOR / PAUSE)
-"""Requests in which an application is sure to read its key again, and to use what it read."""
+_MANY: Final = round(1.2 * CACHED_FOR / PAUSE)
+"""Requests in which an application is sure to read its key again, and to use what it read: their pauses alone take longer."""
 _PATIENCE: Final = 60.0
 """Seconds for them; an idle machine needs three."""
 

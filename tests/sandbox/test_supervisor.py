@@ -1,5 +1,6 @@
 """The sandbox's lifecycle: up, down, status, reset; what may be signalled, who may read what, and which files are kept."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,15 +17,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import hvac
 import pytest
 import yaml
+from azure.core.exceptions import HttpResponseError
+from azure.identity import ClientSecretCredential
+from azure.keyvault.secrets import SecretClient
 from typer.testing import CliRunner
 
-from rotation.config import OpenAIConfig, VaultConfig, load
+from rotation.config import KeyVaultConfig, OpenAIConfig, SecretsManagerConfig, VaultConfig, load
 from sandbox import processes
 from sandbox.cli import app
+from sandbox.consumer import READERS
 from sandbox.home import Home, SandboxError, find_home
+from sandbox.services import AWS, KEYVAULT, OPENBAO
 from sandbox.stack import KeyPath, write_stack
 from sandbox.supervisor import Provided, Service, Site, Supervisor, load_consumer_env, load_env
 
@@ -454,77 +461,206 @@ def keyturn_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 def vault(root: Path) -> hvac.Client:
+    """As Keyturn."""
     env = load_env(root)
     client = hvac.Client(url=env["VAULT_ADDR"], verify=env["VAULT_CACERT"])
     client.auth.approle.login(env["KEYTURN_VAULT_ROLE_ID"], env["KEYTURN_VAULT_SECRET_ID"])
     return client
 
 
+def secrets_manager(env: Mapping[str, str], endpoint: str) -> Any:
+    """As whoever `env` says."""
+    session = boto3.session.Session(
+        env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], region_name=env["AWS_REGION"]
+    )
+    return session.client("secretsmanager", endpoint_url=endpoint)
+
+
+@contextlib.contextmanager
+def key_vault(env: Mapping[str, str], root: Path) -> Iterator[SecretClient]:
+    """As whoever `env` says."""
+    ca = str(root / ".keyturn/sandbox/ca.pem")
+    with (
+        ClientSecretCredential(
+            env["AZURE_TENANT_ID"],
+            env["AZURE_CLIENT_ID"],
+            env["AZURE_CLIENT_SECRET"],
+            authority=env["AZURE_AUTHORITY_HOST"],
+            disable_instance_discovery=True,
+            connection_verify=ca,
+        ) as login,
+        SecretClient(
+            env["AZURE_AUTHORITY_HOST"], login, verify_challenge_resource=False, connection_verify=ca
+        ) as client,
+    ):
+        yield client
+
+
+CHAT = "support-copilot-chat"
+VALUES = {store: f"canary-in-{store}" for store in ("aws", "azure", "vault")}
+
+
+def store_values(root: Path, endpoint: str) -> None:
+    """Puts a value into each vault, with Keyturn's own logins."""
+    env = load_env(root)
+    with contextlib.closing(secrets_manager(env, endpoint)) as aws:
+        aws.create_secret(Name=f"sandbox/{CHAT}", SecretString=VALUES["aws"])
+    with key_vault(env, root) as azure:
+        azure.set_secret(f"sandbox--{CHAT}", VALUES["azure"])
+    client = vault(root)
+    client.secrets.kv.v2.create_or_update_secret(f"sandbox/{CHAT}", {"value": VALUES["vault"]})
+    client.adapter.close()
+
+
+def read_values(root: Path) -> dict[str, str]:
+    """What an application reads from each vault."""
+    env = load_consumer_env(root)
+    return {
+        store: READERS[store](env)(f"sandbox--{CHAT}" if store == "azure" else f"sandbox/{CHAT}") for store in VALUES
+    }
+
+
+NAMES = ["aws", "keyvault", "openbao", "openai"]
+PYTHON = {"PYTHONPATH", "PYTHONUNBUFFERED"}
+
+
 def test_the_real_sandbox_keeps_its_secrets(
     keyturn_sandbox: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up in 10 s; idempotent; a secret outlives down and up; no credential in argv, endpoints or listings; reset ends it."""
+    """Up in 10 s; idempotent; secrets outlive down and up; no credential in argv, endpoints or listings; reset ends it."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-caller")
     began = time.monotonic()
     listing = keyturn_sandbox("up")
     assert time.monotonic() - began < 10
-    assert [(entry["service"], entry["state"]) for entry in listing] == [("openbao", "running"), ("openai", "running")]
+    assert [(entry["service"], entry["state"]) for entry in listing] == [(name, "running") for name in NAMES]
     assert keyturn_sandbox("up") == keyturn_sandbox("status") == listing
     assert [variables(entry["pid"]) for entry in listing] == [
+        {"SANDBOX_AWS_ACCESS_KEY_ID", "SANDBOX_AWS_SECRET_ACCESS_KEY"} | PYTHON,
+        PYTHON,
         set(),
-        {"SANDBOX_OPENAI_ADMIN_KEY", "PYTHONPATH", "PYTHONUNBUFFERED"},
+        {"SANDBOX_OPENAI_ADMIN_KEY"} | PYTHON,
     ]
 
-    client = vault(tmp_path)
-    client.secrets.kv.v2.create_or_update_secret("sandbox/support-copilot-chat", {"value": "canary-value"})
-    client.adapter.close()
-    env = load_env(tmp_path)
+    store_values(tmp_path, listing[0]["endpoint"])
+    assert read_values(tmp_path) == VALUES
+    env, consumer = load_env(tmp_path), load_consumer_env(tmp_path)
     for entry in keyturn_sandbox("down"):
         assert entry["state"] == "stopped"
     assert processes_in(tmp_path) == []
 
     assert [entry["endpoint"] for entry in keyturn_sandbox("up")] == [entry["endpoint"] for entry in listing]
-    assert load_env(tmp_path) == env
-    client = vault(tmp_path)
-    secret = client.secrets.kv.v2.read_secret_version("sandbox/support-copilot-chat", raise_on_deleted_version=True)
-    assert secret["data"]["data"] == {"value": "canary-value"}
-    client.adapter.close()
+    assert (load_env(tmp_path), load_consumer_env(tmp_path)) == (env, consumer)
+    assert read_values(tmp_path) == VALUES
 
-    credentials = [
-        env["KEYTURN_VAULT_SECRET_ID"],
-        env["OPENAI_ADMIN_KEY"],
-        load_consumer_env(tmp_path)["VAULT_SECRET_ID"],
-        (tmp_path / ".keyturn/sandbox/openbao/root-token").read_text(),
-        "canary-value",
-    ]
-    shown = [*processes_in(tmp_path), (tmp_path / ".keyturn/sandbox/endpoints.json").read_text()]
+    home = tmp_path / ".keyturn/sandbox"
+    login = ("AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "VAULT_SECRET_ID", "ADMIN_KEY")
+    credentials = [value for each in (env, consumer) for name, value in each.items() if name.endswith(login)]
+    assert len(set(credentials)) == 7
+    credentials += [json.loads((home / "aws/administrator.json").read_text())["SecretAccessKey"]]
+    credentials += [(home / "openbao/root-token").read_text(), *VALUES.values()]
+    shown = [*processes_in(tmp_path), (home / "endpoints.json").read_text()]
     shown += [json.dumps(keyturn_sandbox("status")), (tmp_path / "Pulumi.sandbox.yaml").read_text()]
-    shown += [log.read_text() for log in (tmp_path / ".keyturn/sandbox/logs").iterdir()]
-    shown += [(tmp_path / ".keyturn/sandbox/openbao/audit.log").read_text()]
-    assert len(processes_in(tmp_path)) == 2
+    shown += [log.read_text() for log in (home / "logs").iterdir()]
+    shown += [(home / "openbao/audit.log").read_text()]
+    assert len(processes_in(tmp_path)) == len(NAMES)
     assert [text for text in shown for credential in credentials if credential in text] == []
-
-    config = load(tmp_path / "Pulumi.sandbox.yaml")
-    store, issuer = config.stores["vault"], config.issuers["openai"]
-    assert isinstance(store, VaultConfig)
-    assert isinstance(issuer, OpenAIConfig)
-    assert store.address == env["VAULT_ADDR"] == listing[0]["endpoint"]
-    assert (tmp_path / (store.ca_bundle or "")).samefile(env["VAULT_CACERT"])
-    assert issuer.base_url == env["OPENAI_BASE_URL"] == listing[1]["endpoint"]
-    endpoints = json.loads((tmp_path / ".keyturn/sandbox/endpoints.json").read_text())
-    assert issuer.project == endpoints["openai"]["project"]
-    paired = {policy.name: policy.paired_with for policy in config.policies}
-    assert paired == {
-        "support-copilot-chat": "support-copilot-batch",
-        "support-copilot-batch": "support-copilot-chat",
-        "support-copilot-webhook": None,
-    }
 
     keyturn_sandbox("reset", exit_code=2)
     assert CliRunner().invoke(app, ["reset"], input="n\n").exit_code == 1
-    assert [entry["state"] for entry in keyturn_sandbox("status")] == ["running", "running"]
+    assert {entry["state"] for entry in keyturn_sandbox("status")} == {"running"}
     assert {entry["endpoint"] for entry in keyturn_sandbox("reset", "--yes")} == {None}
     assert processes_in(tmp_path) == []
+
+
+def test_the_stack_says_where_the_real_services_are(keyturn_sandbox: Callable[..., Any], tmp_path: Path) -> None:
+    """Pulumi.sandbox.yaml can be loaded as it is, and every address in it is one of the listing's."""
+    endpoints = {entry["service"]: entry["endpoint"] for entry in keyturn_sandbox("up")}
+    env = load_env(tmp_path)
+    config = load(tmp_path / "Pulumi.sandbox.yaml")
+    aws, azure, bao, issuer = (*(config.stores[name] for name in VALUES), config.issuers["openai"])
+    assert isinstance(aws, SecretsManagerConfig)
+    assert isinstance(azure, KeyVaultConfig)
+    assert isinstance(bao, VaultConfig)
+    assert isinstance(issuer, OpenAIConfig)
+    assert (aws.endpoint_url, aws.region) == (endpoints["aws"], env["AWS_REGION"])
+    assert azure.vault_url == azure.authority_host == env["AZURE_AUTHORITY_HOST"] == endpoints["keyvault"]
+    assert not azure.verify_challenge_resource
+    assert bao.address == env["VAULT_ADDR"] == endpoints["openbao"]
+    for bundle in (azure.ca_bundle, bao.ca_bundle):
+        assert (tmp_path / (bundle or "")).samefile(env["VAULT_CACERT"])
+    assert issuer.base_url == env["OPENAI_BASE_URL"] == endpoints["openai"]
+    places = json.loads((tmp_path / ".keyturn/sandbox/endpoints.json").read_text())
+    assert issuer.project == places["openai"]["project"]
+    assert {policy.name: (policy.store, *policy.replicas) for policy in config.policies} == {
+        "support-copilot-chat": ("aws", "vault"),
+        "support-copilot-batch": ("aws", "vault"),
+        "support-copilot-embed": ("azure",),
+        "support-copilot-webhook": ("vault",),
+    }
+    keyturn_sandbox("down")
+
+
+def test_each_login_may_do_what_it_is_for(keyturn_sandbox: Callable[..., Any], tmp_path: Path) -> None:
+    """In Key Vault Keyturn stays within its environment and cannot purge; an application reads current values, no more.
+
+    In Secrets Manager, whose stand-in enforces no permissions, the two are at least different users.
+    """
+    keyturn_sandbox("up")
+    env, consumer = load_env(tmp_path), load_consumer_env(tmp_path)
+    with key_vault(env, tmp_path) as keyturn, key_vault(consumer, tmp_path) as application:
+        for sibling in ("", "-pending", "-journal", "-policy"):
+            keyturn.set_secret(f"sandbox--{CHAT}{sibling}", "value")
+        assert application.get_secret(f"sandbox--{CHAT}").value == "value"
+        refused: list[Callable[[], object]] = [
+            lambda: keyturn.set_secret("prod--another", "value"),
+            lambda: keyturn.get_secret("prod--another"),
+            lambda: keyturn.purge_deleted_secret(f"sandbox--{CHAT}"),
+            lambda: keyturn.backup_secret(f"sandbox--{CHAT}"),
+            lambda: application.set_secret(f"sandbox--{CHAT}", "value"),
+            lambda: application.begin_delete_secret(f"sandbox--{CHAT}"),
+            lambda: application.get_secret(f"sandbox--{CHAT}-pending"),
+            lambda: application.get_secret(f"sandbox--{CHAT}-journal"),
+            lambda: application.get_secret("prod--another"),
+            lambda: list(application.list_properties_of_secrets()),
+            lambda: list(application.list_properties_of_secret_versions(f"sandbox--{CHAT}")),
+        ]
+        for act in refused:
+            with pytest.raises(HttpResponseError) as error:
+                act()
+            assert error.value.status_code == 403
+        assert [about.name for about in keyturn.list_properties_of_secrets()] != []
+    assert env["AWS_ACCESS_KEY_ID"] != consumer["AWS_ACCESS_KEY_ID"]
+    keyturn_sandbox("down")
+
+
+def test_a_login_that_aws_has_forgotten_is_made_anew(tmp_path: Path) -> None:
+    """An account that lost what was written last (a power cut) is provisioned again: both users, keys that work."""
+    home = Home(tmp_path)
+    sandbox = Supervisor(home, (AWS,), settings={}, report=lambda _line: None)
+    sandbox.up()
+    before = load_env(tmp_path)
+    sandbox.down()
+    (home.directory / "aws/account/aws.pickle").unlink()
+    (running,) = sandbox.up()
+    assert running.endpoint is not None
+    after = load_env(tmp_path)
+    assert after["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
+    for env in (after, load_consumer_env(tmp_path)):
+        with contextlib.closing(secrets_manager(env, running.endpoint)) as client:
+            assert client.list_secrets()["SecretList"] == []
+    sandbox.up()
+    assert load_env(tmp_path) == after
+    sandbox.down()
+
+
+def test_a_stranger_on_key_vaults_port_is_not_taken_for_it(tmp_path: Path) -> None:
+    """Neither a server that speaks no TLS, nor another one of this sandbox, whose certificate is as good."""
+    home = Home(tmp_path)
+    sandbox = Supervisor(home, (OPENBAO, service()), settings={}, report=lambda _line: None)
+    for running in sandbox.up():
+        assert running.endpoint is not None
+        assert not KEYVAULT.answers(Site(home, "keyvault", int(running.endpoint.rpartition(":")[2])))
+    sandbox.down()
 
 
 def test_two_commands_at_once_in_two_clones(tmp_path: Path) -> None:
@@ -544,15 +680,14 @@ def test_two_commands_at_once_in_two_clones(tmp_path: Path) -> None:
     assert [up.returncode for up in ups] == [0, 0, 0, 0]
     assert listings[0] == listings[2]
     assert listings[1] == listings[3]
-    assert len({entry["endpoint"] for listing in listings for entry in listing}) == 4
-    assert len(processes_in(tmp_path)) == 4
-    for clone in clones:
-        client = vault(clone)
-        assert client.is_authenticated()
-        client.adapter.close()
+    assert len({entry["endpoint"] for listing in listings for entry in listing}) == 2 * len(NAMES)
+    assert len(processes_in(tmp_path)) == 2 * len(NAMES)
+    for clone, listing in zip(clones, listings[:2], strict=True):
+        store_values(clone, listing[0]["endpoint"])
+        assert read_values(clone) == VALUES
     first_down = run(clones[0], "down", "--json")
-    assert [entry["state"] for entry in json.loads(first_down.communicate()[0])] == ["stopped", "stopped"]
-    assert len(processes_in(tmp_path)) == 2
+    assert {entry["state"] for entry in json.loads(first_down.communicate()[0])} == {"stopped"}
+    assert len(processes_in(tmp_path)) == len(NAMES)
 
 
 def test_outside_a_project_the_command_says_so(
