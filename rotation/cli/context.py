@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
 from rotation.policy import read as read_policy
+from rotation.ports import Clock
 
 Stack = Annotated[
     str | None,
@@ -36,8 +38,11 @@ File = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, on standard output.")]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Secrets by name; all of the stack when none is given.")
+    list[str] | None, typer.Argument(metavar="NAME", help="Secrets by name; all of the stack when none is given.")
 ]
+
+CLOCK: ContextVar[Clock | None] = ContextVar("clock", default=None)
+"""Given by who runs a command in process; the environment's own clock otherwise."""
 
 
 class UsageFault(Exception):  # noqa: N818 - a fault of the person's input, exit code 2
@@ -94,7 +99,7 @@ def open_context(stack: str | None, file: Path | None) -> Context:
     config = load(path)
     trail = os.environ.get("KEYTURN_AUDIT_FILE")
     where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
-    return Context(assemble(config, os.environ, FileAuditor(where)), path)
+    return Context(assemble(config, os.environ, FileAuditor(where), CLOCK.get()), path)
 
 
 __all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]

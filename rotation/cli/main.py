@@ -8,27 +8,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
-import click
 import typer
 
 from rotation import checkup, fleet, logs, orphans
 from rotation import decide as d
 from rotation import status as statuses
 from rotation.cli import show
-from rotation.cli.context import ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
+from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.journal import Why
 from rotation.model import Credential, Policy, SecretValue
 from rotation.policy import read_duration
-from rotation.ports import Record
+from rotation.ports import Clock, Record
 from rotation.situation import Order
 from sandbox.cli import app as sandbox_app
 
 DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
 """Exit codes. ALIVE: a credential that should be dead is alive, or not shown dead."""
+INTERRUPTED = 130
+"""As shells have it; Typer ends a command so when Ctrl-C is pressed."""
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ def verify(names: Names = None, stack: Stack = None, config: File = None, json: 
 
 @app.command()
 def rotate(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Which secrets.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Which secrets.")],
     stack: Stack = None,
     config: File = None,
     take_over: Annotated[
@@ -216,7 +217,7 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
 
 @app.command()
 def emergency(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Whose credentials have leaked.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whose credentials have leaked.")],
     stack: Stack = None,
     config: File = None,
     contain_first: Annotated[
@@ -286,7 +287,7 @@ def _confirm() -> None:
 
 @app.command()
 def rollback(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Which secrets.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Which secrets.")],
     stack: Stack = None,
     config: File = None,
     json: Json = False,
@@ -559,20 +560,35 @@ def _in_order(policies: Sequence[Policy], results: dict[Policy, T]) -> list[T]:
     return [results[policy] for policy in policies]
 
 
-def run() -> None:
-    """Entry point of the console script: turns what can go wrong into a sentence and an exit code."""
+def _explain(fault: typer.TyperException) -> None:
+    """Prints what was wrong on the command line, and the usage where Typer's own kinds of this have it."""
+    if (shown := getattr(fault, "show", None)) is not None:
+        shown()
+    else:
+        show.complain(fault.format_message())
+
+
+def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> NoReturn:
+    """Entry point of the console script: turns what can go wrong into a sentence and an exit code.
+
+    Parameters:
+        arguments: what follows `keyturn`; that of the process when not given.
+        clock: for the commands that look at secrets or act on them; the environment's own when not given.
+    """
+    CLOCK.set(clock)
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, prog_name="keyturn", standalone_mode=False)
     except (ConfigError, UsageFault) as fault:
         show.complain(str(fault))
         code = USAGE
     except Trouble as trouble:
         show.complain(f"{trouble}. Nothing was changed.")
         code = FAILED
-    except click.UsageError as fault:
-        fault.show()
-        code = USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as fault:
+        _explain(fault)
+        code = fault.exit_code
+    except typer.Abort:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         show.complain("Interrupted. What was begun is in the journal; run it again, or the next sweep goes on.")
-        code = 130
     sys.exit(code or DONE)
