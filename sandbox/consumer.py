@@ -120,16 +120,17 @@ class Application:
 
 
 def main() -> None:
-    """Asks until it is told to stop."""
+    """Asks until it is told to stop, or whoever started it is gone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=READERS, required=True)
     parser.add_argument("--entry", required=True)
     parser.add_argument("--report", type=Path, required=True, help="JSON, rewritten all the time")
     options = parser.parse_args()
+    starter = os.getppid()
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
     application = Application(READERS[options.store](os.environ), options.entry, os.environ["OPENAI_BASE_URL"])
-    while not stopping:
+    while not stopping and os.getppid() == starter:
         application.ask()
         new = options.report.with_suffix(".new")
         new.write_text(json.dumps(asdict(application.count)))

@@ -6,6 +6,7 @@ Every command that it shows is run as a person would run it, and what it prints 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -101,6 +102,18 @@ class Story:
         """The current value of a secret, as an application reads it from a store."""
         entry = f"sandbox--{name}" if store == "azure" else f"sandbox/{name}"
         return READERS[store](load_consumer_env(self.home.root))(entry)
+
+
+@contextlib.contextmanager
+def alone(home: Home) -> Iterator[None]:
+    """One demo at a time in a clone: two would move each other's clock and rotate each other's keys."""
+    home.make()
+    with (home.root / ".keyturn" / "demo.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Claim("another demo is at work in this clone") from None
+        yield
 
 
 # --- the applications that run beside it all -----------------------------------------------------
@@ -395,11 +408,12 @@ def main(tell: Callable[[Story], None] = tell, home: Home | None = None) -> int:
     story = Story(home or find_home(Path(__file__).parent))
     started = time.monotonic()
     try:
-        tell(story)
+        with alone(story.home):
+            tell(story)
     except (Claim, SandboxError) as broken:
         story.console.print()
         story.console.print(Text(f"✗ {broken}", style="bold red"), soft_wrap=True)
-        story.console.print("  The sandbox is left running: `keyturn sandbox status`; logs in .keyturn/sandbox/logs.")
+        story.console.print("  The sandbox is left as it is: `keyturn sandbox status`; logs in .keyturn/sandbox/logs.")
         return 1
     story.console.print()
     story.console.print(Text(f"All of it held, in {time.monotonic() - started:.0f} s.", style="bold green"))

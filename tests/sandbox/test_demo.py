@@ -21,8 +21,10 @@ from sandbox.demo import CHAT, Claim, Story, applications, as_told, main, search
 from sandbox.home import Home, write_private
 from sandbox.keyvault.harness import KeyVaultServer
 from sandbox.openai.harness import OpenAIServer
-from sandbox.services import supervisor, without_proxy
+from sandbox.processes import wait_until
+from sandbox.services import without_proxy
 from sandbox.stack import TEMPLATE
+from sandbox.supervisor import load_consumer_env
 
 REPOSITORY = Path(__file__).parents[2]
 READER = {"support-api": "aws"}
@@ -181,6 +183,42 @@ def test_a_sandbox_that_was_never_up_breaks_the_story(tmp_path: Path, capsys: py
     assert "run `keyturn sandbox up`" in capsys.readouterr().out
 
 
+def test_two_demos_at_once_do_not_meet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second says that there is a first, and touches nothing."""
+    home = Home(tmp_path)
+    second: list[int] = []
+    assert main(lambda _story: second.append(main(lambda _story: None, home)), home) == 0
+    assert second == [1]
+    assert "✗ another demo is at work in this clone" in capsys.readouterr().out
+    assert main(lambda _story: None, home) == 0
+
+
+def test_an_application_does_not_outlive_the_demo(world: World) -> None:
+    """Whatever kills the demo, its applications notice, and do not go on asking for ever."""
+    world.store(world.mint()[0])
+    starter = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-m', 'sandbox.consumer', *sys.argv[1:]]);"
+        "print(child.pid, flush=True); input()"
+    )
+    report = world.home.root / "report.json"
+    options = ["--store", "aws", "--entry", f"sandbox/{CHAT}", "--report", str(report)]
+    env = {"PATH": os.environ["PATH"], **load_consumer_env(world.home.root)}
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, *options],
+        cwd=REPOSITORY,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout
+        application = Path(f"/proc/{parent.stdout.readline().strip()}/cmdline")
+        assert wait_until(report.exists, 20)
+        assert "sandbox.consumer" in application.read_text()
+        parent.kill()
+    assert wait_until(lambda: not application.exists() or not application.read_text(), 20)
+
+
 def test_a_persons_own_logins_reach_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's commands know the sandbox's clouds alone, whatever shell it is started from."""
     for name in (
@@ -321,30 +359,3 @@ def test_an_empty_place_proves_nothing(world: World, folder: str) -> None:
     shutil.rmtree(world.home.root / folder)
     with pytest.raises(Claim, match="there is nothing to search in"):
         search(story, state, {"another": PLANTED})
-
-
-# The whole story.
-
-
-def test_the_whole_demo_holds(tmp_path: Path) -> None:
-    """On a copy of the program, with a sandbox of its own: exit code 0, all three vaults, and no failed request."""
-    for name in ("sandbox", "rotation", "providers"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Pulumi.yaml", "__main__.py"):
-        shutil.copy(REPOSITORY / name, tmp_path / name)
-    env = os.environ | {"PYTHONPATH": str(tmp_path), "KEYTURN_NO_DOWNLOAD": "1"}
-    command = [sys.executable, "-m", "sandbox.demo"]
-    try:
-        told = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    finally:
-        supervisor(Home(tmp_path), lambda _line: None).down()
-    assert told.returncode == 0, told.stdout + told.stderr
-    for claim in (
-        "✓ support-api: 0 failed requests of ",
-        "✓ support-edge: 0 failed requests of ",
-        "✓ The thief's request: 401 invalid_api_key",
-        "azure:sandbox--support-copilot-embed",
-        "found in none",
-        "All of it held",
-    ):
-        assert claim in told.stdout, told.stdout
