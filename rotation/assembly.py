@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,17 +92,21 @@ def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Cl
 
 
 def clock_of(config: Config, env: Mapping[str, str]) -> Clock:
-    """The system's clock; in the sandbox environment, moved as far as the sandbox's clock is."""
+    """The system's clock; in the sandbox environment, moved as far as the sandbox's clock is.
+
+    There, with KEYTURN_SANDBOX_SLEEP=skip, whoever sleeps moves the sandbox's clock on instead. One process at a time
+    may do so.
+    """
     path = env.get("KEYTURN_SANDBOX_CLOCK")
     if config.environment != SANDBOX or not path:
         return SystemClock()
-    return _moved(Path(path))
+    return _moved(Path(path), skips=env.get("KEYTURN_SANDBOX_SLEEP") == "skip")
 
 
-def _moved(path: Path) -> Clock:
+def _moved(path: Path, *, skips: bool) -> Clock:
     from sandbox.clock import SandboxClock  # noqa: PLC0415 - no real environment ever loads it
 
-    moved = SandboxClock(path)
+    moved, moving = SandboxClock(path), threading.Lock()
 
     class Moved(SystemClock):
         """The system's clock with the sandbox's offset."""
@@ -110,4 +114,17 @@ def _moved(path: Path) -> Clock:
         def now(self) -> datetime:
             return moved.now()
 
-    return Moved()
+    class Skipping(Moved):
+        """A sleep is over at once, and its time has passed for every server of the sandbox."""
+
+        _slept = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self._slept
+
+        def sleep(self, seconds: float) -> None:
+            with moving:
+                moved.move(timedelta(seconds=seconds))
+                self._slept += seconds
+
+    return Skipping() if skips else Moved()

@@ -90,6 +90,13 @@ class Smoke(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Identify(Action):
+    """Hold a current value that carries no token against the values of our own keys."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyCurrent(Action):
     """Show a current value that the journal does not explain to the issuer."""
 
@@ -223,10 +230,22 @@ def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: O
     rests: list[Rest] = []
     for rule in DESTROY if order.destroy else RULES:
         for decision in rule(situation):
-            if isinstance(decision, Action):
+            if isinstance(decision, Rest):
+                rests.append(decision)
+            elif (error := evidence.failed.get(signature(decision))) is None:
                 return decision
-            rests.append(decision)
+            else:
+                rests.append(Hold(reason=error))  # what does not depend on it goes on
     return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at)
+
+
+def signature(action: Action) -> str:
+    """Tells apart what was tried in one run: the same action on the same key and store."""
+    about = (getattr(action, name, None) for name in ("key", "store", "attempt", "version"))
+    named = (
+        part.token if isinstance(part, Attempt) else part.id if isinstance(part, Version) else part for part in about
+    )
+    return " ".join([type(action).__name__, *(str(part) for part in named if part)])
 
 
 def most_pressing(rests: list[Rest]) -> Rest | None:
@@ -266,7 +285,7 @@ def contain(s: Situation) -> Iterator[Decision]:
     for key, at in journal.contain.items():
         if at > s.now or key in journal.revoked or key not in journal.condemned:
             continue
-        if key not in s.roles and not s.order.destroy:
+        if key not in s.roles and not s.order.destroy and not s.lagging and not _alive_attempts(s, key):
             continue  # retired like any other
         if not s.issuer.revokes:
             told = (
@@ -279,6 +298,8 @@ def contain(s: Situation) -> Iterator[Decision]:
         if (key_id := s.key_id(key)) is None:
             yield from _find_or(s, key, condemn=False)
             continue
+        if _same_as_current(s, key):
+            continue  # another name of what is handed out, and that one is not condemned
         where = ", ".join(sorted(s.roles.get(key, ["no store"])))
         told = "the entry is being deleted" if s.order.destroy else f"contained while still handed out by {where}"
         yield Revoke(key=key, key_id=key_id, contained=True, reason=told)
@@ -301,6 +322,9 @@ def pending(s: Situation) -> Iterator[Decision]:
         # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.
         yield Discard(store=primary, version=version, reason="older than an attempt may live in a store of this kind")
         return
+    if (s.order.back_to and attempt.key != s.order.back_to) or s.order.submitted:
+        yield Discard(store=primary, version=version, reason="a person has decided otherwise")
+        return
     if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
         yield Discard(store=primary, version=version, reason="its key is condemned")
         return
@@ -314,7 +338,7 @@ def pending(s: Situation) -> Iterator[Decision]:
 def _stage_in_replicas(s: Situation, version: Version) -> Iterator[Decision]:
     """The same value in every store before any of them hands it out."""
     for store, entry in s.seen.replicas.items():
-        if isinstance(entry, Absent):
+        if isinstance(entry, Absent) or store not in s.policy.replicas:
             continue
         if entry.pending is None or entry.pending.token != version.token:
             yield Copy(store=store, version=version, reason=f"stage the same value in {store}")
@@ -351,26 +375,41 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
     elif streak.verdict.live or s.now < attempt.at + need.timeout or streak.count < max(2, need.in_a_row):
         yield verify
     else:
-        yield Condemn(
-            key=attempt.key,
-            why=Why.NEVER_VERIFIED,
-            facts=facts.condemned(attempt.key, s.now, Why.NEVER_VERIFIED) | backoff(s, "never-verified"),
-            reason=f"never verified: {streak.reason}",
-        )
+        yield _poisoned(s, attempt, f"never verified: {streak.reason}")
+
+
+def _poisoned(s: Situation, attempt: Attempt, reason: str) -> Condemn:
+    written = facts.condemned(attempt.key, s.now, Why.NEVER_VERIFIED) | backoff(s, "never-verified")
+    if key_id := s.key_id(attempt.key):
+        written |= facts.key_fact(attempt.key, key_id)
+    return Condemn(key=attempt.key, why=Why.NEVER_VERIFIED, facts=written, reason=reason)
 
 
 def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
-    if s.policy.smoke_test and s.issuer.smokes and not s.rewrites(attempt):
+    if s.policy.smoke_test and s.issuer.smokes and not s.rewrites(attempt) and not s.emergency:
         smoked = s.evidence.smoked.get(attempt.token)
         if smoked is None:
             yield Smoke(attempt=attempt, pending=version, reason="one minimal real request with the new credential")
             return
+        if smoked.verdict is Verdict.INVALID:
+            yield _poisoned(s, attempt, f"the smoke test failed: {smoked.reason}")
+            return
         if not smoked.verdict.live:
             yield Hold(reason=f"the smoke test of the new credential failed: {smoked.reason}")
             return
-    if s.unreachable and not s.emergency:
-        away = ", ".join(a.store for a in s.unreachable)
-        yield Hold(reason=f"verified and staged; promotion waits for {away}")
+    waiting = [r.store for r in s.unreachable] + [
+        store
+        for store, entry in s.seen.replicas.items()
+        if store in s.policy.replicas
+        and isinstance(entry, Entry)
+        and (
+            entry.pending is None
+            or entry.pending.token != version.token
+            or (store, version.token) not in s.evidence.matched
+        )
+    ]
+    if waiting and not s.emergency:
+        yield Hold(reason=f"verified; promotion waits for {', '.join(waiting)}")
         return
     yield Promote(store=s.policy.store, version=version, expected=attempt.base, reason="verified, and nothing moved")
 
@@ -386,7 +425,9 @@ def note(s: Situation) -> Iterator[Decision]:
             noted |= facts.key_fact(key, key_id)
         if key not in journal.expires and (ends := s.evidence.expires.get(key)):
             noted |= facts.expires(key, ends)
-    if not s.lagging:
+    if s.current_key in journal.superseded:
+        yield Forget(key="", proof="void", facts=(f"superseded.{s.current_key}",), reason="it is current again")
+    if not s.lagging and (s.explained or s.current_id in s.evidence.identified):
         for key in s.keys:
             if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):
                 noted |= facts.superseded(key, s.now)
@@ -400,23 +441,37 @@ def note(s: Situation) -> Iterator[Decision]:
 
 def explain(s: Situation) -> Iterator[Decision]:
     """A current value that no attempt made: somebody's own, or a delayed write. Dead ones are replaced at once."""
-    if s.explained or s.current is None or not s.issuer.registry:
+    if s.explained or s.current is None:
         return
+    if s.current_key is None and s.current.id not in s.evidence.identified:
+        yield Identify(version=s.current, reason="current carries no token; is it one of our keys put there by hand?")
+        return
+    if not s.issuer.registry:
+        return
+    yield from _try_current(s, "current is not what any rotation made; does it work?")
     streak = s.evidence.current.get(s.current.id)
-    look = VerifyCurrent(version=s.current, reason="current is not what any rotation made; does it work?")
+    if streak is None:
+        return
+    if streak.verdict.live and s.current.token and s.current.token not in s.seen.primary.journal.promoted:
+        yield Note(
+            facts=facts.promoted(s.current.token, s.now), reason="current came back by a delayed write, and works"
+        )
+
+
+def _try_current(s: Situation, reason: str) -> Iterator[Decision]:
+    """Ask until it is clear whether the current value works; see Situation.current_works."""
+    assert s.current is not None, "there is a current value to try"
+    streak = s.evidence.current.get(s.current.id)
+    look = VerifyCurrent(version=s.current, reason=reason)
     if streak is None:
         yield look
     elif streak.verdict is Verdict.UNKNOWN:
-        yield Hold(reason=f"current was changed outside Keyturn and can not be verified: {streak.reason}")
+        yield Hold(reason=f"the current credential can not be verified: {streak.reason}")
     elif streak.verdict is Verdict.INVALID and not s.found_dead:
         if s.now < streak.at + s.issuer.revoke.interval:
             yield Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="current is refused")
         else:
             yield look
-    elif streak.verdict.live and s.current.token and s.current.token not in s.seen.primary.journal.promoted:
-        yield Note(
-            facts=facts.promoted(s.current.token, s.now), reason="current came back by a delayed write, and works"
-        )
 
 
 def mirror(s: Situation) -> Iterator[Decision]:
@@ -424,6 +479,8 @@ def mirror(s: Situation) -> Iterator[Decision]:
     current = s.current
     in_flight = s.pending.token if s.pending else None
     for store, entry in s.seen.replicas.items():
+        if store not in s.policy.replicas:
+            continue  # on its way out: never written, and retirement waits until it is released
         if isinstance(entry, Absent):
             if store in s.policy.replicas:
                 missing = "has no such entry" if entry.missing else f"can not be reached: {entry.reason}"
@@ -501,13 +558,18 @@ def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
 def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     """Find out a key's id; a key that was never minted is forgotten once no mint can come any more."""
     attempts = s.attempts_of(key)
+    if not attempts and s.key_id(key) is None and (key in s.seen.primary.journal.adopted or s.promoted_at(key)):
+        yield from _revoked_by_hand(s, key)  # not ours by name, so no list tells
+        return
     why = Why.SUPERSEDED if all(s.void(a) for a in attempts) else Why.LOST
     if (key_id := s.key_id(key)) is not None:
         if condemn:
             written = facts.condemned(key, s.now, why) | facts.key_fact(key, key_id)
             yield Condemn(key=key, why=why, facts=written, reason="minted, and not to be used")
         return
-    latest = max((a.at for a in attempts), default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE
+    held = s.seen.primary.journal.condemned.get(key)
+    since = [a.at for a in attempts] + ([held.at] if held else [])
+    latest = max(since, default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE
     if s.evidence.listed is None or (s.evidence.listed_at and s.evidence.listed_at < latest <= s.now):
         yield ListKeys(reason="a mint was intended, and its outcome is not recorded")
     elif s.now < latest:
@@ -517,14 +579,17 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
 
 
-def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | None:
+def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:
     """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
     drain = s.policy.drain
     if s.now < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
-    key_id = s.key_id(key)
-    if not s.issuer.tells_last_use or key_id is None:
+    if not s.issuer.tells_last_use:
         return None
+    if (key_id := s.key_id(key)) is None:
+        if s.evidence.listed is None:
+            return ListKeys(reason="the old credential's id is not recorded")
+        return Hold(reason="the old credential's id is not known, so nobody can tell whether it is in use")
     use = s.evidence.last_use.get(key)
     if use is None:
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
@@ -542,8 +607,15 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | No
 
 def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     """The one path that revokes: condemned, looked again, in no role, and nothing can promote it any more."""
-    alive = [a for a in s.attempts_of(key) if not s.void(a)]
-    if alive:
+    if _same_as_current(s, key):
+        about = s.seen.primary.journal.about(key)
+        yield Forget(key=key, proof="void", facts=about, reason="another name of the current key")
+        return
+    if s.seen.primary.journal.condemned[key].why in (Why.ORPHAN, Why.LOST) and _in_doubt(s):
+        # Nothing is known of how it came about: a vault that was restored from a backup looks the same.
+        yield from _try_current(s, "before the last key besides it goes: does the current one work?")
+        return
+    if _alive_attempts(s, key):
         yield from _make_void(s, key)
         return
     if s.lagging:
@@ -565,6 +637,25 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
         yield from _revoked_by_hand(s, key)
         return
     yield Revoke(key=key, key_id=key_id, reason=s.seen.primary.journal.condemned[key].why.value)
+
+
+def _in_doubt(s: Situation) -> bool:
+    """Whether there is a current credential that should work, and was not seen to in this run."""
+    return s.current is not None and s.issuer.registry and not s.urgent and not s.current_works
+
+
+def _alive_attempts(s: Situation, key: str) -> list[Attempt]:
+    """Attempts by which a paused run might still make the key current."""
+    alive = [a for a in s.attempts_of(key) if not s.void(a)]
+    if s.current is None:  # nothing is handed out that could go wrong, and no value to store anew
+        return [a for a in alive if not s.expired(a)]
+    return alive
+
+
+def _same_as_current(s: Situation, key: str) -> bool:
+    """Two names of one key at the issuer."""
+    mine = s.key_id(key)
+    return key != s.current_key and mine is not None and s.current_key is not None and mine == s.key_id(s.current_key)
 
 
 def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
@@ -589,7 +680,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
     due = s.due_at is not None and s.due_at <= s.now and condemned.why is not Why.EMERGENCY
-    if (due or s.urgent) and not s.full:
+    if (due or s.urgent) and not s.crowded:
         return  # the rotation that is due does it
     if s.at_work:
         yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
@@ -691,9 +782,11 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif s.issuer.model is Model.MANUAL and not s.order.submitted:
         made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
         yield Hold(reason=f"waits for a person, as {made}")
-    elif s.full:
+    elif s.full or (s.crowded and not s.emergency):
         if not s.retiring:
             yield Hold(reason="the issuer holds as many keys of this secret as it allows")
+        elif not s.full:
+            yield Hold(reason="old credentials of this secret have to go before another is made")
     else:
         yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
 
@@ -701,11 +794,12 @@ def begin(s: Situation) -> Iterator[Decision]:
 def _why(s: Situation) -> Why | None:
     if s.current is None:
         return Why.FIRST
-    if s.order.back_to and s.order.replace == s.current_id:
+    asked = s.order.replace is not None and s.order.replace == (s.current_key or s.current_id)
+    if s.order.back_to and asked:
         return Why.ROLLBACK
     if s.urgent:
         return Why.REPLACE
-    if s.order.replace == s.current_id:
+    if asked:
         return Why.ASKED
     return Why.DUE if s.due_at and s.due_at <= s.now else None
 
@@ -731,12 +825,17 @@ def tidy(s: Situation) -> Iterator[Decision]:
         v.token for e in (s.seen.primary, *s.seen.replicas.values()) if isinstance(e, Entry)
         for v in (e.current, e.pending) if v
     }  # fmt: skip
-    stale = tuple(
-        f"attempt.{a.token}"
+    gone = [
+        a.token
         for a in journal.attempts.values()
-        if a.of and s.void(a) and a.token not in held and (not s.seen.unfenced or s.expired(a))
-    )
-    if stale and not s.unreachable:
+        if a.of
+        and a.token not in held
+        and a.token not in s.evidence.unspent
+        # One that carries what is current anyway may be forgotten once nobody works on it any more.
+        and (s.expired(a) if a.key == s.current_key or s.seen.unfenced else s.void(a))
+    ]
+    stale = tuple(key for key in journal.facts if key.partition(".")[2] in gone)
+    if stale and not any(isinstance(r, Absent) and not r.missing for r in s.seen.replicas.values()):
         yield Forget(key="", proof="void", facts=stale, reason="void attempts")
 
 

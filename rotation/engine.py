@@ -67,6 +67,13 @@ class Outcome:
     """The last look."""
     records: list[Record]
     """What was done and found, in order, as it stands in the audit trail."""
+    achieved: bool | None = None
+    """Whether what was asked for is so; None where nothing was asked for."""
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a credential that should be dead is alive, or not shown dead, or nobody could look."""
+        return self.seen is None or bool(self.seen.primary.journal.unproven())
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +87,8 @@ class _Run:
     old: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
     doubts: int = 0
+    trouble: Trouble | None = None
+    """The first failure that did not end the run."""
     submitted: Issued | None = None
     """What a person has brought, until it is staged."""
     minted_at: float | None = None
@@ -132,21 +141,29 @@ class Engine:
         for _ in range(3):
             policy = self._policy(primary)
             others = _other_stores(policy, primary.journal)
-            replicas = {name: self._look(name, policy) for name in others}
+            looks = {name: self._look(name, policy) for name in others}
+            replicas = {name: look for name, look in looks.items() if look is not None}
             if others or not fresh:
                 primary = store.observe(target.entry)
             if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
-                open_doors = {s for s in (target.store, *others) if not self._stores[s].features.compare_and_set}
+                known_stores = [name for name in (target.store, *replicas) if name in self._stores]
+                open_doors = {name for name in known_stores if not self._stores[name].features.compare_and_set}
                 named = _named(primary)
                 return Observation(self._policy(primary), named, replicas, unfenced=frozenset(open_doors))
             fresh = True
         raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
 
-    def _look(self, store: str, policy: Policy) -> Entry | Absent:
+    def _look(self, store: str, policy: Policy) -> Entry | Absent | None:
+        """A replica; None when it was released, or its store is not configured any more."""
+        named = store in policy.replicas
+        if store not in self._stores:
+            return Absent(store, "not configured", missing=False) if named else None
         try:
-            return self._stores[store].observe(self._places.entry_name(store, policy.environment, policy.name))
+            entry = self._stores[store].observe(self._places.entry_name(store, policy.environment, policy.name))
         except Trouble as trouble:
-            return Absent(store, trouble.code.value, missing=trouble.code is Code.NOT_FOUND)
+            missing = trouble.code is Code.NOT_FOUND
+            return Absent(store, trouble.code.value, missing=missing) if named or not missing else None
+        return entry if named or entry.policy else None
 
     @staticmethod
     def _policy(entry: Entry) -> Policy:
@@ -163,7 +180,11 @@ class Engine:
         where = self._places.locate(policy.environment, policy.paired_with)
         if where is None:
             return None
-        pair = self.observe(where)
+        try:
+            pair = self.observe(where)
+        except Trouble as trouble:
+            # One that is not there has no window. One that does not answer may have.
+            return now + policy.grace if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else None
         s = Situation(pair, Evidence(), self._issuers[pair.policy.issuer].capabilities, Order(), now)
         if s.pending is not None or s.at_work is not None:
             return now + pair.policy.grace
@@ -208,7 +229,9 @@ class Engine:
             seen, run.evidence, self._issuers[seen.policy.issuer].capabilities, run.order, self._clock.now()
         )
         scheduled = due.current is not None and not due.urgent and due.pending is None and not run.evidence.unspent
-        wanted = run.order.replace == due.current_id or (due.due_at is not None and due.due_at <= due.now)
+        wanted = run.order.replace == (due.current_key or due.current_id) or (
+            due.due_at is not None and due.due_at <= due.now
+        )
         if seen.policy.paired_with and scheduled and wanted:
             return replace(seen, pair_free_at=self._pair_free_at(seen))
         return seen
@@ -237,14 +260,17 @@ class Engine:
         leave_at = self._clock.monotonic() + patience.total_seconds()
         seen: Observation | None = None
         try:
-            for _ in range(MOST_STEPS):
+            steps = 0
+            while steps < MOST_STEPS:
                 if seen is None:
                     seen = run.known = self._with_pair(self.observe(target, run.known), run)
                 decision = self._decide(seen, run)
                 if isinstance(decision, d.Rest):
                     if not self._stay(decision, leave_at):
-                        return Outcome(target, decision, None, seen, run.records)
+                        return Outcome(target, decision, run.trouble, seen, run.records)
+                    run.evidence.listed = None  # what was listed before the wait is old
                     continue
+                steps += 1
                 seen = self._carry_out(decision, seen, run)
         except Trouble as trouble:
             return Outcome(target, None, trouble, seen or run.known, run.records)
@@ -275,8 +301,12 @@ class Engine:
         journal = seen.primary.journal
         delay = seen.policy.contain_after if contain_after is None else contain_after
         written: dict[str, str] = {}
+        # A command that is run again goes on with its emergency. It does not condemn what replaced the leaked key.
+        begun = [held.at for held in journal.condemned.values() if held.why is Why.EMERGENCY]
         for key in s.keys:
             held = journal.condemned.get(key)
+            if held is None and begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key)):
+                continue
             if key in journal.revoked:
                 continue
             if held is None or held.why is not Why.EMERGENCY:
@@ -293,10 +323,22 @@ class Engine:
     def rotate(self, target: Target, *, take_over: bool = False, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Rotates now, up to promoted; the old credential drains and later sweeps retire it."""
         try:
-            current = self.observe(target).primary.current
+            was = self._handed_out(target)
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
-        return self.run(target, Order(replace=current.id if current else None, take_over=take_over), patience=patience)
+        outcome = self.run(target, Order(replace=was, take_over=take_over), patience=patience)
+        return replace(outcome, achieved=self._key_now(outcome) not in (None, was))
+
+    def _handed_out(self, target: Target) -> str | None:
+        """Token of the current key, or the version id of a current value that is not ours."""
+        s = self._situation(self.observe(target), _Run(target, Order()))
+        return s.current_key or s.current_id
+
+    def _key_now(self, outcome: Outcome) -> str | None:
+        if outcome.seen is None:
+            return None
+        s = self._situation(outcome.seen, _Run(outcome.target, Order()))
+        return s.current_key or s.current_id
 
     def submit(
         self, target: Target, credential: Credential, key_id: str | None, *, patience: timedelta = timedelta(minutes=5)
@@ -307,12 +349,13 @@ class Engine:
             key_id: the issuer's id of it, which tells the person later what to revoke.
         """
         try:
-            current = self.observe(target).primary.current
+            was = self._handed_out(target)
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
-        order = Order(replace=current.id if current else None, submitted=True)
-        issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%d}", credential)
-        return self.run(target, order, patience=patience, submitted=issued)
+        issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%dT%H%M%S}", credential)
+        outcome = self.run(target, Order(replace=was, submitted=True), patience=patience, submitted=issued)
+        promoted = outcome.seen.primary.journal.key_ids.get(self._key_now(outcome) or "") if outcome.seen else None
+        return replace(outcome, achieved=promoted == issued.key_id)
 
     def rollback(self, target: Target, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Makes the previous credential current again, as a new version, while it still lives.
@@ -328,9 +371,10 @@ class Engine:
         earlier = [key for key in s.retiring if s.promoted_at(key) and key not in seen.primary.journal.condemned]
         if not earlier:
             hold = d.Hold(reason="there is no earlier credential that still lives")
-            return Outcome(target, hold, None, seen, [])
+            return Outcome(target, hold, None, seen, [], achieved=False)
         newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
-        return self.run(target, Order(replace=s.current_id, back_to=newest), patience=patience)
+        outcome = self.run(target, Order(replace=s.current_key or s.current_id, back_to=newest), patience=patience)
+        return replace(outcome, achieved=self._key_now(outcome) == newest)
 
     def adopt(self, target: Target, policy: Policy, *, key_id: str | None) -> Observation:
         """Brings an existing entry under management. Its value and versions stay as they are.
@@ -354,7 +398,10 @@ class Engine:
         check = self._issuer(seen).verify(self.read(seen, entry, entry.current))
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
-        token, run = self._tokens(), _Run(target, Order())
+        run = _Run(target, Order())
+        # An adoption whose answer was lost has written its facts already.
+        known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
+        token = known[0] if known else entry.current.token or self._tokens()
         since = entry.current.created_at or self._clock.now()
         written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
         written |= facts.key_fact(token, key_id) if key_id else {}
@@ -379,11 +426,13 @@ class Engine:
                 "see `keyturn status`",
             )
         self._audit(_Run(target, Order()), "release", seen, token=s.current_key)
-        for store in seen.policy.stores:
+        # The primary's policy goes last: until then the same command can be repeated.
+        for store in reversed(seen.policy.stores):
             name = self._places.entry_name(store, seen.policy.environment, seen.policy.name)
             entry = self._stores[store].observe(name)
+            if entry.journal.facts:
+                self._stores[store].forget(name, list(entry.journal.facts))
             self._stores[store].set_policy(name, {})
-            self._stores[store].forget(name, list(entry.journal.facts))
 
     def emergency(
         self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)
@@ -397,19 +446,23 @@ class Engine:
             Trouble: the entry could not be read or marked; nothing was changed.
         """
         leave_at = self._clock.monotonic() + patience.total_seconds()
+        was = self._handed_out(target)
         records = self.condemn(target, contain_after=contain_after)
         while True:
             left = timedelta(seconds=max(leave_at - self._clock.monotonic(), 0))
-            outcome = self.run(target, Order(take_over=True), patience=left)
+            outcome = self.run(target, Order(replace=was, take_over=True), patience=left)
             records += outcome.records
-            outcome = replace(outcome, records=records)
-            journal = outcome.seen.primary.journal if outcome.seen else None
-            alive = journal is None or any(
-                held.why is Why.EMERGENCY and key not in journal.proven for key, held in journal.condemned.items()
-            )
-            if not alive or self._clock.monotonic() + _ASK_AGAIN > leave_at:
+            outcome = replace(outcome, records=records, achieved=self._replaced(outcome, was))
+            if (outcome.achieved and not outcome.unproven) or self._clock.monotonic() + _ASK_AGAIN > leave_at:
                 return outcome
             self._clock.sleep(_ASK_AGAIN)
+
+    def _replaced(self, outcome: Outcome, was: str | None) -> bool:
+        """Whether every store hands out something else than before, and it is not condemned."""
+        if outcome.seen is None:
+            return False
+        s = self._situation(outcome.seen, _Run(outcome.target, Order()))
+        return self._key_now(outcome) not in (None, was) and not s.urgent and not s.lagging
 
     def destroy(self, target: Target) -> Outcome:
         """Revokes every key that was minted for a secret and shows each one dead; leaves the entry for the caller.
@@ -451,9 +504,13 @@ class Engine:
             name = type(action).__name__.lower()
             self._audit(run, f"{name}.failed", seen, reason=str(trouble), detail={"code": trouble.code.value})
             run.doubts += 1
-            if (trouble.maybe_applied or trouble.code is Code.CONFLICT) and run.doubts <= _DOUBTS:
-                return None  # look at what is really there
-            raise
+            if run.doubts > _DOUBTS:
+                raise
+            if not trouble.maybe_applied and trouble.code is not Code.CONFLICT:
+                # It will not do now. What does not depend on it still may.
+                run.evidence.failed[d.signature(action)] = str(trouble)
+                run.trouble = run.trouble or trouble
+            return None  # look at what is really there
 
     def _note(self, action: d.Note, seen: Observation, run: _Run) -> Observation:
         for fact in action.facts:
@@ -516,7 +573,9 @@ class Engine:
         s = self._situation(seen, run)
         store = self._stores[run.target.store]
         store.record(run.target.entry, d.backoff(s, trouble.code.value))
-        store.forget(run.target.entry, [f"attempt.{attempt.token}"])
+        # Somebody may have condemned it meanwhile, not knowing that it never came to be.
+        kinds = ("attempt", "condemned", "contain", "key")
+        store.forget(run.target.entry, [f"{kind}.{attempt.token}" for kind in kinds])
 
     def _stage(
         self, attempt: Attempt, credential: Credential, key_id: str | None, seen: Observation, run: _Run
@@ -577,8 +636,34 @@ class Engine:
         self._audit_check("verify", check, seen, run, token)
         return seen
 
+    def _identify(self, action: d.Identify, seen: Observation, run: _Run) -> Observation:
+        """Somebody may have put the value of one of our keys there by hand: then it is that key which is current."""
+        run.evidence.identified.add(action.version.id)
+        try:
+            held = self.read(seen, seen.primary, action.version)
+        except Trouble as trouble:
+            if trouble.code is Code.INVALID:
+                return seen  # not even of the declared form
+            raise
+        s = self._situation(seen, run)
+        for key in reversed(s.keys):
+            if key in seen.primary.journal.revoked:
+                continue
+            ours = self._value_of(key, seen, run)
+            if ours is not None and ours.same_as(held):
+                self._audit(run, "identify", seen, reason="put there by hand", token=key, key_id=s.key_id(key))
+                written = facts.adopted(key, action.version.id, self._clock.now())
+                after = self._record(seen, run, written)
+                return replace(after, primary=_named(after.primary))
+        return seen
+
     def _verify_current(self, action: d.VerifyCurrent, seen: Observation, run: _Run) -> Observation:
-        check = self._issuer(seen).verify(self.read(seen, seen.primary, action.version))
+        try:
+            check = self._issuer(seen).verify(self.read(seen, seen.primary, action.version))
+        except Trouble as trouble:
+            if trouble.code is not Code.INVALID:
+                raise
+            check = Check(Verdict.UNKNOWN, str(trouble))
         known = run.evidence.current
         known[action.version.id] = self._streak(known.get(action.version.id), check)
         self._audit_check("verify-current", check, seen, run, action.version.token)
@@ -763,6 +848,7 @@ class Engine:
         d.Compare: _compare,
         d.Verify: _verify,
         d.Smoke: _smoke,
+        d.Identify: _identify,
         d.VerifyCurrent: _verify_current,
         d.Look: _look_again,
         d.Promote: _promote,

@@ -208,9 +208,14 @@ class Journal:
         return {token for key in self.facts if (token := key.partition(".")[2])}
 
     def about(self, token: str) -> tuple[str, ...]:
-        """Keys of all facts about a credential: its own, and the attempts that carried it."""
-        carried = {f"attempt.{a.token}" for a in self.attempts.values() if a.key == token}
-        return tuple(sorted(key for key in self.facts if key.partition(".")[2] == token or key in carried))
+        """Keys of all facts about a credential: its own, and those of the attempts that carried it."""
+        tokens = {token} | {a.token for a in self.attempts.values() if a.key == token}
+        return tuple(sorted(key for key in self.facts if key.partition(".")[2] in tokens))
+
+    def unproven(self) -> tuple[str, ...]:
+        """Tokens of keys that should be dead and are not shown to be: revoked, or condemned in an emergency."""
+        leaked = {key for key, held in self.condemned.items() if held.why is Why.EMERGENCY}
+        return tuple(sorted((leaked | set(self.revoked)) - set(self.proven)))
 
 
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.:/+\-]")

@@ -6,6 +6,7 @@ Everything here is immutable and knows no store, issuer or clock.
 from __future__ import annotations
 
 import hmac
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MASK: Final = "[masked]"
 
 _alive: weakref.WeakSet[SecretValue] = weakref.WeakSet()
+_alive_lock = threading.Lock()
 
 
 class SecretValue:
@@ -31,7 +33,8 @@ class SecretValue:
 
     def __init__(self, text: str) -> None:
         self.__text = text
-        _alive.add(self)
+        with _alive_lock:
+            _alive.add(self)
 
     def reveal(self) -> str:
         """The text itself. Call it where the bytes leave for a store or an issuer, nowhere else."""
@@ -64,7 +67,9 @@ class SecretValue:
 
 def values_alive() -> Iterator[str]:
     """The texts of all secret values in this process, longest first, for the masking of logs."""
-    return iter(sorted({v.reveal() for v in _alive if v.reveal()}, key=len, reverse=True))
+    with _alive_lock:
+        values = list(_alive)
+    return iter(sorted({v.reveal() for v in values if v.reveal()}, key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -105,6 +105,7 @@ def _unclaimed(
         return
     looks: list[Observation] = []
     claimed: set[str] = set()
+    ids: set[str] = set()
     for target, _ in places:
         try:
             seen = engine.observe(target)
@@ -114,8 +115,10 @@ def _unclaimed(
             return
         looks.append(seen)
         claimed |= seen.primary.journal.tokens()
-        claimed |= set(Situation(seen, Evidence(), Capabilities(), Order(), now).keys)
+        s = Situation(seen, Evidence(), Capabilities(), Order(), now)
+        claimed |= set(s.keys)
+        ids |= {key_id for key in s.keys if (key_id := s.key_id(key))}
     (target, policy), seen = places[0], looks[0]
     for token, key in old:
-        if token not in claimed:
+        if token not in claimed and key.key_id not in ids:
             yield Orphan(policy, target, key, token), seen

@@ -205,10 +205,16 @@ class Provisioner:
             self._bring_current(new, resumed=True)
         for replica in old.replicas:
             if replica not in new.stores:
+                self._release_replica(replica, old)
                 self._tell(
                     f"{replica}: {self.entry(replica, old)} is released. It keeps its value, which dies with the next "
                     f"rotation; delete it once nothing reads it."
                 )
+
+    def _release_replica(self, store: str, policy: Policy) -> None:
+        """Takes the policy off a replica's entry: from then on retirement does not wait for it."""
+        if store in self._stores and self._own(store, policy) is not None:
+            self._stores[store].set_policy(self.entry(store, policy), {})
 
     def _own(self, store: str, policy: Policy) -> Entry | None:
         """The entry, provided that it is this secret's."""

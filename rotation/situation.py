@@ -81,6 +81,10 @@ class Evidence:
     """Attempts whose intent this run wrote and whose value it has not made yet."""
     unreadable: set[str] = field(default_factory=set)
     """Keys whose old value no store can give back."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By what was tried: actions that failed in this run, with the error. Others go on without them."""
+    identified: set[str] = field(default_factory=set)
+    """Ids of current versions that were held against the values of our keys."""
     matched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): the copy was read back and is the primary's value."""
 
@@ -90,7 +94,7 @@ class Order:
     """What a run was asked for beyond what is due anyway."""
 
     replace: str | None = None
-    """Version id that is to stop being current."""
+    """Token of the key that is to stop being current; of a value that is not ours, its version id."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
     listed: frozenset[str] | None = None
@@ -113,6 +117,10 @@ EMERGENCY_CLAIM: Final = timedelta(minutes=1)
 """How long a run waits for another's attempt while the current credential is to die."""
 
 
+MOST_DOOMED: Final = 2
+"""Condemned keys that wait for their revocation; with as many nothing is minted, or the journal would fill up."""
+MOST_RETIRING: Final = 6
+"""Keys on their way out, the draining ones included; with as many the next rotation waits."""
 EXPIRY_MARGIN: Final = timedelta(days=2)
 """A credential that expires by itself is replaced this long before, and its grace period besides."""
 
@@ -193,7 +201,8 @@ class Situation:
         """Tokens of all keys that the journal or a version knows, oldest attempt first."""
         journal = self.seen.primary.journal
         known = {a.key for a in journal.attempts.values()} | set(journal.key_ids) | set(journal.condemned)
-        known |= set(journal.revoked) | set(self.roles)
+        known |= set(journal.revoked) | set(self.roles) | set(journal.adopted)
+        known |= {token for token in journal.promoted if token not in journal.attempts}
         first = {token: attempt.at for token, attempt in journal.attempts.items()}
         return tuple(sorted(known, key=lambda token: (first.get(token, self.now), token)))
 
@@ -224,6 +233,13 @@ class Situation:
             times.append(own)
         return max(times, default=None)
 
+    def aged_from(self, key: str) -> datetime | None:
+        """From when the age of a key counts: when it first became current, or was gone back to."""
+        journal = self.seen.primary.journal
+        back = [a.token for a in self.attempts_of(key) if a.why is Why.ROLLBACK]
+        times = [at for token in (key, *back) if (at := journal.promoted.get(token))]
+        return max(times, default=None) or self.promoted_at(key)
+
     def superseded_at(self, key: str) -> datetime | None:
         """When a key stopped being current in every store, as far as noted since it last was current."""
         at = self.seen.primary.journal.superseded.get(key)
@@ -232,7 +248,9 @@ class Situation:
 
     @cached_property
     def unreachable(self) -> tuple[Absent, ...]:
-        return tuple(r for r in self.seen.replicas.values() if isinstance(r, Absent) and not r.missing)
+        """Replicas of the policy that can not be asked."""
+        away = [r for r in self.seen.replicas.values() if isinstance(r, Absent) and not r.missing]
+        return tuple(r for r in away if r.store in self.policy.replicas)
 
     @cached_property
     def lagging(self) -> tuple[str, ...]:
@@ -284,6 +302,21 @@ class Situation:
         if not self.seen.unfenced:
             return None
         return max((a.at + ATTEMPT_LIFE for a in self.attempts_of(key)), default=None)
+
+    @cached_property
+    def current_works(self) -> bool | None:
+        """What the issuer said of the current value in this run; None when it was not asked, or does not tell."""
+        streak = self.evidence.current.get(self.current_id or "")
+        if streak is None or streak.verdict is Verdict.UNKNOWN:
+            return None
+        return True if streak.verdict.live else (False if self.found_dead else None)
+
+    @cached_property
+    def crowded(self) -> bool:
+        """As many of our keys live as there may be: more would only pile up."""
+        journal = self.seen.primary.journal
+        doomed = [key for key in journal.condemned if key not in journal.revoked and key != self.current_key]
+        return self.full or len(doomed) >= MOST_DOOMED or len(self.retiring) >= MOST_RETIRING
 
     @cached_property
     def emergency(self) -> bool:
@@ -373,7 +406,7 @@ class Situation:
         """When the current credential is to be replaced; None when that is not known yet."""
         if self.current is None:
             return None
-        since = self.promoted_at(self.current_key) if self.current_key else None
+        since = self.aged_from(self.current_key) if self.current_key else None
         since = since or self.current.created_at
         expires = self.seen.primary.journal.expires.get(self.current_key or "")
         if since and not self.readable(self.current):

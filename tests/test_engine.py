@@ -127,9 +127,9 @@ def test_a_rotation_on_request_happens_before_it_is_due() -> None:
     seen = world.run().seen
     assert seen
     assert seen.primary.current
-    world.run(Order(replace=seen.primary.current.id))
+    world.run(Order(replace=seen.primary.current.token))
     assert world.handed_out() == {"vault": "value-2"}
-    world.run(Order(replace=seen.primary.current.id))
+    world.run(Order(replace=seen.primary.current.token))
     assert world.handed_out() == {"vault": "value-2"}
 
 

@@ -69,23 +69,32 @@ class Context:
             raise UsageFault(f"{self.path.name} declares no secret {', '.join(unknown)}; declared are: {known}")
         return [by_name[name] for name in names] if names else list(by_name.values())
 
-    def managed(self) -> list[tuple[Target, Policy]]:
+    def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
         """Every secret of this installation and environment that a store has, declared or not.
 
-        Raises:
-            Trouble: a store could not be listed.
+        Returns:
+            The secrets, and what stood in the way of finding others: a store that does not answer, an
+            entry that can not be read. Neither holds up the rest.
         """
-        ours = (self.config.installation, self.config.environment)
+        ours = {"installation": self.config.installation, "environment": self.config.environment}
         found: dict[Target, Policy] = {}
-        for name, store in self.assembly.stores.items():
-            for listed in store.listing():
-                try:
-                    policy = read_policy(listed.policy)
-                except ValueError as error:
-                    raise Trouble(Code.INVALID, name, f"{listed.name}: {error}; apply the stack again") from None
-                if (policy.installation, policy.environment) == ours and policy.store == name:
-                    found.setdefault(Target(name, listed.name), policy)
-        return list(found.items())
+        troubles: list[Trouble] = []
+        for name in self.assembly.stores:
+            try:
+                for listed in self.assembly.stores[name].listing():
+                    if any(listed.policy.get(key) != value for key, value in ours.items()):
+                        continue
+                    try:
+                        policy = read_policy(listed.policy)
+                    except ValueError as error:
+                        told = f"{listed.name}: {error}; apply the stack again"
+                        troubles.append(Trouble(Code.INVALID, name, told))
+                        continue
+                    if policy.store == name:
+                        found.setdefault(Target(name, listed.name), policy)
+            except Trouble as trouble:
+                troubles.append(trouble)
+        return list(found.items()), troubles
 
 
 def open_context(stack: str | None, file: Path | None) -> Context:

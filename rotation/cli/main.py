@@ -19,7 +19,6 @@ from rotation.cli import show
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
-from rotation.journal import Why
 from rotation.model import Credential, Policy, SecretValue
 from rotation.policy import read_duration
 from rotation.ports import Clock, Record
@@ -77,7 +76,8 @@ def status(names: Names = None, stack: Stack = None, config: File = None, json: 
         show.as_json([row.as_json() for row in rows])
     else:
         show.status(rows, context.assembly.clock.now())
-    raise typer.Exit(ALIVE if any(row.phase is statuses.Phase.UNPROVEN for row in rows) else DONE)
+    alive = (statuses.Phase.UNPROVEN, statuses.Phase.CONDEMNED)
+    raise typer.Exit(ALIVE if any(row.phase in alive for row in rows) else DONE)
 
 
 def _rows(context: Context, policies: Sequence[Policy]) -> list[statuses.Row]:
@@ -176,7 +176,6 @@ def rotate(
         "rotating",
         lambda policy: engine.rotate(context.assembly.target(policy), take_over=take_over),
         json=json,
-        wanted="promote.done",
     )
 
 
@@ -188,7 +187,9 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
     """
     context = open_context(stack, config)
     assembly = context.assembly
-    secrets = context.managed()
+    secrets, unseen = context.managed()
+    for trouble in unseen:
+        show.complain(f"{trouble}. What it holds was left alone; the others go on.")
     listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
     found = 0
     for orphan, seen in orphans.unclaimed(listed, secrets, assembly.engine, assembly.clock):
@@ -199,8 +200,9 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
         show.say(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
     for trouble in listed.troubles:
         show.complain(f"{trouble}. Its orphans were not looked for; rotations go on. The next sweep looks again.")
-    missing = [policy.name for policy in context.config.policies if policy.name not in {p.name for _, p in secrets}]
-    if missing and not json:
+    seen_names = {policy.name for _, policy in secrets}
+    missing = [policy.name for policy in context.config.policies if policy.name not in seen_names]
+    if missing and not unseen and not json:
         show.say(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
     targets = {policy: target for target, policy in secrets}
     policies = [policy for _, policy in secrets]
@@ -211,7 +213,7 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
             targets[policy], Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
         ),
         json=json,
-        failed=bool(listed.troubles),
+        failed=bool(listed.troubles or unseen),
     )
 
 
@@ -258,7 +260,17 @@ def emergency(
             return Outcome(target, None, trouble, None, [])
 
     results = _in_order(policies, _watched("replacing and revoking", policies, work))
-    reports = [_report(policy, outcome, started) for policy, outcome in zip(policies, results, strict=True)]
+    ended = context.assembly.clock.now()
+    reports = [
+        _report(
+            policy,
+            outcome,
+            started,
+            ended,
+            enforced=context.assembly.issuers[policy.issuer].capabilities.registry,
+        )
+        for policy, outcome in zip(policies, results, strict=True)
+    ]
     if json:
         show.as_json([report.as_json() for report in reports])
     else:
@@ -305,7 +317,6 @@ def rollback(
         "rolling back",
         lambda policy: engine.rollback(context.assembly.target(policy)),
         json=json,
-        wanted="promote.done",
     )
 
 
@@ -340,7 +351,6 @@ def submit(
         "submitting",
         lambda policy: assembly.engine.submit(assembly.target(policy), credential, key_id),
         json=json,
-        wanted="promote.done",
     )
 
 
@@ -407,23 +417,29 @@ def release(
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How one secret's emergency went. Times are seconds from the start of the command."""
+    """How one secret's emergency went. Times are seconds from the start of the command; None: not so yet."""
 
     name: str
     contained: float | None
     """The leaked credential was revoked at the issuer."""
     replaced: float | None
-    """Every store of the secret hands out the new one."""
+    """Every store of the secret hands out another credential."""
     proven: float | None
-    """The leaked credential was shown refused."""
+    """The leaked credential was shown refused, or is gone from its issuer's list."""
+    reached: bool
+    """The entry could be read and marked; otherwise nothing was changed."""
+    ours: bool
+    """The entry held a credential that Keyturn may revoke."""
+    enforced: bool
+    """Its issuer refuses what is revoked. A generated value just leaves the stores."""
     trouble: str | None
     rest: str | None
 
     @property
     def exit_code(self) -> int:
-        if self.proven is None:
+        if not self.reached or not self.ours or (self.enforced and self.proven is None):
             return ALIVE
-        return FAILED if self.trouble or self.replaced is None else DONE
+        return FAILED if self.replaced is None else DONE
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -431,6 +447,7 @@ class Report:
             "contained_seconds": self.contained,
             "replaced_seconds": self.replaced,
             "proven_seconds": self.proven,
+            "enforced": self.enforced,
             "error": self.trouble,
             "rest": self.rest,
         }
@@ -439,36 +456,44 @@ class Report:
         def timed(seconds: float | None) -> str:
             return "not yet" if seconds is None else f"{seconds:.1f} s"
 
-        style = "green" if self.exit_code == DONE else "bold red"
-        show.say(
-            f"{self.name}: replaced {timed(self.replaced)}, contained {timed(self.contained)}, "
-            f"shown dead {timed(self.proven)}",
-            style,
-        )
+        if not self.reached:
+            show.complain(f"{self.name}: {self.trouble}")
+            show.say("    Nothing was changed, and what leaked is alive. Run this again once it answers.")
+            return
+        told = f"replaced {timed(self.replaced)}"
+        if self.enforced:
+            told += f", contained {timed(self.contained)}, shown dead {timed(self.proven)}"
+        else:
+            told += "; no issuer enforces this value, so whoever accepts it has to stop"
+        show.say(f"{self.name}: {told}", "green" if self.exit_code == DONE else "bold red")
         if self.trouble:
             show.complain(f"    {self.trouble}")
-        if self.exit_code and self.rest:
-            show.say(f"    {self.rest}", "yellow")
-        if self.exit_code:
-            show.say("    Its keys stay condemned: run this again, or the next sweep goes on by itself.")
+        if not self.ours:
+            show.say("    What the entry held was not made by Keyturn and lives on: revoke it at its issuer.", "yellow")
+        elif self.exit_code:
+            if self.rest:
+                show.say(f"    {self.rest}", "yellow")
+            show.say("    What is condemned stays so: run this again, or the next sweep goes on by itself.")
 
 
-def _report(policy: Policy, outcome: Outcome, started: datetime) -> Report:
+def _report(policy: Policy, outcome: Outcome, started: datetime, ended: datetime, *, enforced: bool) -> Report:
+    """Reads the end from the journal, which others may have brought further, and the times from what was done here."""
+
     def last(*events: str) -> float | None:
         times = [record.at for record in outcome.records if record.event in events]
         return (max(times) - started).total_seconds() if times else None
 
-    journal = outcome.seen.primary.journal if outcome.seen else None
-    condemned = journal.condemned if journal else {}
-    alive = journal is None or any(
-        held.why is Why.EMERGENCY and key not in journal.proven for key, held in condemned.items()
-    )
-    proven = None if alive else last("proven", "closed")
+    took = (ended - started).total_seconds()
+    proven = None if outcome.unproven else last("proven") or took
+    ours = any(record.event in ("condemn", "proven") for record in outcome.records)
     return Report(
         policy.name,
-        contained=last("revoke.done", "closed") if proven is not None or last("revoke.done") else None,
-        replaced=last("promote.done"),
-        proven=proven,
+        contained=(last("revoke.done") or proven) if enforced else None,
+        replaced=(last("promote.done") or took) if outcome.achieved else None,
+        proven=proven if enforced and ours else None,
+        reached=outcome.seen is not None,
+        ours=ours or not enforced,
+        enforced=enforced,
         trouble=str(outcome.trouble) if outcome.trouble else None,
         rest=statuses.words(outcome.rest) if outcome.rest else None,
     )
@@ -480,22 +505,19 @@ def _finish(
     work: Callable[[Policy], Outcome],
     *,
     json: bool,
-    wanted: str | None = None,
     failed: bool = False,
 ) -> None:
     """Runs every secret, says how each ended, and exits with what that means.
 
     Parameters:
-        wanted: the event without which a secret counts as not done.
         failed: whether something went wrong before.
     """
     outcomes = _in_order(policies, _watched(doing, policies, work))
     code = FAILED if failed else DONE
     shown: list[dict[str, object]] = []
     for policy, outcome in zip(policies, outcomes, strict=True):
-        events = [record.event for record in outcome.records]
-        missed = wanted is not None and wanted not in events
-        unproven = isinstance(outcome.rest, d.Hold) and outcome.rest.unproven
+        missed = outcome.achieved is False
+        unproven = outcome.seen is not None and outcome.unproven
         code = max(code, ALIVE if unproven else FAILED if outcome.trouble or missed else DONE)
         shown.append(
             {
@@ -539,7 +561,7 @@ def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
         again = "needs a person" if outcome.trouble.code.permanent else "the next sweep goes on from here"
         show.say(f"    left as it was{phase}. {again[0].upper()}{again[1:]}.")
     elif missed:
-        show.say(f"✗ {policy.name}: not rotated; {rest}", "yellow")
+        show.say(f"✗ {policy.name}: not done; {'; '.join(part for part in (did, rest) if part)}", "yellow")
     else:
         mark = "!" if isinstance(outcome.rest, d.Hold) else "✓" if did else "·"
         style = "yellow" if mark == "!" else "green" if did else ""

@@ -1,0 +1,367 @@
+"""The decision table: every situation that can be observed has an intended answer, and docs/decisions.md shows it.
+
+Each row builds one observation and says what `decide` answers. The page is these rows; a row that is
+missing there, or differs, fails. `python -m tests.test_decisions` writes the page anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rotation import decide as d
+from rotation import journal as facts
+from rotation.journal import Attempt, Backoff, Journal, Why
+from rotation.model import (
+    Capabilities,
+    Drain,
+    Ending,
+    Entry,
+    KeyInfo,
+    LastUse,
+    Model,
+    Policy,
+    Propagation,
+    Verdict,
+    Version,
+)
+from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Streak
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OLD, NEW, OTHER = "0" * 31 + "1", "0" * 31 + "2", "0" * 31 + "3"
+PAGE = Path(__file__).parent.parent / "docs" / "decisions.md"
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+
+
+def attempt(token: str, base: str | None, at: datetime, **more: Any) -> dict[str, str]:
+    return Attempt(token, base, more.pop("stores", ("vault",)), at, more.pop("why", Why.DUE), **more).written()
+
+
+def settled(promoted: datetime = NOW - 5 * DAY) -> dict[str, str]:
+    """One rotation long done: OLD is current as v1."""
+    return attempt(OLD, None, promoted) | facts.key_fact(OLD, "key_1") | facts.promoted(OLD, promoted)
+
+
+def rotated(ago: timedelta) -> dict[str, str]:
+    """NEW replaced OLD this long ago and is current as v2."""
+    at = NOW - ago
+    new = attempt(NEW, "v1", at) | facts.key_fact(NEW, "key_2") | facts.promoted(NEW, at)
+    return settled(at - 30 * DAY) | new | facts.superseded(OLD, at)
+
+
+def version(number: int, token: str | None, **more: Any) -> Version:
+    return Version(f"v{number}", token, created_at=more.pop("created_at", NOW - 5 * DAY), **more)
+
+
+def streak(verdict: Verdict, count: int = 1, ago: timedelta = 5 * MINUTE) -> Streak:
+    return Streak(verdict, count, NOW - ago, "so it said")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    situation: str
+    answer: str
+    action: type[d.Action | d.Rest]
+    says: str = ""
+    """Part of the reason, where one type of answer has several meanings."""
+    current: Version | None = field(default_factory=lambda: version(1, OLD))
+    pending: Version | None = None
+    journal: Mapping[str, str] = field(default_factory=settled)
+    replicas: Mapping[str, Version | Absent | None] = field(default_factory=dict)
+    copies: Mapping[str, Version] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    order: Order = field(default_factory=Order)
+    issuer: Capabilities = field(default_factory=lambda: Capabilities(tells_last_use=True))
+    drain: Drain = field(default_factory=Drain)
+    pair_free_at: datetime | None = None
+    unfenced: bool = False
+    form: str = ""
+    read_at: datetime = NOW
+
+    def decide(self) -> d.Decision:
+        policy = Policy(
+            installation="acme", environment="prod", name="support-chat", store="vault", issuer="openai", owner="team",
+            rotate_every=30 * DAY, grace=DAY, replicas=tuple(self.replicas), drain=self.drain, form=self.form,
+            paired_with="support-batch" if self.pair_free_at else None,
+        )  # fmt: skip
+        primary = Entry("vault", "e", self.read_at, self.current, self.pending, Journal(self.journal))
+        replicas = {
+            store: held if isinstance(held, Absent) else Entry(store, "e", NOW, held, self.copies.get(store), Journal())
+            for store, held in self.replicas.items()
+        }
+        unfenced = frozenset({"vault"} if self.unfenced else ())
+        seen = Observation(policy, primary, replicas, self.pair_free_at, unfenced)
+        return d.decide(seen, self.issuer, self.evidence, self.order, NOW)
+
+
+PENDING = settled() | attempt(NEW, "v1", NOW - MINUTE)
+STAGED = version(2, NEW, key_id="key_2")
+CONDEMNED = settled() | facts.condemned(OLD, NOW - MINUTE, Why.EMERGENCY)
+RETIRING = rotated(2 * DAY) | facts.condemned(OLD, NOW - MINUTE, Why.RETIRED)
+V2 = version(2, NEW)
+TWO = Capabilities(max_keys=2)
+LOST = settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)
+LISTED = {OLD: KeyInfo("key_1", "n")}
+AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
+SLOTS = Capabilities(model=Model.SLOTS, slots=("key1", "key2"))
+
+
+def condemned(token: str, why: Why = Why.LOST) -> dict[str, str]:
+    return facts.condemned(token, NOW - MINUTE, why) | facts.key_fact(token, "key_2")
+
+
+def asked(**more: Any) -> Evidence:
+    return Evidence(**more)
+
+
+WORKS = asked(current={"v1": streak(Verdict.VALID)})
+
+ROWS: dict[str, list[Row]] = {
+    "Nothing is under way": [
+        Row("current is young", "nothing; says when it is due", d.Done),
+        Row(
+            "the interval is over", "intent first", d.Intend, "due since", journal=settled(NEW_AT := NOW - 31 * DAY)
+        ),
+        Row("the entry has no credential", "intent for the first one", d.Intend, "no credential", current=None, journal={}),
+        Row("a person asked for a rotation", "intent", d.Intend, "asked for", order=Order(replace=OLD)),
+        Row("what was asked for has happened", "nothing", d.Done, order=Order(replace="v0")),
+        Row(
+            "due, and its pair has its window", "wait", d.Wait, "pair", journal=settled(NEW_AT), pair_free_at=NOW + DAY
+        ),
+        Row(
+            "due, after failures a moment ago", "back off", d.Wait, "backing off",
+            journal=settled(NEW_AT) | Backoff(2, NOW - MINUTE, NOW + 9 * MINUTE, "limit").written(),
+        ),
+        Row(
+            "back-off written before the last success", "drop it", d.Forget, "succeeded",
+            journal=settled() | Backoff(1, NOW - 9 * DAY, NOW - 9 * DAY, "limit").written(),
+        ),
+        Row(
+            "the credential expires by itself in two days", "rotate now, whatever the interval says", d.Intend,
+            journal=settled() | facts.expires(OLD, NOW + 2 * DAY),
+        ),
+        Row("the declared form has changed", "a rotation brings it in", d.Intend, form="json key=value"),
+        Row("the clock is behind: promoted in the future", "nothing; later", d.Done, journal=settled(NOW + DAY)),
+        Row("a person must make the credential", "hold, and say how", d.Hold, "keyturn submit", journal=settled(NEW_AT),
+            issuer=Capabilities(model=Model.MANUAL)),
+        Row("slots: the other one is free", "intent names it", d.Intend, journal=settled(NEW_AT), issuer=SLOTS),
+    ],
+    "Half done": [
+        Row("intent written by this run", "mint", d.Mint, journal=PENDING, evidence=asked(unspent={NEW})),
+        Row(
+            "intent of another run, a minute old", "leave it alone", d.Wait, "another run",
+            journal=settled(NEW_AT) | attempt(NEW, "v1", NOW - MINUTE),
+        ),
+        Row("intent whose run is long gone", "look for its key at the issuer", d.ListKeys, journal=LOST),
+        Row(
+            "… the issuer lists it", "condemn it: nobody holds its value", d.Condemn, journal=LOST,
+            evidence=asked(listed=LISTED | {NEW: KeyInfo("key_2", "n")}, listed_at=NOW),
+        ),
+        Row(
+            "… the issuer does not list it", "forget it: nothing was minted", d.Forget, "not in the issuer's list",
+            journal=LOST, evidence=asked(listed=LISTED, listed_at=NOW),
+        ),
+        Row("a value is staged", "read it back and verify it, alone", d.Verify, pending=STAGED, journal=PENDING),
+        Row(
+            "accepted, not yet often enough", "ask again after the interval", d.Wait, "1 of 3",
+            pending=STAGED, journal=PENDING, evidence=asked(checks={NEW: streak(Verdict.VALID, ago=timedelta(0))}),
+            issuer=Capabilities(create=Propagation(in_a_row=3)),
+        ),
+        Row("accepted", "promote, if current is still the base", d.Promote, pending=STAGED, journal=PENDING,
+            evidence=asked(checks={NEW: streak(Verdict.VALID)})),
+        Row("accepted but out of quota or narrowed", "promote: it is live", d.Promote, pending=STAGED, journal=PENDING,
+            evidence=asked(checks={NEW: streak(Verdict.LIMITED)})),
+        Row("refused, within the time a mint takes to be seen", "ask again", d.Verify, pending=STAGED,
+            journal=settled() | attempt(NEW, "v1", NOW - timedelta(seconds=9)),
+            evidence=asked(checks={NEW: streak(Verdict.INVALID, ago=timedelta(seconds=5))})),
+        Row("refused for longer than that", "condemn, back off, mint afresh later", d.Condemn, "never verified",
+            pending=STAGED, journal=PENDING, evidence=asked(checks={NEW: streak(Verdict.INVALID, 2)})),
+        Row("can not be verified: network, IP allowlist", "hold, and say so", d.Hold, "can not be verified",
+            pending=STAGED, journal=PENDING, evidence=asked(checks={NEW: streak(Verdict.UNKNOWN)})),
+        Row("staged, and current has moved on", "discard: another attempt won", d.Discard, "superseded",
+            current=version(3, OTHER), pending=STAGED,
+            journal=PENDING | attempt(OTHER, "v1", NOW - MINUTE) | facts.promoted(OTHER, NOW)
+            | facts.key_fact(OTHER, "key_3") | facts.superseded(OLD, NOW)),
+        Row("staged, and its key is condemned", "discard", d.Discard, "condemned", pending=STAGED,
+            journal=PENDING | condemned(NEW)),
+        Row("staged by nothing that the journal knows", "discard", d.Discard, "nothing that the journal knows",
+            pending=version(2, None)),
+        Row("the pending label is still on what is current", "leave it: it means nothing", d.Done, pending=version(1, OLD)),
+        Row("staged in a form that is not declared any more", "discard", d.Discard, "form", pending=STAGED,
+            journal=settled() | attempt(NEW, "v1", NOW - MINUTE, form="0badc0de")),
+        Row("promoted, not noted", "note it", d.Note, current=V2,
+            journal=settled() | attempt(NEW, "v1", NOW - MINUTE) | facts.key_fact(NEW, "key_2")),
+        Row("no compare-and-set: staged, and older than an attempt may live", "discard: nobody takes it up",
+            d.Discard, "older", pending=STAGED, journal=LOST, unfenced=True),
+    ],
+    "The old credential": [
+        Row("within its grace period", "wait", d.Wait, "grace", current=V2, journal=rotated(MINUTE)),
+        Row("grace is over", "ask when it was last used", d.AskLastUse, current=V2, journal=rotated(2 * DAY)),
+        Row("… used a minute ago", "wait until it is quiet", d.Wait, "used recently", current=V2, journal=rotated(2 * DAY),
+            evidence=asked(last_use={OLD: LastUse(known=True, at=NOW - MINUTE)})),
+        Row("… the issuer does not know", "wait: unknown is never unused", d.Wait, "no known last use", current=V2,
+            journal=rotated(2 * DAY), evidence=asked(last_use={OLD: LastUse(known=False)})),
+        Row("… quiet", "condemn it", d.Condemn, "quiet", current=V2, journal=rotated(2 * DAY),
+            evidence=asked(last_use={OLD: LastUse(known=True, at=NOW - DAY)})),
+        Row("… in use after the longest drain, `then: hold`", "hold, overdue", d.Hold, "longest drain", current=V2,
+            journal=rotated(15 * DAY), evidence=asked(last_use={OLD: LastUse(known=True, at=NOW)})),
+        Row("… in use after the longest drain, `then: revoke`", "condemn it", d.Condemn, current=V2,
+            journal=rotated(15 * DAY), evidence=asked(last_use={OLD: LastUse(known=True, at=NOW)}),
+            drain=Drain(then=Ending.REVOKE)),
+        Row("the issuer tells no last use", "condemn it after grace", d.Condemn, current=V2, journal=rotated(2 * DAY),
+            issuer=Capabilities()),
+        Row("condemned, and seen to be in no role", "revoke it", d.Revoke, current=V2, journal=RETIRING),
+        Row("condemned, and a replica can not be asked", "hold: it may still hand it out", d.Hold, "second", current=V2,
+            journal=RETIRING, replicas={"second": AWAY}),
+        Row("condemned, key id not recorded", "look for it at the issuer", d.ListKeys, current=V2,
+            journal={k: v for k, v in RETIRING.items() if k != f"key.{OLD}"}),
+        Row("no compare-and-set: a delayed write may still land", "wait for it", d.Wait, "delayed write", current=V2,
+            journal=attempt(OLD, None, NOW - MINUTE) | facts.promoted(OLD, NOW - MINUTE) | facts.key_fact(OLD, "key_1")
+            | attempt(NEW, "v1", NOW - MINUTE) | facts.promoted(NEW, NOW) | facts.key_fact(NEW, "key_2")
+            | facts.superseded(OLD, NOW) | facts.condemned(OLD, NOW, Why.EMERGENCY), unfenced=True),
+        Row("revoked", "show it to the issuer", d.Prove, current=V2, journal=RETIRING | facts.revoked(OLD, NOW)),
+        Row("revoked, still accepted a moment later", "ask again", d.Prove, current=V2,
+            journal=RETIRING | facts.revoked(OLD, NOW - timedelta(seconds=20)),
+            evidence=asked(refusals={OLD: streak(Verdict.VALID, ago=timedelta(seconds=5))})),
+        Row("revoked, still accepted after all delay", "revoke it again", d.Revoke, "still accepted", current=V2,
+            journal=RETIRING | facts.revoked(OLD, NOW - DAY), evidence=asked(refusals={OLD: streak(Verdict.VALID)})),
+        Row("revoked, can not be shown", "hold: revoked, unproven", d.Hold, "unproven", current=V2,
+            journal=RETIRING | facts.revoked(OLD, NOW), evidence=asked(refusals={OLD: streak(Verdict.UNKNOWN)})),
+        Row("refused often enough", "proven; forget it", d.Forget, "refused 2", current=V2,
+            journal=RETIRING | facts.revoked(OLD, NOW), evidence=asked(refusals={OLD: streak(Verdict.INVALID, 2)})),
+        Row("revoked, and no store holds its value any more", "its key must be gone from the issuer's list", d.ListKeys,
+            current=V2, journal=RETIRING | facts.revoked(OLD, NOW), evidence=asked(unreadable={OLD})),
+        Row("… and it is", "proven; forget it", d.Forget, "absent", current=V2,
+            journal=RETIRING | facts.revoked(OLD, NOW),
+            evidence=asked(unreadable={OLD}, listed={NEW: KeyInfo("key_2", "n")}, listed_at=NOW)),
+        Row("replacing destroyed it", "note that; then prove it", d.Note, "destroyed", current=V2, journal=rotated(MINUTE),
+            issuer=Capabilities(model=Model.REPLACE, revokes=False)),
+        Row("only a person can revoke it", "is it done? show it", d.Prove, "by hand", current=V2, journal=RETIRING,
+            issuer=Capabilities(model=Model.MANUAL, revokes=False)),
+        Row("an issuer that keeps no list", "nothing to revoke; forget it", d.Forget, "no issuer to ask", current=V2,
+            journal=RETIRING, issuer=Capabilities(registry=False)),
+    ],
+    "A key that was never promoted, and a paused run that might": [
+        Row("condemned, and current has not left its base; a rotation is due", "the rotation frees it", d.Intend, "due",
+            journal=settled(NEW_AT) | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), evidence=WORKS),
+        Row("… and it is not known whether current works", "verify it: it may be the last key", d.VerifyCurrent,
+            journal=settled() | attempt(NEW, "v1", NOW - DAY) | condemned(NEW)),
+        Row("… two of them already", "no more mints: store the current value anew", d.Intend, "anew", evidence=WORKS,
+            journal=settled(NEW_AT) | attempt(NEW, "v1", NOW - DAY) | condemned(NEW)
+            | attempt(OTHER, "v1", NOW - DAY) | facts.condemned(OTHER, NOW, Why.NEVER_VERIFIED)
+            | facts.key_fact(OTHER, "key_3")),
+        Row("… nothing is due", "store the current value anew, which frees it", d.Intend, "anew",
+            journal=settled() | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), evidence=WORKS),
+        Row("… the issuer is full, and current is condemned too", "store it anew all the same", d.Intend, "anew",
+            journal=CONDEMNED | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), issuer=TWO),
+        Row("… current has left its base", "revoke it", d.Revoke, current=V2.__class__("v9", OLD),
+            journal=settled() | attempt(NEW, "v1", NOW - DAY) | condemned(NEW),
+            evidence=asked(current={"v9": streak(Verdict.VALID)})),
+        Row("the current value staged anew", "compare, no verdict needed", d.Verify, "current already",
+            pending=version(2, NEW), journal=settled() | attempt(NEW, "v1", NOW, why=Why.REWRITE, of=OLD)),
+    ],
+    "An emergency": [
+        Row("current is condemned", "replace it", d.Intend, "condemned", journal=CONDEMNED),
+        Row("its replacement is current", "revoke without grace", d.Revoke, current=V2,
+            journal=rotated(MINUTE) | facts.condemned(OLD, NOW, Why.EMERGENCY)),
+        Row("not replaced, and its time is up", "contain: revoke though it is handed out", d.Revoke, "still handed out",
+            journal=CONDEMNED | facts.contain(OLD, NOW)),
+        Row("a replica is away, and its time is up", "contain", d.Revoke, "second", current=V2,
+            replicas={"second": version(1, OLD)}, copies={"second": version(2, NEW)},
+            journal=rotated(MINUTE) | facts.condemned(OLD, NOW, Why.EMERGENCY) | facts.contain(OLD, NOW)),
+        Row("contained, and nothing replaces it yet", "replace it before proving anything", d.Intend, "condemned",
+            journal=CONDEMNED | facts.revoked(OLD, NOW)),
+        Row("the entry is being deleted", "revoke everything, replace nothing", d.Revoke, "deleted",
+            journal=CONDEMNED | facts.contain(OLD, NOW), order=Order(destroy=True)),
+        Row("the issuer revokes nothing", "hold: alive, by hand", d.Hold, "alive",
+            journal=CONDEMNED | facts.contain(OLD, NOW), issuer=Capabilities(model=Model.MANUAL, revokes=False)),
+        Row("back to the previous credential", "a new attempt with the old value", d.Intend, "previous", current=V2,
+            journal=rotated(MINUTE), order=Order(replace=NEW, back_to=OLD)),
+        Row("… which is condemned", "refuse", d.Hold, current=V2, journal=RETIRING,
+            order=Order(replace=NEW, back_to=OLD), evidence=asked(failed={f"Revoke {OLD}": "refused"})),
+    ],
+    "Changed outside": [
+        Row("current is nothing that an attempt made", "is it one of our keys, put there by hand?", d.Identify,
+            current=version(7, None)),
+        Row("… it is none of ours", "does it work?", d.VerifyCurrent, current=version(7, None), journal={},
+            evidence=asked(identified={"v7"})),
+        Row("… it works", "leave it; the next rotation replaces it", d.Done, current=version(7, None), journal={},
+            evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.VALID)})),
+        Row("… it is refused", "replace it at once", d.Intend, "dead", current=version(7, None), journal={},
+            evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.INVALID, 2)})),
+        Row("… it can not be verified", "hold, and say so", d.Hold, "can not be verified", current=version(7, None),
+            journal={}, evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.UNKNOWN)})),
+        Row("the issuer lists the current key no more", "does it work?", d.VerifyCurrent,
+            order=Order(listed=frozenset(), listed_at=NOW)),
+        Row("the issuer is full, and nothing of ours drains", "hold, and say so", d.Hold, "as many keys",
+            journal=settled(NEW_AT), issuer=Capabilities(max_keys=1)),
+    ],
+    "Replicas": [
+        Row("one lags", "stage the primary's version in it", d.Copy, replicas={"second": version(1, OTHER)}),
+        Row("… staged there", "read it back and compare", d.Compare, replicas={"second": version(1, OTHER)},
+            copies={"second": version(2, OLD)}),
+        Row("… the same", "promote there, if it is still what it was", d.Promote, "mirror",
+            replicas={"second": version(1, OTHER)}, copies={"second": version(2, OLD)},
+            evidence=asked(matched={("second", OLD)})),
+        Row("verified in the primary, not staged in a replica", "stage there before anything is promoted", d.Copy,
+            pending=STAGED, journal=PENDING, replicas={"second": version(1, OLD)}),
+        Row("verified and staged, a replica can not be asked", "wait with the promotion", d.Hold, "waits for second",
+            pending=STAGED, journal=PENDING, replicas={"second": AWAY}, evidence=asked(checks={NEW: streak(Verdict.VALID)})),
+        Row("… in an emergency", "promote all the same", d.Promote, pending=STAGED,
+            journal=CONDEMNED | attempt(NEW, "v1", NOW - MINUTE), replicas={"second": AWAY},
+            evidence=asked(checks={NEW: streak(Verdict.VALID)})),
+        Row("one has no such entry", "hold, and say so", d.Hold, "no such entry", replicas={"second": NONE}),
+        Row("something is left staged in one", "discard it", d.Discard, "left behind", replicas={"second": version(1, OLD)},
+            copies={"second": version(2, OTHER)}),
+        Row("the primary was changed outside, and they differ", "hold: which is right?", d.Hold, "differs",
+            current=version(7, None), journal={}, replicas={"second": version(1, OLD)},
+            evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.VALID)})),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{group}: {row.situation}") for group, rows in ROWS.items() for row in rows]
+)
+def test_each_situation_has_its_intended_answer(row: Row) -> None:
+    """The type of the answer, and what it says where one type has several meanings."""
+    decision = row.decide()
+    assert type(decision).__name__ == row.action.__name__, decision
+    assert row.says in decision.reason
+
+
+def test_every_answer_that_decide_can_give_is_in_the_table() -> None:
+    """A new kind of answer needs a row."""
+    kinds = {kind.__name__ for base in (d.Action, d.Rest) for kind in base.__subclasses__()}
+    elsewhere = {"Restage", "Smoke", "Look"}  # follow from a row by one more step; tests/test_engine.py sees them
+    assert kinds - {row.action.__name__ for rows in ROWS.values() for row in rows} == elsewhere
+
+
+def page() -> str:
+    """The table as docs/decisions.md has it."""
+    lines = [
+        "# What Keyturn does in every situation",
+        "",
+        "Written from `tests/test_decisions.py`, which holds the code to it: `python -m tests.test_decisions` writes it anew.",
+        "*Answer* names the decision of `rotation/decide.py`.",
+    ]
+    for group, rows in ROWS.items():
+        lines += ["", f"## {group}", "", "| seen | answer | |", "|---|---|---|"]
+        lines += [f"| {row.situation} | {row.answer} | {row.action.__name__} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_is_the_table() -> None:
+    """What people read is what is tested."""
+    assert PAGE.read_text() == page(), "write it anew: python -m tests.test_decisions"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
