@@ -780,8 +780,8 @@ class _Vault:
         self._timeout = timeout
         self._verify = verify
         self._lock = threading.Lock()
-        self._opened: SecretClient | None = None
-        self._has_token = False
+        self._token: _Token | None = None
+        self._own = threading.local()
 
     def pages(self, call: _Call, ask_for: Callable[[SecretClient], Any]) -> Iterator[SecretProperties]:
         """The items of a list, one page in memory at a time."""
@@ -811,7 +811,7 @@ class _Vault:
         while True:
             left -= 1
             try:
-                return self._send(client, send)
+                return send(client)
             except _LoginError as error:
                 trouble, again = self._trouble(call, error.code, str(error)), False
             except _TooLateError:
@@ -827,24 +827,21 @@ class _Vault:
                 # Not inside the handler: what the SDK raises holds the request, and that its body and token.
                 raise trouble
 
-    def _send(self, client: SecretClient, send: Callable[[SecretClient], T]) -> T:
-        if self._has_token:
-            return send(client)
-        with self._lock:  # The SDK's clients lose each other's token where several threads get their first one.
-            return send(client)
-
     def _client(self, call: _Call) -> SecretClient:
-        with self._lock:
-            if self._opened is None:
-                self._opened = self._open(call)
-            return self._opened
+        """The thread's own: where threads share one, they lose each other's token when it is renewed."""
+        client: SecretClient | None = getattr(self._own, "client", None)
+        if client is None:
+            client = self._own.client = self._open(call)
+        return client
 
     def _open(self, call: _Call) -> SecretClient:
         from azure.keyvault.secrets import SecretClient  # noqa: PLC0415 - 0.3 s; importing this module stays cheap
 
         if self._ca_bundle and not Path(self._ca_bundle).exists():
             raise self._trouble(call, Code.INVALID, f"there is no CA bundle at {self._ca_bundle}")
-        credential: Any = _Token(self._login.open(self._ca_bundle), self._login.how)
+        with self._lock:  # one for all threads: it keeps the tokens
+            self._token = self._token or _Token(self._login.open(self._ca_bundle), self._login.how)
+        credential: Any = self._token
         return SecretClient(
             self._url,
             credential,
@@ -863,8 +860,6 @@ class _Vault:
         latest = request.context.options.pop(_LATEST, None)
         if latest is not None:
             request.context[_LATEST] = latest
-        if "Authorization" in request.http_request.headers:
-            self._has_token = True
         latest = request.context.get(_LATEST)
         if latest is not None and self._clock.monotonic() > latest:
             raise _TooLateError
@@ -910,7 +905,7 @@ class _Vault:
                 what = f"{action} on {call.name or 'the vault'} (in an access policy: {_PERMISSIONS[call.action]})"
                 return Code.DENIED, f"permission denied: {self._login.how} lacks {what}"
             case 403:
-                return Code.DENIED, f"the vault refuses {action} on {call.name or 'itself'} to everybody ({inner})"
+                return Code.DENIED, f"the vault refuses {action} on {call.name or 'itself'} ({inner})"
             case 404:
                 return Code.INVALID, f"there is no Key Vault at {self._url}"
             case 409 if inner in (_DELETED, _BEING_DELETED):
@@ -935,7 +930,8 @@ class _Vault:
         The SDK's own ServiceRequestError says "not sent" of some requests that were: a connection that breaks
         under TLS, at whatever moment. So only what can not have reached the vault is taken not to have.
         """
-        from urllib3.exceptions import ConnectTimeoutError, NewConnectionError  # noqa: PLC0415 - loaded with the client
+        from azure.core.exceptions import ServiceRequestError  # noqa: PLC0415 - loaded with the client, as the next
+        from urllib3.exceptions import ConnectTimeoutError, NewConnectionError  # noqa: PLC0415
 
         inner = getattr(error, "inner_exception", None)
         if isinstance(error, json.JSONDecodeError):
@@ -949,7 +945,7 @@ class _Vault:
         if _has(inner, ssl.SSLCertVerificationError):
             told = f"the certificate of {self._url} is not trusted; see caBundle"
             return self._trouble(call, Code.UNAVAILABLE, told), False
-        if inner is None or _has(inner, ValueError):
+        if (inner is None and isinstance(error, ServiceRequestError)) or _has(inner, ValueError):
             return self._trouble(call, Code.INVALID, f"{self._url} can not be asked; nothing was sent"), False
         if _has(inner, NewConnectionError, ConnectTimeoutError):
             return self._trouble(call, Code.UNAVAILABLE, f"{self._url} can not be reached"), False

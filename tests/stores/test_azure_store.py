@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -30,8 +31,10 @@ from rotation.journal import Why
 from rotation.model import Capabilities, Credential, Propagation
 from rotation.names import dashed
 from rotation.ports import SecretStore
+from sandbox import tls
 from sandbox.keyvault.entra import Principal, Rule
 from sandbox.keyvault.harness import KeyVaultServer
+from sandbox.keyvault.serving import tls_context
 from sandbox.keyvault.vault import Delay, Entry, Settings, Version
 from sandbox.processes import free_port
 from tests.contracts.store import (
@@ -994,6 +997,65 @@ def test_a_write_that_is_not_answered_in_time(ready: KeyVaultStore, kv: KeyVault
         kv.control.release(number)
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "unsure", "told"),
+    [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<p/>",
+            Code.UNAVAILABLE,
+            True,
+            "a Key Vault?",
+        ),
+        (
+            b"HTTP/1.1 307 Moved\r\nLocation: https://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            Code.INVALID,
+            False,
+            "redirects",
+        ),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", Code.UNAVAILABLE, True, "HTTP 502"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Code.INVALID, False, "there is no Key Vault at"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+            Code.UNAVAILABLE,
+            True,
+            "Key Vault",
+        ),
+        (None, Code.UNAVAILABLE, True, "broke the connection"),
+    ],
+    ids=["a page", "redirected", "a gateway", "elsewhere", "cut short", "broken TLS"],
+)
+def test_answers_that_are_no_vaults(
+    kv: KeyVaultServer, make: Make, tmp_path: Path, answer: bytes | None, code: Code, unsure: bool, told: str
+) -> None:
+    """What can not be understood after a write has gone out leaves open whether it took effect; it is not sent again."""
+    tls.issue(tmp_path, tmp_path / "server.pem")
+    context = tls_context(tmp_path / "server.pem")
+    requests: list[bytes] = []
+    door = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = door.accept()
+        raw = connection.dup()
+        with context.wrap_socket(connection, server_side=True) as encrypted, raw:
+            requests.append(encrypted.recv(65_536))
+            if answer is None:
+                raw.sendall(b"this is no TLS record")
+            else:
+                encrypted.sendall(answer)
+
+    gateway = threading.Thread(target=serve)
+    gateway.start()
+    client = make(vault_url=f"https://127.0.0.1:{door.getsockname()[1]}", ca_bundle=str(tmp_path / "ca.pem"))
+    client._there.add(ENTRY)
+    with pytest.raises(Trouble) as caught:
+        client.record(ENTRY, {"future.x": "a=b"})
+    gateway.join(10)
+    door.close()
+    assert (caught.value.code, caught.value.maybe_applied) == (code, unsure)
+    assert told in str(caught.value)
+    assert [request[:4] for request in requests] == [b"PUT "]
+
+
 def test_a_write_does_not_go_out_late(ready: KeyVaultStore, kv: KeyVaultServer, make: Make) -> None:
     """Whatever logging in took: the engine counts on no write later than a call may last."""
     clock = FakeClock(SystemClock().now())
@@ -1046,6 +1108,19 @@ def test_threads_that_start_together(store: KeyVaultStore, make: Make) -> None:
     raised = at_once(*[lambda: client.record(ENTRY, journal.promoted(new_token(), AT))] * 8)
     assert raised == [None] * 8
     assert len(client.observe(ENTRY).journal.promoted) == 8
+
+
+def test_threads_whose_tokens_are_revoked(store: KeyVaultStore, kv: KeyVaultServer) -> None:
+    """Each renews its own; none is left without because another has just thrown a shared one away."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(12):
+            kv.directory.revoke_tokens()
+            assert at_once(*[lambda: store.record(ENTRY, {"future.x": "a=b"})] * 8) == [None] * 8
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(versions(kv, f"{ENTRY}-journal")) == 12 * 8
 
 
 def test_tokens_that_are_revoked(store: KeyVaultStore, kv: KeyVaultServer) -> None:
