@@ -434,8 +434,8 @@ def note(s: Situation) -> Iterator[Decision]:
     if noted:
         yield Note(facts=noted, reason="note what was promoted")
     if journal.backoff and s.current and s.current.token:
-        at = journal.promoted.get(s.current.token)
-        if at and at >= journal.backoff.at:
+        at, made = journal.promoted.get(s.current.token), journal.attempts.get(s.current.token)
+        if at and at >= journal.backoff.at and made and made.why is not Why.REWRITE:
             yield Forget(key="", proof="void", facts=("backoff",), reason="a later rotation succeeded")
 
 
@@ -618,7 +618,7 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     if _alive_attempts(s, key):
         yield from _make_void(s, key)
         return
-    if s.lagging:
+    if s.lagging and s.promoted_at(key):  # replicas get only what the primary has promoted
         yield Hold(reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}")
         return
     if (until := s.last_write(key)) and s.seen.primary.read_at < until:
@@ -676,10 +676,9 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
 
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     """A key that a paused run might still promote dies only after current has left that run's base."""
-    condemned = s.seen.primary.journal.condemned[key]
     if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
-    due = s.due_at is not None and s.due_at <= s.now and condemned.why is not Why.EMERGENCY
+    due = s.due_at is not None and s.due_at <= s.now and key not in s.seen.primary.journal.contain
     if (due or s.urgent) and not s.crowded:
         return  # the rotation that is due does it
     if s.at_work:
@@ -707,7 +706,7 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
         yield from _proven(s, key, "refused", "shown dead before")
         return
     if key in s.evidence.unreadable:
-        if s.evidence.listed is None:
+        if s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
             yield ListKeys(reason="nobody holds the old value; the issuer's list must not show its key")
         elif key in s.evidence.listed:
             yield from _still_alive(s, key, revoked, "still in the issuer's list")

@@ -302,7 +302,7 @@ class Engine:
         delay = seen.policy.contain_after if contain_after is None else contain_after
         written: dict[str, str] = {}
         # A command that is run again goes on with its emergency. It does not condemn what replaced the leaked key.
-        begun = [held.at for held in journal.condemned.values() if held.why is Why.EMERGENCY]
+        begun = [held.at for key, held in journal.condemned.items() if key in journal.contain]
         for key in s.keys:
             held = journal.condemned.get(key)
             if held is None and begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key)):
@@ -446,23 +446,24 @@ class Engine:
             Trouble: the entry could not be read or marked; nothing was changed.
         """
         leave_at = self._clock.monotonic() + patience.total_seconds()
-        was = self._handed_out(target)
+        before = self._situation(self.observe(target), _Run(target, Order()))
+        theirs = None if before.current_key else before.current_id  # not ours to condemn, so it is named
         records = self.condemn(target, contain_after=contain_after)
         while True:
             left = timedelta(seconds=max(leave_at - self._clock.monotonic(), 0))
-            outcome = self.run(target, Order(replace=was, take_over=True), patience=left)
+            outcome = self.run(target, Order(replace=theirs, take_over=True), patience=left)
             records += outcome.records
-            outcome = replace(outcome, records=records, achieved=self._replaced(outcome, was))
+            outcome = replace(outcome, records=records, achieved=self._replaced(outcome, theirs))
             if (outcome.achieved and not outcome.unproven) or self._clock.monotonic() + _ASK_AGAIN > leave_at:
                 return outcome
             self._clock.sleep(_ASK_AGAIN)
 
-    def _replaced(self, outcome: Outcome, was: str | None) -> bool:
-        """Whether every store hands out something else than before, and it is not condemned."""
+    def _replaced(self, outcome: Outcome, theirs: str | None) -> bool:
+        """Whether every store hands out the same, it is not condemned, and not the foreign value of before."""
         if outcome.seen is None:
             return False
         s = self._situation(outcome.seen, _Run(outcome.target, Order()))
-        return self._key_now(outcome) not in (None, was) and not s.urgent and not s.lagging
+        return self._key_now(outcome) not in (None, theirs) and not s.urgent and not s.lagging
 
     def destroy(self, target: Target) -> Outcome:
         """Revokes every key that was minted for a secret and shows each one dead; leaves the entry for the caller.

@@ -119,7 +119,7 @@ def condemned(token: str, at: datetime, why: Why) -> dict[str, str]:
 
 
 def contain(token: str, at: datetime) -> dict[str, str]:
-    """The key is to be revoked at this time even where stores still hand it out."""
+    """An emergency: the key is to be revoked at this time even where stores still hand it out."""
     return {f"contain.{token}": _words({"at": _time(at)})}
 
 
@@ -214,8 +214,7 @@ class Journal:
 
     def unproven(self) -> tuple[str, ...]:
         """Tokens of keys that should be dead and are not shown to be: revoked, or condemned in an emergency."""
-        leaked = {key for key, held in self.condemned.items() if held.why is Why.EMERGENCY}
-        return tuple(sorted((leaked | set(self.revoked)) - set(self.proven)))
+        return tuple(sorted((set(self.contain) | set(self.revoked)) - set(self.proven)))
 
 
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.:/+\-]")

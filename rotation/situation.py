@@ -320,8 +320,8 @@ class Situation:
 
     @cached_property
     def emergency(self) -> bool:
-        condemned = self.seen.primary.journal.condemned.get(self.current_key or "")
-        return condemned is not None and condemned.why is Why.EMERGENCY
+        journal = self.seen.primary.journal
+        return self.current_key in journal.condemned and self.current_key in journal.contain
 
     def expired(self, attempt: Attempt) -> bool:
         """Whether no run may write for this attempt any more."""

@@ -103,7 +103,7 @@ class Row:
 
 PENDING = settled() | attempt(NEW, "v1", NOW - MINUTE)
 STAGED = version(2, NEW, key_id="key_2")
-CONDEMNED = settled() | facts.condemned(OLD, NOW - MINUTE, Why.EMERGENCY)
+CONDEMNED = settled() | facts.condemned(OLD, NOW - MINUTE, Why.EMERGENCY) | facts.contain(OLD, NOW + 4 * MINUTE)
 RETIRING = rotated(2 * DAY) | facts.condemned(OLD, NOW - MINUTE, Why.RETIRED)
 V2 = version(2, NEW)
 TWO = Capabilities(max_keys=2)

@@ -336,3 +336,124 @@ def test_a_credential_that_expires_is_replaced_before() -> None:
     world.clock.move(timedelta(hours=2))
     world.run()
     assert world.handed_out() == {"vault": "value-2"}
+
+
+def by_hand(world: World, value: str) -> None:
+    store = world.engine()._stores["vault"]
+    store.put_by_hand(world.target.entry, Credential.of(value=value))  # type: ignore[attr-defined]
+
+
+def test_our_own_value_put_by_hand_is_recognised() -> None:
+    """Someone re-enters the current value in a console: it is the same key, and it is not retired."""
+    world = World()
+    world.run()
+    by_hand(world, "value-1")
+    world.clock.move(timedelta(days=2))
+    world.sweep_until_quiet()
+    assert world.live() == {"value-1"}
+    world.emergency()
+    assert world.live() == {"value-2"}
+    world.check_settled()
+
+
+def test_a_hand_made_rollback_starts_the_grace_period_anew() -> None:
+    """The old value is put back by hand and replaced again: its grace counts from its last end."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    world.clock.move(timedelta(hours=20))
+    by_hand(world, "value-1")
+    world.run()
+    assert world.handed_out() == {"vault": "value-3"}, "it is old, so its rotation is due at once"
+    world.clock.move(timedelta(hours=23))
+    world.run()
+    assert "value-1" in world.live()
+
+
+def test_adopting_twice_is_adopting_once() -> None:
+    """The answer of the first was lost after its facts were written."""
+    world = World()
+    store = world.engine()._stores["vault"]
+    store.set_policy(world.target.entry, {})
+    theirs = world.engine()._issuers["vendor"].mint("a person's key")
+    by_hand(world, "value-1")
+    world.engine().adopt(world.target, world.policy, key_id=theirs.key_id)
+    store.set_policy(world.target.entry, {})
+    world.engine().adopt(world.target, world.policy, key_id=theirs.key_id)
+    world.clock.move(timedelta(days=2))
+    world.sweep_until_quiet()
+    assert world.live() == {"value-1"}
+
+
+def test_releasing_and_adopting_makes_no_orphan() -> None:
+    """The key carries our name, and the entry claims it by its id."""
+    world = World()
+    world.run()
+    world.engine().release(world.target)
+    world.engine().adopt(world.target, world.policy, key_id="key_1")
+    world.clock.move(timedelta(hours=1))
+    world.sweep_until_quiet()
+    assert world.live() == {"value-1"}
+
+
+def test_an_emergency_command_that_is_repeated_leaves_the_replacement_alone() -> None:
+    """The first was interrupted before its proof: the second goes on with it."""
+    world = World(revoke_delay=timedelta(minutes=3))
+    world.run()
+    world.engine().emergency(world.target, patience=timedelta(seconds=20))
+    world.engine().emergency(world.target)
+    assert world.live() == {"value-2"}
+    world.check_settled()
+
+
+def test_an_emergency_replaces_what_keyturn_did_not_make() -> None:
+    """The entry held a person's key: it is replaced; revoking it is theirs to do."""
+    world = World()
+    world.run()
+    theirs = world.engine()._issuers["vendor"].mint("somebody's key")
+    by_hand(world, theirs.credential.fields["value"].reveal())
+    outcome = world.engine().emergency(world.target, patience=timedelta(minutes=1))
+    assert outcome.achieved
+    assert world.handed_out() == {"vault": "value-3"}
+    assert "value-2" in world.live()
+
+
+def test_a_failing_replica_does_not_hold_up_an_emergency() -> None:
+    """It can be read, not written: the primary is replaced, and the leaked key dies at containAfter."""
+    world = World(stores=("vault", "second"))
+    world.run()
+    world.denied = ("second", ("stage", "promote"))
+    world.engine().emergency(world.target, patience=timedelta(minutes=7))
+    assert world.handed_out()["vault"] == "value-2"
+    assert "value-1" not in world.live()
+
+
+def test_keys_that_never_verify_do_not_pile_up() -> None:
+    """Weeks of a vendor whose new keys never work: few live keys, a short journal."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.vendor.create_delay = timedelta(days=400)
+    seen = None
+    for _ in range(60):
+        world.clock.move(timedelta(hours=7))
+        seen = world.sweep().seen
+    assert seen
+    assert len(world.live()) <= 4
+    assert len(seen.primary.journal.facts) < 24
+
+
+def test_the_age_of_a_key_is_not_reset_by_storing_it_anew() -> None:
+    """An orphan sweep shortly before the rotation is due must not postpone it."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=29))
+    issuer = world.engine()._issuers["vendor"]
+    issuer.mint(f"acme.test-{world.policy.name}.{'f' * 32}")
+    world.clock.move(timedelta(hours=1))
+    world.sweep()
+    assert world.live() == {"value-1"}
+    world.clock.move(timedelta(hours=23, minutes=5))
+    world.run()
+    assert world.handed_out() == {"vault": "value-3"}

@@ -15,6 +15,7 @@ from providers.stores.memory import MemoryStore, MemoryVault
 from rotation import orphans
 from rotation import policy as policies
 from rotation.engine import Engine, Outcome, Places, Target
+from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Drain, Model, Policy, Propagation
 from rotation.ports import Record
 from rotation.situation import Order
@@ -89,6 +90,8 @@ class World:
         self.vendor.model = self.model
         self.calls: list[str] = []
         self.fault: Callable[[int, str], None] | None = None
+        self.denied: tuple[str, tuple[str, ...]] = ("", ())
+        """A store, and what it refuses there."""
         self.trail = Trail()
         self.serial = 0
         self.settled = False
@@ -116,7 +119,9 @@ class World:
 
     def engine(self) -> Engine:
         """A new process: clients of its own, no memory of earlier runs."""
-        stores = {n: MemoryStore(n, v, self.clock.now, self.hook, fenced=self.fenced) for n, v in self.vaults.items()}
+        stores = {
+            n: MemoryStore(n, v, self.clock.now, self._hook_of(n), fenced=self.fenced) for n, v in self.vaults.items()
+        }
         capabilities = self.capabilities or Capabilities(
             model=self.model,
             slots=("key1", "key2") if self.model is Model.SLOTS else (),
@@ -134,6 +139,15 @@ class World:
 
         places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
         return Engine(stores, {"vendor": issuer}, places, self.clock, self.trail, token)
+
+    def _hook_of(self, store: str) -> Callable[[str], None]:
+        def hook(call: str) -> None:
+            self.hook(call)
+            denied, operations = self.denied
+            if store == denied and call.removeprefix("before ") in operations:
+                raise Trouble(Code.DENIED, store, f"{call} is not allowed")
+
+        return hook
 
     @property
     def target(self) -> Target:
