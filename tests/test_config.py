@@ -512,6 +512,24 @@ FAULTS: list[tuple[Change, str]] = [
             "allowed: https://HOST[:PORT]"
         ),
     ),
+    (
+        setting("stores.azure.authorityHost", "http://127.0.0.1:8443"),
+        (
+            "stores.azure.authorityHost: must be https, as the service's clients send no token over http; "
+            "allowed: https://HOST[:PORT]"
+        ),
+    ),
+    (
+        setting("stores.azure.clientId", ""),
+        "stores.azure.clientId: must not be empty; allowed: the id of an application or managed identity",
+    ),
+    (
+        setting("stores.azure.tenantID", "acme.example"),
+        (
+            "stores.azure.tenantID: unknown key (did you mean tenantId?); "
+            "allowed: kind, vaultUrl, tenantId, clientId, authorityHost, caBundle, verifyChallengeResource"
+        ),
+    ),
     (setting("stores.near.mount", "/secret"), f"stores.near.mount: {FOLDERS}"),
     (setting("stores.vault.prefix", "a/../b"), f"stores.vault.prefix: {FOLDERS}"),
     (
