@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
@@ -30,6 +34,8 @@ DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
 INTERRUPTED = 130
 """As shells have it; Typer ends a command so when Ctrl-C is pressed."""
 
+_INTERRUPTED = "Interrupted. What was begun is in the journal: run it again, or let the next sweep go on."
+
 T = TypeVar("T")
 
 app = typer.Typer(
@@ -45,6 +51,9 @@ app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 
 
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"keyturn {installed_version('keyturn')}")
@@ -58,7 +67,10 @@ def main(
     ] = False,
 ) -> None:
     """Holds the options that every command shares."""
-    logs.start(os.environ.get("KEYTURN_LOG_LEVEL", "WARNING").upper())
+    level = os.environ.get("KEYTURN_LOG_LEVEL", "WARNING").upper()
+    if level not in _LEVELS:
+        raise UsageFault(f"KEYTURN_LOG_LEVEL: there is no level {level}; allowed: {', '.join(_LEVELS)}")
+    logs.start(level)
 
 
 # --- looking -------------------------------------------------------------------------------------
@@ -379,6 +391,7 @@ def adopt(
         str | None,
         typer.Option("--key-id", help="The issuer's id of its credential. Without it, it is never revoked by Keyturn."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Bring an existing entry under management. Its value stays as it is; the next rotation replaces it when due.
 
@@ -389,6 +402,9 @@ def adopt(
     seen = context.assembly.engine.adopt(context.assembly.target(policy), policy, key_id=key_id)
     current = seen.primary.current
     since = current.created_at if current else None
+    if json:
+        show.as_json({"name": name, "adopted": True, "key_id": key_id, "since": since.isoformat() if since else None})
+        return
     show.say(f"✓ {name}: managed from now on; its credential is from {show.when(since, context.assembly.clock.now())}")
     if key_id is None:
         show.say(
@@ -401,6 +417,7 @@ def release(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A managed secret.")],
     stack: Stack = None,
     config: File = None,
+    json: Json = False,
 ) -> None:
     """Hand an entry back: policy and journal are taken off it, its value stays. Nothing is revoked.
 
@@ -409,6 +426,9 @@ def release(
     context = open_context(stack, config)
     (policy,) = context.declared([name])
     context.assembly.engine.release(context.assembly.target(policy))
+    if json:
+        show.as_json({"name": name, "released": True})
+        return
     show.say(f"✓ {name}: released; take it out of {context.path.name}, or the next `pulumi up` manages it again")
 
 
@@ -570,12 +590,35 @@ def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
 
 def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
     results: dict[Policy, T] = {}
-    with show.progress() as bar:
+    with _left_at_once(), show.progress() as bar:
         task = bar.add_task(doing, total=len(policies))
         for policy, result in fleet.each(policies, work):
             results[policy] = result
             bar.advance(task)
     return results
+
+
+@contextmanager
+def _left_at_once() -> Iterator[None]:
+    """Lets Ctrl-C end the process there and then, not when every thread has done its work or waited its time.
+
+    To the secrets that is a crash, which the journal is made for.
+    """
+
+    def leave(*_: object) -> None:
+        show.err.show_cursor()
+        show.complain(_INTERRUPTED)
+        os._exit(INTERRUPTED)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _in_order(policies: Sequence[Policy], results: dict[Policy, T]) -> list[T]:
@@ -598,6 +641,9 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
         clock: for the commands that look at secrets or act on them; the environment's own when not given.
     """
     CLOCK.set(clock)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a mark that a terminal can not show is no reason to fail
     try:
         code = app(arguments, prog_name="keyturn", standalone_mode=False)
     except (ConfigError, UsageFault) as fault:
@@ -612,5 +658,6 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        show.complain("Interrupted. What was begun is in the journal; run it again, or the next sweep goes on.")
+        show.complain(_INTERRUPTED)
+    show.finish()
     sys.exit(code or DONE)

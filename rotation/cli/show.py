@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -15,15 +16,17 @@ from rich.text import Text
 from rotation.checkup import Finding
 from rotation.status import Phase, Row
 
-_PIPED = 200
+_PIPED = 10_000
 """Columns where nobody looks on: a pipe gets whole lines."""
 
-out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else _PIPED)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPED)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _KEY = 16
 _WIDE = 130
 """Columns from which on a row shows everything."""
+_LEAST = 16
+"""Columns that the last column of a table needs to be read."""
 
 _PHASE_STYLE = {
     Phase.STEADY: "green",
@@ -43,13 +46,29 @@ def as_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def complain(text: str) -> None:
+def complain(text: str, style: str = "red") -> None:
     """A sentence on standard error."""
-    err.print(Text(text, style="red" if err.color_system else ""), soft_wrap=True)
+    err.print(_plain(text, style), soft_wrap=True)
+
+
+def finish() -> None:
+    """Sends what is still buffered. Whoever read it may have gone, as `head` does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still tries to write when it ends must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str, style: str = "") -> None:
-    out.print(Text(text, style=style), soft_wrap=True)
+    """A sentence on standard output."""
+    out.print(_plain(text, style), soft_wrap=True)
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text as it stands, but for characters that would command the terminal: services put words of theirs into it."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Text(shown, style=style)
 
 
 def when(at: datetime | None, now: datetime) -> str:
@@ -78,44 +97,62 @@ def key(key_id: str | None) -> str:
 def status(rows: Sequence[Row], now: datetime) -> None:
     """One row per secret. A narrow terminal leaves out what the stack's file says anyway."""
     wide = out.width >= _WIDE
-    table = _table("SECRET", "PHASE", *(("STORES", "ISSUER", "OWNER") if wide else ()), "KEY", "ROTATED", "NEXT")
+    headings = ("SECRET", "PHASE", *(("STORES", "ISSUER", "OWNER") if wide else ()), "KEY", "ROTATED", "NEXT")
+    shown = []
     for row in rows:
         declared = (" + ".join((row.store, *row.replicas)), row.issuer, row.owner)
-        table.add_row(
-            row.name,
-            Text(row.phase.value, style=_PHASE_STYLE[row.phase]),
-            *(declared if wide else ()),
-            key(row.key_id),
-            f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-",
-            row.next_action,
+        shown.append(
+            (
+                _plain(row.name),
+                _plain(row.phase.value, _PHASE_STYLE[row.phase]),
+                *(_plain(text) for text in (declared if wide else ())),
+                _plain(key(row.key_id)),
+                _plain(f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-"),
+                _plain(row.next_action),
+            )
         )
-    out.print(table)
+    _table(headings, shown)
     for row in rows:
         if row.last_error:
             say(f"{row.name}: {row.last_error}", "yellow")
 
 
 def findings(found: Iterable[Finding]) -> None:
-    table = _table("SECRET", "STORE", "VERDICT", "AGREES", "KEY", "SAID")
-    for finding in found:
-        style = "green" if finding.good else "bold red"
-        agrees = "yes" if finding.agrees else "no"
-        table.add_row(
-            finding.name,
-            finding.store,
-            Text(finding.verdict.value, style=style),
-            agrees,
-            key(finding.key_id),
-            finding.reason,
+    """One row per secret and store."""
+    shown = [
+        (
+            _plain(finding.name),
+            _plain(finding.store),
+            _plain(finding.verdict.value, "green" if finding.good else "bold red"),
+            _plain("yes" if finding.agrees else "no"),
+            _plain(key(finding.key_id)),
+            _plain(finding.reason),
         )
-    out.print(table)
+        for finding in found
+    ]
+    _table(("SECRET", "STORE", "VERDICT", "AGREES", "KEY", "SAID"), shown)
 
 
-def _table(*headings: str) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    """A table whose last column may wrap; where there is no room for that, a paragraph for each row."""
+    fixed = [max(cell.cell_len for cell in column) for column in zip(map(Text, headings), *rows, strict=True)][:-1]
+    if out.width < sum(fixed) + 2 * len(fixed) + _LEAST:
+        for row in rows:
+            out.print(row[0], soft_wrap=True)
+            for heading, cell in zip(headings[1:], row[1:], strict=True):
+                out.print(Text.assemble(f"    {heading.lower():<8} ", cell), soft_wrap=True)
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("SECRET", "PHASE", "ROTATED"))
-    return table
+    for number, heading in enumerate(headings, 1):
+        table.add_column(heading, no_wrap=number < len(headings))
+    for row in rows:
+        table.add_row(*row)
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:  # a pipe does without the spaces that fill the last column
+        out.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def progress() -> Progress:
