@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rotation.config import Config
 from rotation.engine import Engine, Places, Target
 from rotation.model import Policy
 from rotation.ports import Auditor, Clock, Issuer, SecretStore
+from rotation.resilience import PatientIssuer, PatientStore, Service
 
 SANDBOX = "sandbox"
 """The one environment whose clock may be moved."""
@@ -72,11 +74,14 @@ def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Cl
         clock: the system's, or in the sandbox environment the sandbox's, when not given.
     """
     time = clock or clock_of(config, env)
+    chance = secrets.SystemRandom().random
     stores: Mapping[str, SecretStore] = Opened(
-        tuple(config.stores), lambda name: registry.open_store(name, config, env, time)
+        tuple(config.stores),
+        lambda name: PatientStore(registry.open_store(name, config, env, time), Service(name, time, chance)),
     )
     issuers: Mapping[str, Issuer] = Opened(
-        tuple(config.issuers), lambda name: registry.open_issuer(name, config, env, time, stores)
+        tuple(config.issuers),
+        lambda name: PatientIssuer(registry.open_issuer(name, config, env, time, stores), Service(name, time, chance)),
     )
     primaries = {(policy.environment, policy.name): policy.store for policy in config.policies}
 

@@ -12,8 +12,10 @@ _ENVIRONMENT: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 def name_fault(name: str) -> str | None:
     """Why a secret may not be called that, or None. `<service>-<purpose>` with an optional `-NN`."""
-    if "--" in name or name.endswith(("-pending", "-journal")):
-        return "must not contain '--' or end in '-pending' or '-journal': those mark entries of Keyturn's own"
+    if "--" in name or name.endswith(("-pending", "-journal", "-policy")):
+        return (
+            "must not contain '--' or end in '-pending', '-journal' or '-policy': those mark entries of Keyturn's own"
+        )
     if not _NAME.fullmatch(name):
         return "must be <service>-<purpose> in lower case letters, digits and '-', as in support-copilot-chat"
     return None if len(name) <= 64 else "must have at most 64 characters"

@@ -249,7 +249,7 @@ ENCRYPTED = (
 )
 LABEL = "must be lower case letters, digits and single '-', starting with a letter, not ending in '-pending'"
 NAME = "must be <service>-<purpose> in lower case letters, digits and '-', as in support-copilot-chat"
-OWN = "must not contain '--' or end in '-pending' or '-journal': those mark entries of Keyturn's own"
+OWN = "must not contain '--' or end in '-pending', '-journal' or '-policy': those mark entries of Keyturn's own"
 ADDRESS = "is not an address, or has a user, query or fragment; allowed: https://HOST[:PORT][/PATH]"
 FOLDERS = "is not a path; allowed: names of letters, digits, _, . and -, with / between them"
 AUTH = "{method: token} or {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}"

@@ -23,7 +23,7 @@ INSTALLATIONS = (
 )
 TOKENS = st.from_regex(r"[0-9a-f-]{32,36}", fullmatch=True)
 
-OWN = "must not contain '--' or end in '-pending' or '-journal': those mark entries of Keyturn's own"
+OWN = "must not contain '--' or end in '-pending', '-journal' or '-policy': those mark entries of Keyturn's own"
 FORM = "must be <service>-<purpose> in lower case letters, digits and '-', as in support-copilot-chat"
 
 
@@ -49,6 +49,7 @@ FORM = "must be <service>-<purpose> in lower case letters, digits and '-', as in
         ("support--chat", OWN),
         ("support-chat-pending", OWN),
         ("support-chat-journal", OWN),
+        ("support-chat-policy", OWN),
     ],
 )
 def test_names_of_secrets(name: str, fault: str | None) -> None:
@@ -103,7 +104,7 @@ def test_no_two_secrets_share_an_entry(one: tuple[str, str], other: tuple[str, s
     """Nor does one's entry ever stand where another's pending or journal entry would."""
     for entry in (slashed, dashed):
         assert (entry(*one) == entry(*other)) == (one == other)
-        for sibling in ("-pending", "-journal"):
+        for sibling in ("-pending", "-journal", "-policy"):
             assert entry(*one) + sibling != entry(*other)
 
 

@@ -1,0 +1,202 @@
+"""Patience with services: what may be asked again is, with jitter and within a budget; a broken service is left alone.
+
+Wraps the ports, so that no provider and no rule has a retry of its own. What must go out once goes
+out once: a mint always, a write unless the service said that it did nothing. Permanent refusals are
+never asked again. Own code rather than a library: the clock is injected, the codes are ours, and a
+function pays for every import at its cold start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from rotation.errors import Code, Trouble
+from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
+from rotation.ports import Clock, Issuer, Listed, SecretStore, StoreFeatures
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient to be. Seconds."""
+
+    first: float = 0.2
+    longest: float = 10.0
+    """Of one wait, unless the service names a time of its own."""
+    budget: float = 30.0
+    """For one call with all of its repetitions."""
+    trips_after: int = 5
+    """Failures in a row after which a service counts as broken."""
+    rests_for: float = 30.0
+    """For so long a broken service is not asked; then one call tries it."""
+
+
+class Service:
+    """What is known of one service's health, shared by all threads.
+
+    Parameters:
+        name: starts the messages.
+        chance: uniform in [0, 1); the source of jitter.
+    """
+
+    def __init__(self, name: str, clock: Clock, chance: Callable[[], float], limits: Limits | None = None) -> None:
+        self._name = name
+        self._clock = clock
+        self._chance = chance
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._shut_until = 0.0
+
+    def call(self, work: Callable[[], T], *, repeatable: bool) -> T:
+        """Does the work, again where that is safe and may help.
+
+        Parameters:
+            repeatable: the work has no effect, or having it twice is having it once. Otherwise it is
+                repeated only after THROTTLED, which says that nothing was done.
+
+        Raises:
+            Trouble: the last one, or UNAVAILABLE without asking while the service counts as broken.
+        """
+        limits, wait = self._limits, self._limits.first
+        end = self._clock.monotonic() + limits.budget
+        while True:
+            self._enter()
+            try:
+                result = work()
+            except Trouble as trouble:
+                self._note(trouble)
+                wait = self._next(wait, trouble)
+                again = trouble.code is Code.THROTTLED or (repeatable and trouble.code is Code.UNAVAILABLE)
+                if not again or self._clock.monotonic() + wait > end:
+                    raise
+                self._clock.sleep(wait)
+            else:
+                with self._lock:
+                    self._failures = 0
+                return result
+
+    def _next(self, wait: float, trouble: Trouble) -> float:
+        """Decorrelated jitter: uniform between the first wait and three times the last. The service's own word wins."""
+        if trouble.retry_after is not None:
+            return trouble.retry_after + self._limits.first * self._chance()
+        low, high = self._limits.first, max(wait * 3, self._limits.first)
+        return min(low + (high - low) * self._chance(), self._limits.longest)
+
+    def _enter(self) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._failures < self._limits.trips_after or now >= self._shut_until:
+                if self._failures >= self._limits.trips_after:
+                    self._shut_until = now + self._limits.rests_for  # this call tries; the others go on waiting
+                return
+            left = self._shut_until - now
+        raise Trouble(
+            Code.UNAVAILABLE,
+            self._name,
+            f"failed {self._limits.trips_after} times in a row and is left alone for {left:.0f} s",
+        )
+
+    def _note(self, trouble: Trouble) -> None:
+        with self._lock:
+            if trouble.code is not Code.UNAVAILABLE:
+                self._failures = 0  # it answered
+                return
+            self._failures += 1
+            if self._failures >= self._limits.trips_after:
+                self._shut_until = self._clock.monotonic() + self._limits.rests_for
+
+
+class PatientStore:
+    """A store behind a Service."""
+
+    def __init__(self, store: SecretStore, service: Service) -> None:
+        self._store: Final = store
+        self._call: Final = service.call
+
+    @property
+    def name(self) -> str:
+        return self._store.name
+
+    @property
+    def features(self) -> StoreFeatures:
+        return self._store.features
+
+    def observe(self, entry: str) -> Entry:
+        return self._call(lambda: self._store.observe(entry), repeatable=True)
+
+    def read(self, entry: str, version: Version) -> Credential:
+        return self._call(lambda: self._store.read(entry, version), repeatable=True)
+
+    def find(self, entry: str, token: str) -> Version | None:
+        return self._call(lambda: self._store.find(entry, token), repeatable=True)
+
+    def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:
+        self._call(lambda: self._store.stage(entry, token, credential, key_id=key_id), repeatable=False)
+
+    def promote(self, entry: str, pending: Version, expected: str | None) -> None:
+        self._call(lambda: self._store.promote(entry, pending, expected), repeatable=False)
+
+    def discard(self, entry: str, pending: Version) -> None:
+        self._call(lambda: self._store.discard(entry, pending), repeatable=False)
+
+    def record(self, entry: str, facts: Mapping[str, str]) -> None:
+        self._call(lambda: self._store.record(entry, facts), repeatable=True)
+
+    def forget(self, entry: str, facts: Iterable[str]) -> None:
+        keys = list(facts)
+        self._call(lambda: self._store.forget(entry, keys), repeatable=True)
+
+    def listing(self) -> Iterator[Listed]:
+        # A page that fails midway ends the listing: beginning again would yield entries twice.
+        return self._store.listing()
+
+    def create(self, entry: str, policy: Mapping[str, str]) -> None:
+        self._call(lambda: self._store.create(entry, policy), repeatable=False)
+
+    def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
+        self._call(lambda: self._store.set_policy(entry, policy), repeatable=True)
+
+    def delete(self, entry: str) -> None:
+        self._call(lambda: self._store.delete(entry), repeatable=True)
+
+    def restore(self, entry: str) -> bool:
+        return self._call(lambda: self._store.restore(entry), repeatable=False)
+
+
+class PatientIssuer:
+    """An issuer behind a Service. A mint goes out once, whatever the answer."""
+
+    def __init__(self, issuer: Issuer, service: Service) -> None:
+        self._issuer: Final = issuer
+        self._call: Final = service.call
+
+    @property
+    def name(self) -> str:
+        return self._issuer.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._issuer.capabilities
+
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:
+        return self._issuer.mint(key_name, slot)
+
+    def keys(self) -> Iterator[KeyInfo]:
+        return iter(self._call(lambda: list(self._issuer.keys()), repeatable=True))
+
+    def verify(self, credential: Credential) -> Check:
+        return self._issuer.verify(credential)
+
+    def smoke(self, credential: Credential) -> Check:
+        return self._issuer.smoke(credential)
+
+    def revoke(self, key_id: str) -> None:
+        self._call(lambda: self._issuer.revoke(key_id), repeatable=True)
+
+    def last_use(self, key_id: str) -> LastUse:
+        return self._call(lambda: self._issuer.last_use(key_id), repeatable=True)
