@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rotation.engine import Engine, Target
 from rotation.errors import Trouble
-from rotation.model import Check, Entry, Verdict
+from rotation.model import Verdict, Version
 from rotation.ports import Issuer
-from rotation.situation import Absent
+from rotation.situation import Absent, Evidence, Order, Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,12 @@ def verify(engine: Engine, issuers: Mapping[str, Issuer], target: Target, name: 
         return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason=str(trouble))]
     issuer = issuers[seen.policy.issuer]
     check = issuer.verify(ours)
-    findings = [_finding(name, primary, check, agrees=True)]
+    s = Situation(seen, Evidence(), issuer.capabilities, Order(), seen.primary.read_at)
+
+    def key_id(version: Version) -> str | None:
+        return version.key_id or s.key_id(s.key_of(version) or "")
+
+    findings = [Finding(name, target.store, check.verdict, True, check.reason, key_id(primary.current))]
     for store, replica in seen.replicas.items():
         if isinstance(replica, Absent):
             findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=replica.reason))
@@ -68,10 +73,6 @@ def verify(engine: Engine, issuers: Mapping[str, Issuer], target: Target, name: 
             findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=str(trouble)))
             continue
         same = ours.same_as(theirs)
-        findings.append(_finding(name, replica, check if same else issuer.verify(theirs), agrees=same))
+        said = check if same else issuer.verify(theirs)
+        findings.append(Finding(name, store, said.verdict, same, said.reason, key_id(replica.current)))
     return findings
-
-
-def _finding(name: str, entry: Entry, check: Check, *, agrees: bool) -> Finding:
-    key_id = entry.current.key_id if entry.current else None
-    return Finding(name, entry.store, check.verdict, agrees, check.reason, key_id)

@@ -418,6 +418,9 @@ def note(s: Situation) -> Iterator[Decision]:
     """Write down since when the current key is current, and since when the others are not."""
     journal = s.seen.primary.journal
     noted: dict[str, str] = {}
+    minted = any(attempt.of is None for attempt in s.attempts_of(s.current_key or ""))
+    if minted and s.issuer.registry and s.evidence.listed is None and s.key_id(s.current_key or "") is None:
+        yield ListKeys(reason="the current key's id was not recorded")
     if s.current and (token := s.current.token) and (token in journal.attempts) and (key := s.current_key):
         if token not in journal.promoted:
             noted |= facts.promoted(token, s.now)

@@ -611,7 +611,9 @@ class Engine:
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
         entry = self._replica(seen, action.store)
         stored = self._rendered(seen, credential)
-        self._stores[action.store].stage(entry.name, token, stored, key_id=action.version.key_id)
+        s = self._situation(seen, run)
+        key_id = s.key_id(s.key_of(action.version) or "")
+        self._stores[action.store].stage(entry.name, token, stored, key_id=key_id)
 
     def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
         token = action.version.token or ""
