@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -9,8 +10,9 @@ from enum import StrEnum
 from rotation import decide as d
 from rotation.engine import Engine, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Policy
+from rotation.model import Policy
 from rotation.policy import show_duration
+from rotation.ports import Issuer
 from rotation.situation import Absent, Evidence, Observation, Order, Situation
 
 
@@ -28,7 +30,7 @@ class Phase(StrEnum):
     DRAINING = "draining"
     """Rotated; the old credential still lives."""
     CONDEMNED = "condemned"
-    """The current credential is to be replaced and revoked now."""
+    """A credential is to be dead now, and is not yet: the current one is to be replaced first, or one has leaked."""
     UNPROVEN = "revoked, unproven"
     HELD = "held"
 
@@ -53,20 +55,26 @@ class Row:
     grace_until: datetime | None = None
     next_action: str = ""
     last_error: str | None = None
+    alive: bool = False
+    """A credential that should be dead is alive, or not shown dead. Not in the JSON."""
+    applied: Policy | None = None
+    """What is applied, where that is known. Not in the JSON."""
 
     def as_json(self) -> dict[str, object]:
-        shown: dict[str, object] = asdict(self)
+        shown: dict[str, object] = asdict(replace(self, applied=None))
+        del shown["alive"], shown["applied"]
         for name in ("rotated_at", "due_at", "grace_until"):
             at = getattr(self, name)
             shown[name] = at.isoformat() if at else None
         return shown | {"phase": self.phase.value, "replicas": list(self.replicas)}
 
 
-def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuer: Capabilities) -> Row:
+def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: Mapping[str, Issuer]) -> Row:
     """One look at a secret, as a row.
 
     Parameters:
         policy: as declared; shown where nothing is applied.
+        issuers: by configured name.
     """
     plain = Row(
         policy.name,
@@ -87,7 +95,7 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuer: C
             next_action="pulumi up" if missing else "the next sweep asks again",
             last_error=None if missing else str(trouble),
         )
-    s = Situation(seen, Evidence(), issuer, Order(), now)
+    s = Situation(seen, Evidence(), issuers[seen.policy.issuer].capabilities, Order(), now)
     applied, journal = seen.policy, seen.primary.journal
     previous = next((key for key in reversed(s.retiring)), None)
     ended = s.superseded_at(previous) if previous else None
@@ -106,6 +114,8 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuer: C
         grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
         next_action=words(decision),
         last_error=_error(seen, decision),
+        alive=s.urgent or bool(journal.unproven()) or (isinstance(decision, d.Hold) and decision.unproven),
+        applied=applied,
     )
 
 
@@ -113,7 +123,7 @@ def _phase(s: Situation, seen: Observation, decision: d.Decision) -> Phase:
     journal = seen.primary.journal
     if set(journal.revoked) - set(journal.proven):
         return Phase.UNPROVEN
-    if s.urgent:
+    if s.urgent or journal.unproven():
         return Phase.CONDEMNED
     if isinstance(decision, d.Hold):
         return Phase.HELD

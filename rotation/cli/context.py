@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
 from rotation.policy import read as read_policy
-from rotation.ports import Clock
+from rotation.ports import Auditor, Clock, Record
+from rotation.provision import diff
 
 Stack = Annotated[
     str | None,
@@ -49,12 +52,25 @@ class UsageFault(Exception):  # noqa: N818 - a fault of the person's input, exit
     """Something on the command line or in its reach can not be used; the text says what is allowed."""
 
 
+@dataclass(slots=True, eq=False)
+class Trail:
+    """The audit trail, and whether this command has written to it: nothing is changed before that."""
+
+    auditor: Auditor
+    begun: bool = False
+
+    def write(self, record: Record) -> None:
+        self.auditor.write(record)
+        self.begun = True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
     """One command's surroundings."""
 
     assembly: Assembly
     path: Path
+    trail: Trail
 
     @property
     def config(self) -> Config:
@@ -67,7 +83,23 @@ class Context:
         if unknown:
             known = ", ".join(by_name) or "none"
             raise UsageFault(f"{self.path.name} declares no secret {', '.join(unknown)}; declared are: {known}")
-        return [by_name[name] for name in names] if names else list(by_name.values())
+        return [by_name[name] for name in dict.fromkeys(names)] if names else list(by_name.values())
+
+    def unapplied(self, applied: Policy) -> tuple[str, ...]:
+        """The fields, as the file names them, in which it declares a secret differently from what is applied."""
+        declared = next((policy for policy in self.config.policies if policy.name == applied.name), applied)
+        return tuple(re.sub("_(.)", lambda m: m[1].upper(), field) for field in diff(applied, declared).changes)
+
+    def open(self, policies: Iterable[Policy]) -> None:
+        """Makes the clients of these secrets' stores and issuers, so that a login that is not set stops all or nothing.
+
+        Raises:
+            ConfigError: one of them can not be made.
+        """
+        for policy in policies:
+            for store in policy.stores:
+                self.assembly.stores.get(store)
+            self.assembly.issuers.get(policy.issuer)
 
     def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
         """Every secret of this installation and environment that a store has, declared or not.
@@ -90,8 +122,15 @@ class Context:
                         told = f"{listed.name}: {error}; apply the stack again"
                         troubles.append(Trouble(Code.INVALID, name, told))
                         continue
-                    if policy.store == name:
-                        found.setdefault(Target(name, listed.name), policy)
+                    if policy.store != name:
+                        continue
+                    if policy.issuer not in self.config.issuers:
+                        told = (
+                            f"{listed.name}: is applied with the issuer {policy.issuer}, which {self.path.name} lacks"
+                        )
+                        troubles.append(Trouble(Code.INVALID, name, told))
+                        continue
+                    found.setdefault(Target(name, listed.name), policy)
             except Trouble as trouble:
                 troubles.append(trouble)
         return list(found.items()), troubles
@@ -108,7 +147,8 @@ def open_context(stack: str | None, file: Path | None) -> Context:
     config = load(path)
     trail = os.environ.get("KEYTURN_AUDIT_FILE")
     where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
-    return Context(assemble(config, os.environ, FileAuditor(where), CLOCK.get()), path)
+    recorded = Trail(FileAuditor(where))
+    return Context(assemble(config, os.environ, recorded, CLOCK.get()), path, recorded)
 
 
 __all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
 from typing import Annotated, NoReturn, TypeVar
@@ -83,23 +83,22 @@ def status(names: Names = None, stack: Stack = None, config: File = None, json: 
     Example: keyturn status --stack prod support-copilot-chat
     """
     context = open_context(stack, config)
-    rows = _rows(context, context.declared(names))
+    policies, assembly = context.declared(names), context.assembly
+
+    def look(policy: Policy) -> statuses.Row:
+        return statuses.row(assembly.engine, assembly.target(policy), policy, assembly.clock.now(), assembly.issuers)
+
+    rows = _in_order(policies, _watched("looking", policies, look))
     if json:
         show.as_json([row.as_json() for row in rows])
     else:
-        show.status(rows, context.assembly.clock.now())
-    alive = (statuses.Phase.UNPROVEN, statuses.Phase.CONDEMNED)
-    raise typer.Exit(ALIVE if any(row.phase in alive for row in rows) else DONE)
-
-
-def _rows(context: Context, policies: Sequence[Policy]) -> list[statuses.Row]:
-    assembly = context.assembly
-
-    def look(policy: Policy) -> statuses.Row:
-        capabilities = assembly.issuers[policy.issuer].capabilities
-        return statuses.row(assembly.engine, assembly.target(policy), policy, assembly.clock.now(), capabilities)
-
-    return _in_order(policies, _watched("looking", policies, look))
+        show.status(rows, assembly.clock.now())
+    for row in rows:
+        if row.applied:
+            _warn(context, row.name, context.unapplied(row.applied))
+    if any(row.alive for row in rows):
+        raise typer.Exit(ALIVE)
+    raise typer.Exit(FAILED if any(row.phase is statuses.Phase.UNREACHABLE for row in rows) else DONE)
 
 
 @app.command()
@@ -109,35 +108,62 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
     Example: keyturn plan --stack prod
     """
     context = open_context(stack, config)
-    policies = context.declared(names)
+    assembly, targets = (
+        context.assembly,
+        {policy: context.assembly.target(policy) for policy in context.declared(names)},
+    )
+    managed, unseen = ([], []) if names else context.managed()
+    targets |= {policy: target for target, policy in managed if target not in targets.values()}
+    listed = orphans.listings(assembly.issuers, (policy.issuer for policy in targets), assembly.clock)
 
-    def look(policy: Policy) -> dict[str, object]:
+    differing: dict[str, tuple[str, ...]] = {}
+
+    def look(policy: Policy) -> Planned:
+        order = Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
         try:
-            decision, seen = context.assembly.engine.plan(context.assembly.target(policy))
+            decision, seen = assembly.engine.plan(targets[policy], order)
         except Trouble as trouble:
             if trouble.code is Code.NOT_FOUND:
-                return {"name": policy.name, "acts": False, "next": _NOT_APPLIED, "then": None, "error": None}
-            return {"name": policy.name, "acts": False, "next": "cannot tell", "then": None, "error": str(trouble)}
-        return {
-            "name": policy.name,
-            "acts": isinstance(decision, d.Action),
-            "next": statuses.words(decision),
-            "then": statuses.then(decision, seen.policy),
-            "error": None,
-        }
+                return Planned(policy.name, acts=False, next=_NOT_APPLIED)
+            return Planned(policy.name, acts=False, next="cannot tell", error=str(trouble))
+        differing[policy.name] = context.unapplied(seen.policy)
+        acts, then = isinstance(decision, d.Action), statuses.then(decision, seen.policy)
+        return Planned(policy.name, acts=acts, next=statuses.words(decision), then=then)
 
-    rows = _in_order(policies, _watched("planning", policies, look))
+    rows = _in_order([*targets], _watched("planning", [*targets], look))
+    # An entry that could not be listed may claim what looks like an orphan.
+    for orphan, _ in orphans.unclaimed(listed, [] if unseen else managed, assembly.engine, assembly.clock):
+        told = f"condemn the orphaned key {show.key(orphan.key.key_id)}: alive at its issuer, claimed by nothing"
+        rows.append(Planned(orphan.policy.name, acts=True, next=told, then="revoke it and show it dead"))
+    troubles = [*unseen, *listed.troubles]
+    for trouble in troubles:
+        show.complain(f"{trouble}. What a sweep would do about that is not known.")
     if json:
-        show.as_json(rows)
+        show.as_json([asdict(row) for row in rows])
     else:
         for row in rows:
-            mark, style = ("→", "cyan") if row["acts"] else ("·", "")
-            show.say(f"{mark} {row['name']}: {row['error'] or row['next']}", "yellow" if row["error"] else style)
-            if row["then"]:
-                show.say(f"    then {row['then']}")
-        acting = sum(bool(row["acts"]) for row in rows)
-        show.say(f"{acting} of {len(rows)} would change now.")
-    raise typer.Exit(FAILED if any(row["error"] for row in rows) else DONE)
+            row.show()
+        show.say(f"{sum(row.acts for row in rows)} of {len(rows)} would change now.")
+    for name, unapplied in differing.items():
+        _warn(context, name, unapplied)
+    raise typer.Exit(FAILED if troubles or any(row.error for row in rows) else DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a sweep would do about one secret."""
+
+    name: str
+    acts: bool
+    next: str
+    then: str | None = None
+    error: str | None = None
+
+    def show(self) -> None:
+        mark, style = ("→", "cyan") if self.acts else ("·", "")
+        show.say(f"{mark} {self.name}: {self.error or self.next}", "yellow" if self.error else style)
+        if self.then:
+            show.say(f"    then {self.then}")
 
 
 _NOT_APPLIED = "not applied yet; `pulumi up` makes it"
@@ -182,9 +208,10 @@ def rotate(
     Example: keyturn rotate --stack prod support-copilot-chat
     """
     context = open_context(stack, config)
-    policies, engine = context.declared(names), context.assembly.engine
+    engine = context.assembly.engine
     _finish(
-        policies,
+        context,
+        context.declared(names),
         "rotating",
         lambda policy: engine.rotate(context.assembly.target(policy), take_over=take_over),
         json=json,
@@ -200,32 +227,37 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
     context = open_context(stack, config)
     assembly = context.assembly
     secrets, unseen = context.managed()
-    for trouble in unseen:
-        show.complain(f"{trouble}. What it holds was left alone; the others go on.")
+    context.open(policy for _, policy in secrets)
     listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
+    troubles = [*unseen, *listed.troubles]
     found = 0
-    for orphan, seen in orphans.unclaimed(listed, secrets, assembly.engine, assembly.clock):
+    # An entry that could not be listed may claim what looks like an orphan.
+    for orphan, seen in orphans.unclaimed(listed, [] if unseen else secrets, assembly.engine, assembly.clock):
         born = orphan.key.created_at or assembly.clock.now()
-        assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
-        found += 1
-    if found and not json:
-        show.say(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
-    for trouble in listed.troubles:
-        show.complain(f"{trouble}. Its orphans were not looked for; rotations go on. The next sweep looks again.")
-    seen_names = {policy.name for _, policy in secrets}
-    missing = [policy.name for policy in context.config.policies if policy.name not in seen_names]
-    if missing and not unseen and not json:
-        show.say(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
+        try:
+            assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
+            found += 1
+        except Trouble as caught:
+            troubles.append(caught)
+    for trouble in troubles:
+        show.complain(f"{trouble}. Left alone, and orphans with it; all else goes on. The next sweep looks again.")
+    tell = show.complain if json else show.say
+    if found:
+        tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
+    silent, there = {trouble.service for trouble in unseen}, {policy.name for _, policy in secrets}
+    declared = (policy for policy in context.config.policies if policy.store not in silent)
+    if missing := [policy.name for policy in declared if policy.name not in there]:
+        tell(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
     targets = {policy: target for target, policy in secrets}
-    policies = [policy for _, policy in secrets]
     _finish(
-        policies,
+        context,
+        [policy for _, policy in secrets],
         "sweeping",
         lambda policy: assembly.engine.run(
             targets[policy], Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
         ),
         json=json,
-        failed=bool(listed.troubles or unseen),
+        failed=bool(troubles),
     )
 
 
@@ -253,13 +285,16 @@ def emergency(
     """
     context = open_context(stack, config)
     policies = context.declared(names)
+    context.open(policies)
+    if contain_first and contain_after:
+        raise UsageFault("--contain-first is --contain-after 0s; give one of the two")
     try:
         delay = timedelta(0) if contain_first else read_duration(contain_after) if contain_after else None
     except ValueError as error:
         raise UsageFault(f"--contain-after: {error}") from None
     if not json:
         for policy in policies:
-            _announce(policy, contain_first, delay)
+            _announce(context, policy, contain_first, delay)
     if not yes:
         _confirm()
     started = context.assembly.clock.now()
@@ -288,10 +323,18 @@ def emergency(
     else:
         for report in reports:
             report.show()
+    for policy, outcome in zip(policies, results, strict=True):
+        if outcome.seen:
+            _warn(context, policy.name, context.unapplied(outcome.seen.policy))
     raise typer.Exit(max(report.exit_code for report in reports))
 
 
-def _announce(policy: Policy, contain_first: bool, delay: timedelta | None) -> None:
+def _announce(context: Context, declared: Policy, contain_first: bool, delay: timedelta | None) -> None:
+    """Says what is about to happen, by the applied policy, which is the one that counts."""
+    try:
+        policy = context.assembly.engine.observe(context.assembly.target(declared)).policy
+    except Trouble:
+        policy = declared  # why it can not be read is said by the attempt itself
     how = "revoke at once, then replace" if contain_first else "replace, then revoke without grace"
     show.say(f"{policy.name} ({policy.environment}, owner {policy.owner}): {how}")
     if not contain_first:
@@ -305,7 +348,8 @@ def _announce(policy: Policy, contain_first: bool, delay: timedelta | None) -> N
 def _confirm() -> None:
     if not sys.stdin.isatty():
         raise UsageFault("nobody is there to confirm; give --yes")
-    if not typer.confirm("Go ahead?"):
+    if not typer.confirm("Go ahead?", err=True):
+        show.complain("Nothing was changed.")
         raise typer.Exit(FAILED)
 
 
@@ -325,6 +369,7 @@ def rollback(
     context = open_context(stack, config)
     engine = context.assembly.engine
     _finish(
+        context,
         context.declared(names),
         "rolling back",
         lambda policy: engine.rollback(context.assembly.target(policy)),
@@ -343,7 +388,7 @@ def submit(
     ] = None,
     descriptor: Annotated[
         int | None,
-        typer.Option("--fd", metavar="N", help="Read the value from this file descriptor, one field a line."),
+        typer.Option("--fd", metavar="N", min=0, help="Read the value from this file descriptor, one field a line."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -359,6 +404,7 @@ def submit(
     fields = assembly.issuers[policies[0].issuer].capabilities.fields
     credential = Credential({field: SecretValue(text) for field, text in _values(fields, descriptor).items()})
     _finish(
+        context,
         policies,
         "submitting",
         lambda policy: assembly.engine.submit(assembly.target(policy), credential, key_id),
@@ -374,12 +420,14 @@ def _values(fields: Sequence[str], descriptor: int | None) -> dict[str, str]:
                 lines = pipe.read().splitlines()
         except OSError as error:
             raise UsageFault(f"--fd {descriptor}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise UsageFault(f"--fd {descriptor}: what it gives is not UTF-8 text") from None  # the error quotes it
         if len(lines) != len(fields) or not all(lines):
             raise UsageFault(f"--fd {descriptor}: expected {len(fields)} lines, one each for {', '.join(fields)}")
         return dict(zip(fields, lines, strict=True))
     if not sys.stdin.isatty():
         raise UsageFault("nobody is there to type the value; give --fd")
-    return {field: typer.prompt(field, hide_input=True) for field in fields}
+    return {field: typer.prompt(field, hide_input=True, err=True) for field in fields}
 
 
 @app.command()
@@ -399,7 +447,8 @@ def adopt(
     """
     context = open_context(stack, config)
     (policy,) = context.declared([name])
-    seen = context.assembly.engine.adopt(context.assembly.target(policy), policy, key_id=key_id)
+    with _said_what_is_left(context):
+        seen = context.assembly.engine.adopt(context.assembly.target(policy), policy, key_id=key_id)
     current = seen.primary.current
     since = current.created_at if current else None
     if json:
@@ -425,11 +474,23 @@ def release(
     """
     context = open_context(stack, config)
     (policy,) = context.declared([name])
-    context.assembly.engine.release(context.assembly.target(policy))
+    with _said_what_is_left(context):
+        context.assembly.engine.release(context.assembly.target(policy))
     if json:
         show.as_json({"name": name, "released": True})
         return
     show.say(f"✓ {name}: released; take it out of {context.path.name}, or the next `pulumi up` manages it again")
+
+
+@contextmanager
+def _said_what_is_left(context: Context) -> Iterator[None]:
+    """Turns a failed call into a sentence that says whether anything was changed before."""
+    try:
+        yield
+    except Trouble as trouble:
+        part = "Part of it may be done, and no value was touched; repeat it once that is put right"
+        show.complain(f"{trouble}. {part if context.trail.begun else 'Nothing was changed'}.")
+        raise typer.Exit(FAILED) from None
 
 
 # --- reporting -----------------------------------------------------------------------------------
@@ -448,6 +509,8 @@ class Report:
     """The leaked credential was shown refused, or is gone from its issuer's list."""
     reached: bool
     """The entry could be read and marked; otherwise nothing was changed."""
+    applied: bool
+    """There is such an entry."""
     ours: bool
     """The entry held a credential that Keyturn may revoke."""
     enforced: bool
@@ -457,6 +520,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
+        if not self.applied:
+            return FAILED
         if not self.reached or not self.ours or (self.enforced and self.proven is None):
             return ALIVE
         return FAILED if self.replaced is None else DONE
@@ -478,7 +543,8 @@ class Report:
 
         if not self.reached:
             show.complain(f"{self.name}: {self.trouble}")
-            show.say("    Nothing was changed, and what leaked is alive. Run this again once it answers.")
+            alive = "What leaked is alive: run this again once that is put right, or revoke it at its issuer by hand."
+            show.say(f"    Nothing was changed. {alive if self.applied else _NOT_APPLIED.capitalize() + '.'}")
             return
         told = f"replaced {timed(self.replaced)}"
         if self.enforced:
@@ -511,7 +577,8 @@ def _report(policy: Policy, outcome: Outcome, started: datetime, ended: datetime
         contained=(last("revoke.done") or proven) if enforced else None,
         replaced=(last("promote.done") or took) if outcome.achieved else None,
         proven=proven if enforced and ours else None,
-        reached=outcome.seen is not None,
+        reached=outcome.seen is not None or bool(outcome.records),
+        applied=outcome.trouble is None or outcome.trouble.code is not Code.NOT_FOUND or bool(outcome.records),
         ours=ours or not enforced,
         enforced=enforced,
         trouble=str(outcome.trouble) if outcome.trouble else None,
@@ -520,6 +587,7 @@ def _report(policy: Policy, outcome: Outcome, started: datetime, ended: datetime
 
 
 def _finish(
+    context: Context,
     policies: Sequence[Policy],
     doing: str,
     work: Callable[[Policy], Outcome],
@@ -532,6 +600,7 @@ def _finish(
     Parameters:
         failed: whether something went wrong before.
     """
+    context.open(policies)
     outcomes = _in_order(policies, _watched(doing, policies, work))
     code = FAILED if failed else DONE
     shown: list[dict[str, object]] = []
@@ -542,6 +611,7 @@ def _finish(
         shown.append(
             {
                 "name": policy.name,
+                "done": not missed and outcome.trouble is None,
                 "did": [_did(record) for record in outcome.records if record.event in _TOLD],
                 "rest": statuses.words(outcome.rest) if outcome.rest else None,
                 "error": str(outcome.trouble) if outcome.trouble else None,
@@ -549,6 +619,8 @@ def _finish(
         )
         if not json:
             _tell(policy, outcome, missed=missed)
+        if outcome.seen:
+            _warn(context, policy.name, context.unapplied(outcome.seen.policy))
     if json:
         show.as_json(shown)
     raise typer.Exit(code)
@@ -577,15 +649,36 @@ def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
     rest = statuses.words(outcome.rest) if outcome.rest else ""
     if outcome.trouble:
         show.complain(f"✗ {policy.name}: {outcome.trouble}")
-        phase = f"; done so far: {did}" if did else "; nothing was changed"
-        again = "needs a person" if outcome.trouble.code.permanent else "the next sweep goes on from here"
-        show.say(f"    left as it was{phase}. {again[0].upper()}{again[1:]}.")
+        show.say(f"    {_left(outcome, did)} {_then(outcome.trouble, outcome)}")
     elif missed:
         show.say(f"✗ {policy.name}: not done; {'; '.join(part for part in (did, rest) if part)}", "yellow")
     else:
         mark = "!" if isinstance(outcome.rest, d.Hold) else "✓" if did else "·"
         style = "yellow" if mark == "!" else "green" if did else ""
         show.say(f"{mark} {policy.name}: {'; '.join(part for part in (did, rest) if part)}", style)
+
+
+def _left(outcome: Outcome, did: str) -> str:
+    """In what state a secret was left."""
+    told = f"Done all the same: {did}." if did else "No credential was changed."
+    if not did and outcome.trouble and outcome.trouble.maybe_applied:
+        told = "Whether the last call had its effect is not known; the next run finds out."
+    current = outcome.seen.primary.current if outcome.seen else None
+    return f"{told} Handed out is {show.key(current.key_id or current.id)}." if current else told
+
+
+def _then(trouble: Trouble, outcome: Outcome) -> str:
+    """What to do next."""
+    if trouble.code is Code.NOT_FOUND and outcome.seen is None:
+        return "The secret is not applied; `pulumi up` makes it."
+    return "Put that right, then run this again." if trouble.code.permanent else "The next sweep goes on from there."
+
+
+def _warn(context: Context, name: str, unapplied: Sequence[str]) -> None:
+    """Nothing acts on a policy that is not applied; whoever has just edited the file may think so."""
+    if unapplied:
+        told = f"{', '.join(unapplied)} in {context.path.name} differ from what is applied, which counts"
+        show.complain(f"{name}: {told}; `pulumi up` applies them", "yellow")
 
 
 def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
