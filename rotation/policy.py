@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
+from rotation import form as forms
 from rotation.model import Consumer, Drain, Ending, Policy
 
 KEYS: Final = (
@@ -80,7 +81,7 @@ def written(policy: Policy) -> dict[str, str]:
         "paired-with": policy.paired_with or "",
         "smoke-test": "yes" if policy.smoke_test else "",
     }
-    strings["form"] = policy.form
+    strings["form"] = forms.encoded(policy.form)
     return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
 
 
@@ -93,6 +94,9 @@ def read(strings: Mapping[str, str]) -> Policy:
         key = "consumers"
         pairs = (pair.rsplit("=", 1) for pair in strings.get(key, "").split())
         consumers = tuple(Consumer(name, read_duration(within)) for name, within in pairs)
+        form = forms.decoded(strings.get(key := "form", ""))
+        if (fault := forms.fault(form)) is not None:
+            raise ValueError(fault)  # noqa: TRY301 - told like whatever else can not be read
         return Policy(
             installation=strings[key := "installation"],
             environment=strings[key := "environment"],
@@ -108,7 +112,7 @@ def read(strings: Mapping[str, str]) -> Policy:
             consumers=consumers,
             paired_with=strings.get("paired-with") or None,
             smoke_test=strings.get("smoke-test") == "yes",
-            form=strings.get("form", ""),
+            form=form,
             tags=tuple(sorted((k.removeprefix(TAG), text) for k, text in strings.items() if k.startswith(TAG))),
         )
     except (KeyError, ValueError) as error:

@@ -6,6 +6,7 @@ Tests and the simulation run against it; every other store must behave like it (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -60,6 +61,7 @@ class MemoryStore:
         now: the service's clock.
         hook: see Hook.
         fenced: False makes promote() read and then write, as a store without compare-and-set must.
+        text_only: a version holds one text, as a service without fields keeps it.
     """
 
     def __init__(
@@ -70,10 +72,15 @@ class MemoryStore:
         hook: Hook = undisturbed,
         *,
         fenced: bool = True,
+        text_only: bool = False,
     ) -> None:
         self.name: Final = name
         self.features: Final = StoreFeatures(
-            compare_and_set=fenced, keeps_key_id=True, max_value_bytes=65_536, recovers_deleted=True
+            compare_and_set=fenced,
+            keeps_key_id=True,
+            max_value_bytes=65_536,
+            recovers_deleted=True,
+            text_only=text_only,
         )
         self._vault = vault
         self._now = now
@@ -108,6 +115,7 @@ class MemoryStore:
 
     def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:
         found = self._call("stage", entry)
+        credential = self._kept(credential)
         self._check(entry, credential)
         known = next((v for v in found.versions if v.token == token), None)
         if known and known.credential and not known.credential.same_as(credential):
@@ -192,7 +200,7 @@ class MemoryStore:
     def put_by_hand(self, entry: str, credential: Credential) -> None:
         """What a person in a console does: a new current version that Keyturn knows nothing of."""
         found = self._vault.entries.setdefault(entry, _Entry({}))
-        found.current = self._vault.add_version(found, None, credential, created_at=self._now())
+        found.current = self._vault.add_version(found, None, self._kept(credential), created_at=self._now())
 
     def handed_out(self, entry: str) -> Credential | None:
         """What a consumer reads now. No hook: looking on is not a call of ours."""
@@ -212,10 +220,18 @@ class MemoryStore:
         except ValueError as error:
             raise Trouble(Code.INVALID, self.name, f"{entry}: {error}") from None
 
+    def _kept(self, credential: Credential) -> Credential:
+        """What is stored of a credential: itself, or one text."""
+        if not self.features.text_only or credential.fields.keys() == {"value"}:
+            return credential
+        fields = {name: value.reveal() for name, value in sorted(credential.fields.items())}
+        return Credential.of(value=json.dumps(fields, ensure_ascii=False))
+
     def _check(self, entry: str, credential: Credential) -> None:
         if any("\ud800" <= letter <= "\udfff" for value in credential.fields.values() for letter in value.reveal()):
             raise Trouble(Code.INVALID, self.name, f"{entry}: the value is not valid Unicode text")
-        size = sum(len(name) + len(value.reveal().encode()) for name, value in credential.fields.items())
+        names = 0 if self.features.text_only else sum(map(len, credential.fields))
+        size = names + sum(len(value.reveal().encode()) for value in credential.fields.values())
         if size > self.features.max_value_bytes:
             limit = self.features.max_value_bytes
             raise Trouble(Code.INVALID, self.name, f"{entry}: the value has {size} bytes, at most {limit} are allowed")
