@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from sandbox.aws.server import AwsServer
-from sandbox.demo import CHAT, Claim, Story, applications, as_told, main, search
+from sandbox.demo import CHAT, Claim, Story, Thief, applications, as_told, holds_dead, main, retired, search
 from sandbox.home import Home, write_private
 from sandbox.keyvault.harness import KeyVaultServer
 from sandbox.openai.harness import OpenAIServer
@@ -238,6 +238,32 @@ def test_a_proxy_is_left_out_of_this_machine_and_nothing_else() -> None:
     assert without_proxy({}) == {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     both = without_proxy({"NO_PROXY": "a.example,127.0.0.1", "no_proxy": "b.example"})
     assert both == {"NO_PROXY": "a.example,127.0.0.1,b.example", "no_proxy": "a.example,127.0.0.1,b.example"}
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "done"),
+    [
+        ([f"· {CHAT}: wait until then"], False),
+        ([f"✓ {CHAT}: minted a, promoted in aws; wait"], False),
+        ([f"✓ {CHAT}: minted a, promoted in aws; wait", f"✓ {CHAT}: condemned, revoked b, shown dead b; rotate"], True),
+        ([f"✓ {CHAT}: minted a, promoted in aws; wait", "✓ another: shown dead c; rotate"], False),
+        ([f"✓ {CHAT}: shown dead z, minted a, promoted in aws; wait"], False),
+        ([f"✓ {CHAT}: shown dead z; rotate", f"✓ {CHAT}: minted a, promoted in aws; wait"], False),
+    ],
+)
+def test_a_death_counts_after_a_rotation_only(sweeps: list[str], done: bool) -> None:
+    """What an earlier, interrupted demo left to be shown dead is no rotation of this one."""
+    assert retired(sweep + "\n" for sweep in sweeps) is done
+
+
+def test_a_key_that_lives_is_no_dead_one(world: World) -> None:
+    """The claim rests on what OpenAI answers, not on what a command said."""
+    value, revoke = world.mint()
+    thief = Thief(value, world.openai.base_url)
+    with pytest.raises(Claim, match="the leaked key got 200"):
+        holds_dead(thief, "the leaked key")
+    revoke()
+    holds_dead(thief, "the leaked key")
 
 
 def test_an_edited_stack_is_not_told_about(tmp_path: Path) -> None:
