@@ -268,6 +268,10 @@ BACKOFF_FIRST: Final = timedelta(minutes=5)
 BACKOFF_MOST: Final = timedelta(hours=6)
 
 
+FULL: Final = timedelta(hours=1)
+"""When to look again whether an old credential is gone."""
+
+
 def backoff(s: Situation, error: str) -> dict[str, str]:
     """The fact that a rotation failed once more: 5 min, doubling, at most 6 h."""
     before = s.seen.primary.journal.backoff
@@ -372,7 +376,7 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
             soon=True,
             reason=f"the new credential is {told}, {streak.count} of {need.in_a_row} in a row",
         )
-    elif streak.verdict.live or s.now < attempt.at + need.timeout or streak.count < max(2, need.in_a_row):
+    elif streak.verdict.live or streak.at < attempt.at + need.timeout or streak.count < max(2, need.in_a_row):
         yield verify
     else:
         yield _poisoned(s, attempt, f"never verified: {streak.reason}")
@@ -490,10 +494,9 @@ def mirror(s: Situation) -> Iterator[Decision]:
                 yield Hold(reason=f"{store} {missing}")
             continue
         copy = entry.pending
+        if copy and copy.token not in (in_flight, current.token if current else None):
+            yield Discard(store=store, version=copy, reason=f"left behind in {store}")
         if current is None or (entry.current and entry.current.token == current.token):
-            tokens = {in_flight, current.token if current else None}
-            if copy and copy.token not in tokens:
-                yield Discard(store=store, version=copy, reason=f"left behind in {store}")
             continue
         if current.token is None:
             yield Hold(reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn")
@@ -528,7 +531,14 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return
     if key in s.roles or s.evidence.unspent & {a.token for a in s.attempts_of(key)}:
         return
-    if key in journal.condemned:
+    if (held := journal.condemned.get(key)) is not None:
+        # One that another run promoted meanwhile was handed out: unless it leaked, it drains like any other.
+        if s.promoted_at(key) and held.why is not Why.RETIRED and key not in journal.contain:
+            if (since := s.superseded_at(key)) is None:
+                return
+            if (rest := _draining(s, key, since)) is not None:
+                yield rest
+                return
         yield from _revoke(s, key)
         return
     if s.promoted_at(key) is None:
@@ -787,8 +797,9 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif s.full or (s.crowded and not s.emergency):
         if not s.retiring:
             yield Hold(reason="the issuer holds as many keys of this secret as it allows")
-        elif not s.full:
-            yield Hold(reason="old credentials of this secret have to go before another is made")
+        else:
+            full = "the issuer is full" if s.full else "there are enough of them"
+            yield Wait(until=s.now + FULL, reason=f"old credentials have to go before another is made: {full}")
     else:
         yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
 

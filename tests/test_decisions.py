@@ -182,7 +182,7 @@ ROWS: dict[str, list[Row]] = {
             journal=settled() | attempt(NEW, "v1", NOW - timedelta(seconds=9)),
             evidence=asked(checks={NEW: streak(Verdict.INVALID, ago=timedelta(seconds=5))})),
         Row("refused for longer than that", "condemn, back off, mint afresh later", d.Condemn, "never verified",
-            pending=STAGED, journal=PENDING, evidence=asked(checks={NEW: streak(Verdict.INVALID, 2)})),
+            pending=STAGED, journal=settled() | attempt(NEW, "v1", NOW - 10 * MINUTE), evidence=asked(checks={NEW: streak(Verdict.INVALID, 2)})),
         Row("can not be verified: network, IP allowlist", "hold, and say so", d.Hold, "can not be verified",
             pending=STAGED, journal=PENDING, evidence=asked(checks={NEW: streak(Verdict.UNKNOWN)})),
         Row("staged, and current has moved on", "discard: another attempt won", d.Discard, "superseded",
@@ -225,7 +225,7 @@ ROWS: dict[str, list[Row]] = {
         Row("no compare-and-set: a delayed write may still land", "wait for it", d.Wait, "delayed write", current=V2,
             journal=attempt(OLD, None, NOW - MINUTE) | facts.promoted(OLD, NOW - MINUTE) | facts.key_fact(OLD, "key_1")
             | attempt(NEW, "v1", NOW - MINUTE) | facts.promoted(NEW, NOW) | facts.key_fact(NEW, "key_2")
-            | facts.superseded(OLD, NOW) | facts.condemned(OLD, NOW, Why.EMERGENCY), unfenced=True),
+            | facts.superseded(OLD, NOW) | facts.condemned(OLD, NOW, Why.EMERGENCY) | facts.contain(OLD, NOW + DAY), unfenced=True),
         Row("revoked", "show it to the issuer", d.Prove, current=V2, journal=RETIRING | facts.revoked(OLD, NOW)),
         Row("revoked, still accepted a moment later", "ask again", d.Prove, current=V2,
             journal=RETIRING | facts.revoked(OLD, NOW - timedelta(seconds=20)),
@@ -270,7 +270,7 @@ ROWS: dict[str, list[Row]] = {
     "An emergency": [
         Row("current is condemned", "replace it", d.Intend, "condemned", journal=CONDEMNED),
         Row("its replacement is current", "revoke without grace", d.Revoke, current=V2,
-            journal=rotated(MINUTE) | facts.condemned(OLD, NOW, Why.EMERGENCY)),
+            journal=rotated(MINUTE) | facts.condemned(OLD, NOW, Why.EMERGENCY) | facts.contain(OLD, NOW + DAY)),
         Row("not replaced, and its time is up", "contain: revoke though it is handed out", d.Revoke, "still handed out",
             journal=CONDEMNED | facts.contain(OLD, NOW)),
         Row("a replica is away, and its time is up", "contain", d.Revoke, "second", current=V2,
