@@ -17,20 +17,26 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from rotation import form as forms
 from rotation import names
 from rotation.model import Consumer, Drain, Ending, Policy
 from rotation.policy import show_duration, written
 from rotation.sections import (
     ADMIN_FORM,
+    FIELDS,
     LONGEST_NAME,
     SIBLING,
     TAGGED,
     AppRoleAuth,
+    AwsAuth,
     EntryReference,
     EnvReference,
+    FileReference,
     GeneratedConfig,
     IssuerConfig,
+    JwtAuth,
     KeyVaultConfig,
+    KubernetesAuth,
     OpenAIConfig,
     Owner,
     SecretSection,
@@ -46,14 +52,19 @@ from rotation.stackfile import StackFile
 
 __all__ = [
     "AppRoleAuth",
+    "AwsAuth",
     "Config",
     "ConfigError",
     "EntryReference",
     "EnvReference",
     "Fault",
+    "FileReference",
     "GeneratedConfig",
+    "Handling",
     "IssuerConfig",
+    "JwtAuth",
     "KeyVaultConfig",
+    "KubernetesAuth",
     "OpenAIConfig",
     "Owner",
     "SecretsManagerConfig",
@@ -68,6 +79,11 @@ __all__ = [
 ]
 
 NAMESPACE: Final = "keyturn:"
+
+TAGS_OF_POLICY: Final = 26
+"""Of the 50 that Secrets Manager keeps on an entry; the others are left to the journal."""
+PACKED_POLICY: Final = 3584
+"""Characters: 14 tags of 256, which is what Key Vault keeps on a version beside the journal's order."""
 
 
 # --- what is wrong -------------------------------------------------------------------------------
@@ -113,6 +129,18 @@ def _listed(known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Handling:
+    """What is declared of a secret for whoever applies it; no store keeps it."""
+
+    adopt: bool = False
+    """An entry that is there already is taken under management, with its value as it is."""
+    adopt_key_id: str | None = None
+    """The issuer's id of that value; without it Keyturn never revokes it."""
+    force_revoke: bool = False
+    """Deleting it revokes its keys although they are in use, or may be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What is declared for one stack, checked."""
 
@@ -122,6 +150,8 @@ class Config:
     issuers: Mapping[str, IssuerConfig]
     owners: Mapping[str, Owner]
     policies: tuple[Policy, ...]
+    handling: Mapping[str, Handling] = field(default_factory=dict)
+    """By name of the secret; of every secret."""
     root: Path = field(default_factory=Path)
     """Where relative paths start: the folder of the file."""
 
@@ -143,7 +173,13 @@ def _policy(secret: SecretSection, installation: str, environment: str) -> Polic
         consumers=tuple(Consumer(consumer.name, consumer.refresh_within) for consumer in secret.consumers),
         paired_with=secret.paired_with,
         smoke_test=secret.smoke_test,
+        form=secret.form,
+        tags=secret.tags,
     )
+
+
+def _handling(secret: SecretSection) -> Handling:
+    return Handling(secret.adopt, secret.adopt_key_id, secret.force_revoke)
 
 
 # --- rules between fields ------------------------------------------------------------------------
@@ -163,7 +199,7 @@ class _Declared:
     environment: str
     stores: Mapping[str, StoreConfig | None]
     """None: declared, but with faults of its own."""
-    issuers: Collection[str]
+    issuers: Mapping[str, IssuerConfig | None]
     owners: Collection[str]
     secrets: Mapping[str, _Read]
     """The first of each name."""
@@ -278,6 +314,39 @@ def _consumers_fit(secret: SecretSection, _: _Declared) -> _Found:
         yield "consumers", f"take {size} characters in the store's metadata", "at most 256"
 
 
+def _format_fits(secret: SecretSection, declared: _Declared) -> _Found:
+    issuer = declared.issuers.get(secret.issuer)
+    known = FIELDS.get(type(issuer), ()) if issuer else ()
+    if "form" not in secret.model_fields_set or not known:
+        return
+    named = forms.fields(secret.form)
+    allowed = f"each of {', '.join(known)}, once"
+    if strange := [name for name in named if name not in known]:
+        yield "format", f"{secret.issuer} has no field {strange[0]}{_nearest(strange[0], known)}", allowed
+    elif left := [name for name in known if name not in named]:
+        yield "format", f"leaves out the field {left[0]} of {secret.issuer}", allowed
+
+
+def _metadata_fits(secret: SecretSection, declared: _Declared) -> _Found:
+    texts = written(_policy(secret, "i" * 32, declared.environment))
+    own = " ".join(name for name, _ in secret.tags)
+    # A long text is split over tags, sometimes before it must be.
+    tags = sum(1 if len(text) <= 256 else 3 for text in (*texts.values(), own) if text)
+    for name in dict.fromkeys((secret.store, *secret.replicas)):
+        store = declared.stores.get(name)
+        if isinstance(store, SecretsManagerConfig) and tags > TAGS_OF_POLICY:
+            told = f"with the rest of the policy take {tags} tags in {name}"
+            yield "tags", told, f"at most {TAGS_OF_POLICY}, to leave room for the journal"
+        size = len(json.dumps(texts, separators=(",", ":")))
+        if isinstance(store, KeyVaultConfig) and size > PACKED_POLICY:
+            yield "tags", f"with the rest of the policy take {size} characters in {name}", f"at most {PACKED_POLICY}"
+
+
+def _key_id_of_adopted(secret: SecretSection, _: _Declared) -> _Found:
+    if secret.adopt_key_id is not None and not secret.adopt:
+        yield "adoptKeyId", "has no effect without adopt", "together with adopt: true"
+
+
 def _drain_outlasts_grace(secret: SecretSection, _: _Declared) -> _Found:
     if secret.drain.at_most < secret.grace:
         least = show_duration(secret.grace)
@@ -314,6 +383,9 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"drain", "grace"}), _drain_outlasts_grace),
     (frozenset({"drain"}), _quiet_fits),
     (frozenset({"name", "pairedWith"}), _pair_known),
+    (frozenset({"format", "issuer"}), _format_fits),
+    (frozenset({"format", "tags", "name", "store", "replicas", "issuer", "owner", "consumers"}), _metadata_fits),
+    (frozenset({"adopt", "adoptKeyId"}), _key_id_of_adopted),
 )
 """Each rule, and the fields that must have been readable for it to mean anything."""
 
@@ -429,6 +501,7 @@ class _Builder:
             issuers={name: issuer for name, issuer in issuers.items() if issuer},
             owners={name: owner for name, owner in owners.items() if owner},
             policies=tuple(_policy(read.section, installation, environment) for read in secrets),
+            handling={read.section.name: _handling(read.section) for read in secrets},
             root=self._root,
         )
 

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from rotation import form as forms
 from rotation import names
 from rotation.policy import read_duration, show_duration
 
@@ -133,6 +134,85 @@ Span = Annotated[
 ]
 
 
+FORMAT: Final = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
+TAGS: Final = "a mapping of at most 10 tags, NAME: TEXT"
+LONGEST_FORM: Final = 512
+"""Bytes of one value of Vault's custom metadata; the other stores hold more."""
+_MOST_TAGS: Final = 10
+_TAG_NAME: Final = re.compile(r"(?!(?i:aws:|keyturn))[A-Za-z0-9_.:/=+@-]{1,64}")
+_TAG_TEXT: Final = re.compile(r"(?! )[A-Za-z0-9 _.:/=+@-]{1,256}(?<! )")
+"""What a tag of Secrets Manager, a tag of Key Vault and custom metadata of Vault hold alike."""
+
+
+def _format(value: object) -> str:
+    """The form of rotation.form that a secret's `format` says."""
+    if value == "raw":
+        return ""
+    kind, said = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else ("", None)
+    if kind == "json" and isinstance(said, Mapping) and all(isinstance(part, str) for part in said.values()):
+        if any("=" in str(name) for name in said):
+            raise _refusal("must have names without =", FORMAT)
+        form = "json " + " ".join(f"{name}={field}" for name, field in said.items())
+    elif kind == "text" and isinstance(said, str):
+        form = f"text {said}"
+    else:
+        raise _refusal("is not a format", FORMAT)
+    if fault := forms.fault(form):
+        raise _refusal(fault, FORMAT)
+    if (size := len(forms.encoded(form))) > LONGEST_FORM:
+        raise _refusal(f"takes {size} characters in the store's metadata", f"at most {LONGEST_FORM}")
+    return form
+
+
+def _tags(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping) or len(value) > _MOST_TAGS:
+        raise _refusal("is not a list of tags, or has too many", TAGS)
+    for name, text in value.items():
+        if not isinstance(name, str) or not _TAG_NAME.fullmatch(name):
+            told = "1 to 64 letters, digits and _.:/=+@-, not starting with aws: or keyturn"
+            raise _refusal("has a tag whose name not every store can hold", told)
+        if not isinstance(text, str) or not _TAG_TEXT.fullmatch(text):
+            told = "1 to 256 letters, digits, _.:/=+@- and spaces within, as text"
+            raise _refusal(f"has a tag {name} whose text not every store can hold", told)
+    return tuple(sorted(value.items()))
+
+
+Format = Annotated[
+    str,
+    BeforeValidator(_format),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"const": "raw"},
+                {
+                    "type": "object",
+                    "properties": {"json": {"type": "object", "additionalProperties": {"type": "string"}}},
+                    "required": ["json"],
+                    "additionalProperties": False,
+                },
+                {
+                    "type": "object",
+                    "properties": {"text": {"type": "string"}},
+                    "required": ["text"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+Tags = Annotated[
+    tuple[tuple[str, str], ...],
+    BeforeValidator(_tags),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": _MOST_TAGS,
+            "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 256},
+        }
+    ),
+]
+
+
 class Section(BaseModel):
     """A mapping of the file."""
 
@@ -212,7 +292,37 @@ class EntryReference(Section):
     name: Text = Field(description="the entry's own name in that store")
 
 
+class FileReference(Section):
+    """A value that stands in a file, which is read each time it is needed."""
+
+    file: Text = Field(description="the path of a file, relative to this file")
+
+
+def _told_apart(allowed: str, **keys: set[str]) -> Discriminator:
+    """References of several kinds: by tag, the keys of which any one shows the kind."""
+
+    def tag(value: object) -> str | None:
+        given = set(value) if isinstance(value, Mapping) else set()
+        return next((tag for tag, known in keys.items() if known & given), None)
+
+    return Discriminator(
+        tag,
+        custom_error_type="refused",
+        custom_error_message="must be a reference, never the credential itself",
+        custom_error_context={"allowed": allowed},
+    )
+
+
 EnvOnly = Annotated[EnvReference, _reference("{env: NAME}")]
+
+WORKLOAD_FORM: Final = "{env: NAME} or {file: PATH}"
+WorkloadReference = Annotated[
+    Annotated[EnvReference, Tag("env")] | Annotated[FileReference, Tag("file")],
+    _told_apart(WORKLOAD_FORM, env={"env"}, file={"file"}),
+]
+
+
+_AUTH_MOUNT: Final = "the path that the method is mounted at, without auth/"
 
 
 class TokenAuth(Section):
@@ -225,8 +335,50 @@ class AppRoleAuth(Section):
     """A login of the AppRole method."""
 
     method: Literal["approle"]
+    mount: Folders = Field("approle", description=_AUTH_MOUNT)
     role_id: EnvOnly = Field(description="{env: NAME}")
     secret_id: EnvOnly = Field(description="{env: NAME}")
+
+
+class KubernetesAuth(Section):
+    """A login with the token of the pod's own service account."""
+
+    method: Literal["kubernetes"]
+    role: Text = Field(description="the name of a role of the method")
+    mount: Folders = Field("kubernetes", description=_AUTH_MOUNT)
+    token_file: Text = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        description="the path of a file with a service account's token, relative to this file",
+    )
+
+
+class JwtAuth(Section):
+    """A login with a workload's token (JWT, OIDC) of a CI system or cloud."""
+
+    method: Literal["jwt"]
+    role: Text = Field(description="the name of a role of the method")
+    mount: Folders = Field("jwt", description=_AUTH_MOUNT)
+    token: WorkloadReference = Field(description=WORKLOAD_FORM)
+
+
+class AwsAuth(Section):
+    """A login with AWS credentials of the SDK's own chain (Vault's `aws` method, type iam)."""
+
+    method: Literal["aws"]
+    role: Text = Field(description="the name of a role of the method")
+    mount: Folders = Field("aws", description=_AUTH_MOUNT)
+    header_value: Annotated[str, StringConstraints(pattern=r"^[!-~]+$")] | None = Field(
+        None, description="what the method's iam_server_id_header_value asks for, without spaces"
+    )
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,}(-[a-z]+)+-[0-9]+$")] | None = Field(
+        None, description="the region of the method's sts_endpoint, as in eu-west-1; none for the global one"
+    )
+
+
+AUTH_FORMS: Final = (
+    "{method: token}, {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}, "
+    "{method: kubernetes, role: ROLE}, {method: jwt, role: ROLE, token: {env: NAME}} or {method: aws, role: ROLE}"
+)
 
 
 class VaultConfig(Section):
@@ -238,11 +390,8 @@ class VaultConfig(Section):
     namespace: Folders | None = Field(None, description="the path of a namespace")
     prefix: Folders | None = Field(None, description="a path within the mount, put before every entry's name")
     ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
-    auth: TokenAuth | AppRoleAuth = Field(
-        default={"method": "token"},
-        discriminator="method",
-        description="{method: token} or {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}",
-        validate_default=True,
+    auth: TokenAuth | AppRoleAuth | KubernetesAuth | JwtAuth | AwsAuth = Field(
+        default={"method": "token"}, discriminator="method", description=AUTH_FORMS, validate_default=True
     )
 
 
@@ -268,20 +417,10 @@ SIBLING: Final = "-pending"
 # --- issuers -------------------------------------------------------------------------------------
 
 
-def _form(value: object) -> str | None:
-    keys = value if isinstance(value, Mapping) else {}
-    return "env" if "env" in keys else "store" if {"store", "name"} & set(keys) else None
-
-
 ADMIN_FORM: Final = "{env: NAME} or {store: STORE, name: ENTRY}"
 AdminReference = Annotated[
     Annotated[EnvReference, Tag("env")] | Annotated[EntryReference, Tag("store")],
-    Discriminator(
-        _form,
-        custom_error_type="refused",
-        custom_error_message="must be a reference, never the credential itself",
-        custom_error_context={"allowed": ADMIN_FORM},
-    ),
+    _told_apart(ADMIN_FORM, env={"env"}, store={"store", "name"}),
 ]
 
 
@@ -323,6 +462,9 @@ class GeneratedConfig(Section):
 
 
 IssuerConfig = OpenAIConfig | GeneratedConfig
+
+FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {OpenAIConfig: ("value",), GeneratedConfig: ("value",)}
+"""The fields of what an issuer mints, where its kind alone tells."""
 
 
 # --- owners and secrets --------------------------------------------------------------------------
@@ -374,6 +516,11 @@ class SecretSection(Section):
     contain_after: Span = Field("5m", validate_default=True, description=_SPAN_FORM)
     paired_with: Text | None = Field(None, description="the name of another secret")
     smoke_test: bool = Field(default=False, description="true or false")
+    form: Format = Field("", alias="format", description=FORMAT)
+    tags: Tags = Field((), description=TAGS)
+    adopt: bool = Field(default=False, description="true or false")
+    adopt_key_id: Text | None = Field(None, description="the issuer's id of the credential that is adopted")
+    force_revoke: bool = Field(default=False, description="true or false")
 
     @field_validator("rotate_every")
     @classmethod
@@ -393,7 +540,11 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     "generated": GeneratedConfig,
     "token": TokenAuth,
     "approle": AppRoleAuth,
+    "kubernetes": KubernetesAuth,
+    "jwt": JwtAuth,
+    "aws": AwsAuth,
     "env": EnvReference,
+    "file": FileReference,
     "store": EntryReference,
 }
 """Members of unions by the tag under which pydantic reports them."""

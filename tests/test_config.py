@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rotation import policy as policies
 from rotation.config import (
     AppRoleAuth,
     Config,
@@ -24,6 +25,7 @@ from rotation.config import (
     EnvReference,
     Fault,
     GeneratedConfig,
+    Handling,
     KeyVaultConfig,
     OpenAIConfig,
     SecretsManagerConfig,
@@ -74,6 +76,10 @@ config:
       containAfter: 10m
       smokeTest: true
       pairedWith: support-copilot-batch
+      format: {text: "Authorization: Bearer {value}"}
+      tags: {team: support, cost-centre: "42"}
+      adopt: true
+      adoptKeyId: key_8Yb2
     - name: support-copilot-batch
       store: aws
       issuer: openai
@@ -98,6 +104,8 @@ POLICIES = (
         consumers=(Consumer("support-api", timedelta(minutes=30)), Consumer("support-web", timedelta(minutes=15))),
         paired_with="support-copilot-batch",
         smoke_test=True,
+        form="text Authorization: Bearer {value}",
+        tags=(("cost-centre", "42"), ("team", "support")),
     ),
     Policy(
         installation="acme",
@@ -134,6 +142,8 @@ def written(folder: Path, text: str, name: str = "Pulumi.prod.yaml") -> Path:
 def check_whole(config: Config) -> None:
     assert (config.installation, config.environment) == ("acme", "prod")
     assert config.policies == POLICIES
+    adopted, made = Handling(adopt=True, adopt_key_id="key_8Yb2"), Handling()
+    assert config.handling == {"support-copilot-chat": adopted, "support-copilot-batch": made}
     aws, azure, vault, near = (config.stores[name] for name in ("aws", "azure", "vault", "near"))
     assert isinstance(aws, SecretsManagerConfig)
     assert (aws.region, aws.replica_regions, aws.recovery_window) == ("eu-west-1", ("eu-west-2",), timedelta(days=7))
@@ -190,6 +200,23 @@ def test_anchors_and_merges_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("declared", "form"),
+    [
+        ("raw", ""),
+        ({"json": {"OPENAI_API_KEY": "value"}}, "json OPENAI_API_KEY=value"),
+        ({"text": "https://:{value}@proxy/?a=1&b={}"}, "text https://:{value}@proxy/?a=1&b={}"),
+    ],
+)
+def test_formats_become_forms(declared: object, form: str) -> None:
+    """What is chosen for consumers arrives in the policy, and survives a store's metadata."""
+    mapping = values()
+    setting("secrets.0.format", declared)(mapping)
+    policy = parse(mapping).policies[0]
+    assert policy.form == form
+    assert policies.read(policies.written(policy)) == policy
+
+
+@pytest.mark.parametrize(
     ("store", "name"),
     [("aws", "team/prod/support-chat"), ("azure", "prod--support-chat"), ("vault", "prod/support-chat")],
 )
@@ -237,7 +264,13 @@ UNPAIRED = all_of(without("secrets.0.pairedWith"), without("secrets.1.pairedWith
 
 KEYS = "kind, address, mount, namespace, prefix, caBundle, auth"
 SECRET_KEYS = (
-    "name, store, replicas, issuer, owner, consumers, rotateEvery, grace, drain, containAfter, pairedWith, smokeTest"
+    "name, store, replicas, issuer, owner, consumers, rotateEvery, grace, drain, containAfter, pairedWith, smokeTest, "
+    "format, tags, adopt, adoptKeyId, forceRevoke"
+)
+FORMAT = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
+TAGS = "a mapping of at most 10 tags, NAME: TEXT"
+TAG_NAME = (
+    "has a tag whose name not every store can hold; allowed: 1 to 64 letters, digits and _.:/=+@-, not starting with"
 )
 SPAN = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
 STORES = "aws, azure, vault, near"
@@ -252,7 +285,13 @@ NAME = "must be <service>-<purpose> in lower case letters, digits and '-', as in
 OWN = "must not contain '--' or end in '-pending', '-journal' or '-policy': those mark entries of Keyturn's own"
 ADDRESS = "is not an address, or has a user, query or fragment; allowed: https://HOST[:PORT][/PATH]"
 FOLDERS = "is not a path; allowed: names of letters, digits, _, . and -, with / between them"
-AUTH = "{method: token} or {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}"
+AUTH = (
+    "{method: token}, {method: approle, roleId: {env: NAME}, secretId: {env: NAME}}, "
+    "{method: kubernetes, role: ROLE}, {method: jwt, role: ROLE, token: {env: NAME}} or {method: aws, role: ROLE}"
+)
+METHODS = "token, approle, kubernetes, jwt, aws"
+WORKLOAD = "{env: NAME} or {file: PATH}"
+AUTH_ROLE = "the name of a role of the method"
 OPEN = "would send credentials unencrypted; allowed: https, and http for 127.0.0.1, ::1 and localhost"
 VARIABLE = "must be the name of an environment variable, never the value itself; allowed: as in OPENAI_ADMIN_KEY"
 
@@ -269,7 +308,26 @@ FAULTS: list[tuple[Change, str]] = [
     (setting("stores.near.colour", "x"), f"stores.near.colour: unknown key; allowed: {KEYS}"),
     (
         setting("stores.vault.auth.role", "x"),
-        "stores.vault.auth.role: unknown key (did you mean roleId?); allowed: method, roleId, secretId",
+        "stores.vault.auth.role: unknown key (did you mean roleId?); allowed: method, mount, roleId, secretId",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "kubernetes", "role": "r", "tokenfile": "x"}),
+        "stores.vault.auth.tokenfile: unknown key (did you mean tokenFile?); allowed: method, role, mount, tokenFile",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "jwt", "role": "r", "token": {"env": "JWT"}, "tokenFile": "x"}),
+        "stores.vault.auth.tokenFile: unknown key (did you mean token?); allowed: method, role, mount, token",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "jwt", "role": "r", "token": {"env": "JWT", "file": "x"}}),
+        "stores.vault.auth.token.file: unknown key; allowed: env",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "aws", "role": "r", "header": "x"}),
+        (
+            "stores.vault.auth.header: unknown key (did you mean headerValue?); "
+            "allowed: method, role, mount, headerValue, region"
+        ),
     ),
     (
         setting("issuers.openai.admin.nme", "x"),
@@ -300,7 +358,7 @@ FAULTS: list[tuple[Change, str]] = [
     (setting("issuers.openai.kind", "acme"), "issuers.openai.kind: is not known; allowed: openai, generated"),
     (
         setting("stores.vault.auth.method", "aprole"),
-        "stores.vault.auth.method: is not known (did you mean approle?); allowed: token, approle",
+        f"stores.vault.auth.method: is not known (did you mean approle?); allowed: {METHODS}",
     ),
     (setting("secrets.0.drain.then", "drop"), "secrets[0].drain.then: is not known; allowed: hold or revoke"),
     # wrong types
@@ -454,6 +512,83 @@ FAULTS: list[tuple[Change, str]] = [
         all_of(setting("secrets.0.grace", "10m"), setting("secrets.0.consumers", [])),
         "secrets[0].grace: 10m is shorter than an attempt in azure may live (15m); allowed: at least 15m",
     ),
+    # formats and tags
+    (setting("secrets.1.format", "yaml"), f"secrets[1].format: is not a format; allowed: {FORMAT}"),
+    (setting("secrets.1.format", {"json": ["value"]}), f"secrets[1].format: is not a format; allowed: {FORMAT}"),
+    (setting("secrets.1.format", {"json": {"a": 1}}), f"secrets[1].format: is not a format; allowed: {FORMAT}"),
+    (
+        setting("secrets.1.format", {"json": {"a": "value"}, "text": "{value}"}),
+        f"secrets[1].format: is not a format; allowed: {FORMAT}",
+    ),
+    (
+        setting("secrets.1.format", {"json": {"a=b": "value"}}),
+        f"secrets[1].format: must have names without =; allowed: {FORMAT}",
+    ),
+    (
+        setting("secrets.1.format", {"text": "postgresql://app@db"}),
+        f"secrets[1].format: must name each field once, as in {{value}}; allowed: {FORMAT}",
+    ),
+    (
+        setting("secrets.1.format", {"text": "{value} {Value}"}),
+        (
+            "secrets[1].format: has braces that name no field: fields are lower case letters, digits and _; "
+            f"allowed: {FORMAT}"
+        ),
+    ),
+    (
+        setting("secrets.1.format", {"text": "{value}" + "x" * 501}),
+        "secrets[1].format: takes 513 characters in the store's metadata; allowed: at most 512",
+    ),
+    (
+        setting("secrets.1.format", {"text": "{valu}"}),
+        "secrets[1].format: openai has no field valu (did you mean value?); allowed: each of value, once",
+    ),
+    (
+        setting("secrets.1.format", {"json": {"KEY": "value", "ID": "key_id"}}),
+        "secrets[1].format: openai has no field key_id; allowed: each of value, once",
+    ),
+    (
+        setting("secrets.1.tags", ["team"]),
+        f"secrets[1].tags: is not a list of tags, or has too many; allowed: {TAGS}",
+    ),
+    (
+        setting("secrets.1.tags", {f"t{i}": "x" for i in range(11)}),
+        f"secrets[1].tags: is not a list of tags, or has too many; allowed: {TAGS}",
+    ),
+    (setting("secrets.1.tags", {"AWS:x": "y"}), f"secrets[1].tags: {TAG_NAME} aws: or keyturn"),
+    (setting("secrets.1.tags", {"my team": "y"}), f"secrets[1].tags: {TAG_NAME} aws: or keyturn"),
+    *(
+        (
+            setting("secrets.1.tags", {"team": text}),
+            (
+                "secrets[1].tags: has a tag team whose text not every store can hold; "
+                "allowed: 1 to 256 letters, digits, _.:/=+@- and spaces within, as text"
+            ),
+        )
+        for text in (42, "", " a", "ü", "a" * 257, "a\n")
+    ),
+    (
+        all_of(
+            setting("secrets.0.format", {"text": "{value}" + "x" * 400}),
+            setting("secrets.0.tags", {f"t{i}": "x" for i in range(9)}),
+        ),
+        (
+            "secrets[0].tags: with the rest of the policy take 27 tags in aws; "
+            "allowed: at most 26, to leave room for the journal"
+        ),
+    ),
+    (
+        all_of(
+            setting("secrets.1.store", "azure"),
+            setting("secrets.1.format", {"text": "{value}" + "x" * 493}),
+            setting("secrets.1.tags", {f"{i}" * 20: "x" * 256 for i in range(10)}),
+        ),
+        ("secrets[1].tags: with the rest of the policy take 3653 characters in azure; allowed: at most 3584"),
+    ),
+    (
+        setting("secrets.1.adoptKeyId", "key_1"),
+        "secrets[1].adoptKeyId: has no effect without adopt; allowed: together with adopt: true",
+    ),
     # names
     (setting("installation", "Acme"), f"installation: {LABEL}"),
     (
@@ -495,6 +630,48 @@ FAULTS: list[tuple[Change, str]] = [
     (setting("issuers.openai.admin", {}), f"issuers.openai.admin: {REFERENCE}; allowed: {FORMS}"),
     (setting("issuers.openai.admin.env", "sk-admin-canary"), f"issuers.openai.admin.env: {VARIABLE}"),
     (setting("stores.vault.auth.roleId", "canary"), f"stores.vault.auth.roleId: {REFERENCE}; allowed: {{env: NAME}}"),
+    *(
+        (setting("stores.vault.auth", {"method": "jwt", "role": "r", "token": token}), f"stores.vault.auth.token{told}")
+        for token, told in (
+            ("eyJ-canary", f": {REFERENCE}; allowed: {WORKLOAD}"),
+            ({}, f": {REFERENCE}; allowed: {WORKLOAD}"),
+            ({"env": "eyJ-canary"}, f".env: {VARIABLE}"),
+            ({"file": ""}, ".file: must not be empty; allowed: the path of a file, relative to this file"),
+        )
+    ),
+    *(
+        (
+            setting("stores.vault.auth", {"method": method, **more}),
+            f"stores.vault.auth.role: is missing; allowed: {AUTH_ROLE}",
+        )
+        for method, more in (("kubernetes", {}), ("jwt", {"token": {"env": "JWT"}}), ("aws", {}))
+    ),
+    (
+        setting("stores.vault.auth", {"method": "jwt", "role": "r"}),
+        f"stores.vault.auth.token: is missing; allowed: {WORKLOAD}",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "kubernetes", "role": 5}),
+        f"stores.vault.auth.role: must be text; allowed: {AUTH_ROLE}",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "kubernetes", "role": "r", "mount": "../sys"}),
+        f"stores.vault.auth.mount: {FOLDERS}",
+    ),
+    (
+        setting("stores.vault.auth", {"method": "aws", "role": "r", "headerValue": "two\nlines"}),
+        (
+            "stores.vault.auth.headerValue: has the wrong form; "
+            "allowed: what the method's iam_server_id_header_value asks for, without spaces"
+        ),
+    ),
+    (
+        setting("stores.vault.auth", {"method": "aws", "role": "r", "region": "Frankfurt"}),
+        (
+            "stores.vault.auth.region: has the wrong form; "
+            "allowed: the region of the method's sts_endpoint, as in eu-west-1; none for the global one"
+        ),
+    ),
     (setting("stores.vault.auth", "hvs.canary"), f"stores.vault.auth: must be a mapping; allowed: {AUTH}"),
     (setting("stores.near.address", "https://me:canary@vault.acme.example"), f"stores.near.address: {ADDRESS}"),
     # addresses, paths and what else has a form
@@ -719,7 +896,7 @@ FILES = [
     ("config: \x00canary\n", "FILE: is not YAML: special characters are not allowed"),
     (
         f"{STACK}  keyturn:environment: dev\n",
-        "keyturn:environment: is given twice, in lines 6 and 43; allowed: each key once [FILE:6]",
+        "keyturn:environment: is given twice, in lines 6 and 47; allowed: each key once [FILE:6]",
     ),
     (
         STACK.replace("  keyturn:environment: prod", "  keyturn:environment: prod\n  environment: prod"),
@@ -822,6 +999,9 @@ def test_the_schema_accepts_what_is_accepted() -> None:
         setting("secrets.0.rotateEvery", 30),
         setting("secrets.0.grace", "1 day"),
         setting("secrets.0.drain.then", "drop"),
+        setting("secrets.0.format", "text"),
+        setting("secrets.0.format", {"json": {}, "text": ""}),
+        setting("secrets.0.tags", {"team": ""}),
         without("secrets.0.owner"),
     ],
 )
