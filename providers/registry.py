@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rotation.config import (
     AppRoleAuth,
+    AwsAuth,
     Config,
     ConfigError,
     EntryReference,
     EnvReference,
     Fault,
+    FileReference,
     GeneratedConfig,
+    JwtAuth,
     KeyVaultConfig,
+    KubernetesAuth,
     OpenAIConfig,
     SecretsManagerConfig,
     VaultConfig,
@@ -133,15 +137,26 @@ def _vault(site: _Site, about: VaultConfig) -> SecretStore:
 
 
 def _vault_login(site: _Site, about: VaultConfig) -> Login:
-    from providers.stores.vault import AppRoleLogin, TokenLogin  # noqa: PLC0415
+    from providers.stores import vault  # noqa: PLC0415
 
-    if isinstance(about.auth, AppRoleAuth):
-        role_id = site.variable(".auth.roleId", about.auth.role_id)
-        return AppRoleLogin(role_id, SecretValue(site.variable(".auth.secretId", about.auth.secret_id)))
+    match auth := about.auth:
+        case AppRoleAuth():
+            role_id = site.variable(".auth.roleId", auth.role_id)
+            return vault.AppRoleLogin(role_id, SecretValue(site.variable(".auth.secretId", auth.secret_id)), auth.mount)
+        case KubernetesAuth():
+            return vault.KubernetesLogin(
+                auth.role, Path(_existing(site, ".auth.tokenFile", auth.token_file)), auth.mount
+            )
+        case JwtAuth(token=FileReference(file=path)):
+            return vault.JwtLogin(auth.role, Path(_existing(site, ".auth.token.file", path)), auth.mount)
+        case JwtAuth(token=EnvReference() as reference):
+            return vault.JwtLogin(auth.role, SecretValue(site.variable(".auth.token", reference)), auth.mount)
+        case AwsAuth():
+            return vault.AwsLogin(auth.role, auth.mount, auth.header_value, auth.region)
     token = site.env.get("VAULT_TOKEN") or _token_of_vault_login(site.env.get("HOME"))
     if not token:
         raise site.fault(".auth", "VAULT_TOKEN is not set, and `vault login` has left no token in ~/.vault-token")
-    return TokenLogin(SecretValue(token))
+    return vault.TokenLogin(SecretValue(token))
 
 
 def _token_of_vault_login(home: str | None) -> str:
@@ -202,9 +217,11 @@ def _open(kinds: Mapping[str, Callable[[_Site, Any], T]], declared: Mapping[str,
 
 
 def _file(site: _Site, below: str, path: str | None) -> str | None:
+    return None if path is None else _existing(site, below, path)
+
+
+def _existing(site: _Site, below: str, path: str) -> str:
     """The path of an existing file, from where the configuration stands."""
-    if path is None:
-        return None
     found = site.config.root / path
     if not found.is_file():
         raise site.fault(below, f"there is no file {found}")

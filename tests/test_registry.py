@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +19,8 @@ from providers.registry import entry_name, open_issuer, open_store
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.azure import AzureLogin, KeyVaultStore
 from providers.stores.memory import MemoryStore, MemoryVault
-from providers.stores.vault import AppRoleLogin, TokenLogin, VaultStore
+from providers.stores.vault import AppRoleLogin, JwtLogin, KubernetesLogin, TokenLogin, VaultStore
+from providers.stores.vault import AwsLogin as VaultAwsLogin
 from rotation.config import Config, ConfigError, load, parse
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, SecretValue
@@ -100,6 +102,43 @@ def test_a_vault_is_opened_with_approle(monkeypatch: pytest.MonkeyPatch) -> None
     opened_store("vault", {"VAULT_TOKEN": CANARY})
     assert isinstance(seen["auth"], TokenLogin)
     assert seen["auth"].token.reveal() == CANARY
+
+
+def test_a_vault_is_opened_by_what_the_workload_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are found from where the configuration stands, a token in a variable by its name; no value is read yet."""
+    seen: list[Any] = []
+    monkeypatch.setattr(VaultStore, "__init__", lambda _, __, **given: seen.append(given["auth"]))
+    (tmp_path / "token").write_text(CANARY)
+
+    def opened(**auth: Any) -> Any:
+        declared = {"vault": {**STORES["vault"], "auth": {"role": "keyturn", **auth}}}
+        changed = replace(parse({"installation": "acme", "environment": "prod", "stores": declared}), root=tmp_path)
+        open_store("vault", changed, {"CI_JWT": CANARY}, Clock())
+        return seen.pop()
+
+    pod = opened(method="kubernetes", tokenFile="token", mount="kubernetes/eu")
+    assert isinstance(pod, KubernetesLogin)
+    assert (pod.role, pod.token_file, pod.mount) == ("keyturn", tmp_path / "token", "kubernetes/eu")
+    file = opened(method="jwt", token={"file": str(tmp_path / "token")})
+    assert isinstance(file, JwtLogin)
+    assert (file.role, file.token, file.mount) == ("keyturn", tmp_path / "token", "jwt")
+    variable = opened(method="jwt", token={"env": "CI_JWT"}, mount="github")
+    assert isinstance(variable.token, SecretValue)
+    assert (variable.token.reveal(), variable.mount) == (CANARY, "github")
+    assert opened(method="aws") == VaultAwsLogin("keyturn")
+    aws = opened(method="aws", mount="aws-eu", headerValue="vault.acme.example", region="eu-west-1")
+    assert aws == VaultAwsLogin("keyturn", "aws-eu", "vault.acme.example", "eu-west-1")
+    for auth, told in (
+        ({"method": "kubernetes"}, ".tokenFile: there is no file /var/run/secrets/kubernetes.io/serviceaccount/token"),
+        ({"method": "jwt", "token": {"file": "nowhere"}}, f".token.file: there is no file {tmp_path}/nowhere"),
+        (
+            {"method": "jwt", "token": {"env": "OTHER"}},
+            ".token.env: the environment variable OTHER is not set, or is empty",
+        ),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            opened(**auth)
+        assert str(raised.value) == f"keyturn:stores.vault.auth{told}"
 
 
 def test_a_key_vault_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) -> None:

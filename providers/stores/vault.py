@@ -18,6 +18,11 @@ The least policy that every operation works under, with `P` for `<mount>/<kind>/
     P of delete    update
     P of undelete  update
     auth/token/lookup-self  read; tells an expired token from a missing permission
+    auth/token/renew-self   update; without it, or past its max TTL, the token is not renewed but replaced
+
+OpenBao alone has `detailed-metadata`, which lists a folder with the metadata of its entries, in pages. With
+`list` on P of detailed-metadata the listing takes one call for each 200 paths, and two for each environment. Where
+that is missing or not allowed it takes one for each entry, and one list of the environment's names.
 
 A promotion writes with check-and-set on the version number and looks at nothing else. One that was
 under way when its entry was deleted therefore brings the entry back; whoever deletes looks again.
@@ -35,7 +40,9 @@ import math
 import re
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -57,23 +64,34 @@ _JOURNAL: Final = "journal."
 _POLICY: Final = "policy."
 _DELETED: Final = "keyturn.deleted"
 """Marks a deleted entry that has no version which could be deleted."""
+_NO_ENTRY: Final = ("/", "-pending")
+"""Ends what a folder lists beside entries."""
+_PAGE: Final = 200
+"""Paths asked for at once; some kilobytes each."""
 _PENDING: Final = "pending-"
 """Starts the ids of versions on the pending path; those on the main path are bare numbers."""
 
 
 class Login(Protocol):
-    """How to get a token. Used at first need, and again when the token has expired."""
+    """How to get a token. Used at first need, and again when the token can not be renewed or has expired."""
 
     @property
     def how(self) -> str:
         """Names it in messages; no value."""
 
     def log_in(self, client: Any) -> Json:
-        """The `auth` block of a login's answer: `client_token`, and `lease_duration` in seconds, 0 for no end.
+        """The `auth` block of a login's answer: `client_token`, `lease_duration` in seconds, 0 for no end, `renewable`.
 
         Parameters:
             client: a `hvac.Client` without a token; what it raises may be let through.
+
+        Raises:
+            LoginFault: there is nothing to log in with.
         """
+
+
+class LoginFault(Exception):  # noqa: N818 - reads as what it is where it is caught
+    """What a login needs is not there, in words for the person who must act. Never holds a value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,11 +121,123 @@ class AppRoleLogin:
         return f"AppRole at auth/{self.mount}"
 
     def log_in(self, client: Any) -> Json:
-        answer: Json = client.auth.approle.login(
-            role_id=self.role_id, secret_id=self.secret_id.reveal(), use_token=False, mount_point=self.mount
-        )
-        auth: Json = answer["auth"]
-        return auth
+        return _asked(client, self.mount, {"role_id": self.role_id, "secret_id": self.secret_id.reveal()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KubernetesLogin:
+    """The Kubernetes method, with the pod's service account. The kubelet renews the file; it is read at each login."""
+
+    role: str
+    token_file: Path
+    mount: str = "kubernetes"
+
+    @property
+    def how(self) -> str:
+        return f"Kubernetes at auth/{self.mount}"
+
+    def log_in(self, client: Any) -> Json:
+        return _asked(client, self.mount, {"role": self.role, "jwt": _jwt(self.token_file)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JwtLogin:
+    """The JWT/OIDC method, with a workload's token. One that stands in a file is read at each login."""
+
+    role: str
+    token: SecretValue | Path
+    mount: str = "jwt"
+
+    @property
+    def how(self) -> str:
+        return f"JWT at auth/{self.mount}"
+
+    def log_in(self, client: Any) -> Json:
+        return _asked(client, self.mount, {"role": self.role, "jwt": _jwt(self.token)})
+
+
+@dataclass(frozen=True, slots=True)
+class AwsLogin:
+    """Vault's `aws` method, type iam: it learns who we are from a signed sts:GetCallerIdentity, which it sends itself.
+
+    Credentials come from the SDK's usual chain at each login. The request is signed for the address that Vault is
+    set up to send it to: without a region https://sts.amazonaws.com, its default; with one, the region's own, which
+    the method's `sts_endpoint` must name. OpenBao has no such method built in.
+    Source: Vault's documentation, "AWS auth method" and its API (2026).
+    """
+
+    role: str
+    mount: str = "aws"
+    header_value: str | None = None
+    """What the method's `iam_server_id_header_value` asks for: a request signed for one Vault is no use to another."""
+    region: str | None = None
+
+    @property
+    def how(self) -> str:
+        return f"AWS at auth/{self.mount}"
+
+    def log_in(self, client: Any) -> Json:
+        url, headers = self._signed()
+        parts = {"url": url, "body": _CALLER_IDENTITY, "headers": json.dumps(headers)}
+        coded = {f"iam_request_{name}": b64encode(text.encode()).decode() for name, text in parts.items()}
+        return _asked(client, self.mount, {"role": self.role, "iam_http_request_method": "POST", **coded})
+
+    def _signed(self) -> tuple[str, dict[str, str]]:
+        """Address and headers of the request that Vault will send."""
+        import botocore.session  # noqa: PLC0415 - only who logs in this way needs the SDK
+        from botocore.auth import SigV4Auth  # noqa: PLC0415
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+        session = botocore.session.get_session()
+        host = _STS_HOST
+        if self.region:
+            # Not from a client, whose address the environment may change: it is Vault that sends this.
+            endpoint = session.get_component("endpoint_resolver").construct_endpoint("sts", self.region)
+            if not endpoint:
+                raise LoginFault(f"the SDK knows no STS in the region {self.region}")
+            host = endpoint["hostname"]
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Host": host}
+        if self.header_value:
+            headers["X-Vault-AWS-IAM-Server-ID"] = self.header_value
+        request = AWSRequest("POST", f"https://{host}/", headers, _CALLER_IDENTITY)
+        try:
+            found = session.get_credentials()
+            credentials = found.get_frozen_credentials() if found else None
+            fault = "no AWS credentials were found"
+        except BotoCoreError as error:
+            # Its own words may quote what a credential process printed.
+            credentials, fault = None, f"no AWS credentials could be had ({type(error).__name__})"
+        if credentials is None:
+            raise LoginFault(fault)
+        SigV4Auth(credentials, "sts", self.region or "us-east-1").add_auth(request)
+        return f"https://{host}/", dict(request.headers.items())
+
+
+_STS_HOST: Final = "sts.amazonaws.com"
+_CALLER_IDENTITY: Final = "Action=GetCallerIdentity&Version=2011-06-15"
+_JWT: Final = re.compile(r"[\w-]+(\.[\w-]*){2,4}", re.ASCII)
+"""Signed or encrypted, in compact form (RFC 7515 and 7516)."""
+
+
+def _asked(client: Any, mount: str, body: Json) -> Json:
+    """The `auth` block that a method answers to its login."""
+    answer: Json = client.adapter.login(f"/v1/auth/{quote(mount)}/login", use_token=False, json=body)
+    auth: Json = answer["auth"]
+    return auth
+
+
+def _jwt(source: SecretValue | Path) -> str:
+    """The token. Whatever else is in its place is not sent."""
+    try:
+        # Not decoded strictly: an error would quote what is in the file.
+        text = source.reveal() if isinstance(source, SecretValue) else source.read_text("ascii", "replace")
+        fault = f"there is no JWT in {'the variable' if isinstance(source, SecretValue) else source}"
+    except OSError as error:
+        text, fault = "", f"{source} can not be read ({error.strerror})"
+    if not _JWT.fullmatch(text := text.strip()):
+        raise LoginFault(fault)
+    return text
 
 
 class VaultStore:
@@ -235,15 +365,11 @@ class VaultStore:
         self._patch(entry, {_JOURNAL + key: None for key in facts})
 
     def listing(self) -> Iterator[Listed]:
-        """As the port says. Neither server has pages; each entry's metadata costs one call."""
+        """As the port says."""
         for environment in self._names(""):
             if not environment.endswith("/"):
                 continue
-            for name in self._names(environment):
-                if name.endswith(("/", _pending(""))):
-                    continue
-                entry = environment + name
-                metadata = self._metadata(entry, entry)
+            for entry, metadata in self._detailed(environment) or self._one_by_one(environment):
                 if metadata is None or self._is_listed_as_deleted(metadata):
                     continue
                 if policy := _under(_POLICY, _custom(metadata)):
@@ -331,6 +457,38 @@ class VaultStore:
     def _metadata(self, entry: str, path: str) -> Json | None:
         answer = self._server.ask(self._call(entry, "GET", "metadata", path))
         return None if answer is None else answer["data"]
+
+    def _one_by_one(self, environment: str) -> Iterator[tuple[str, Json | None]]:
+        """Every entry of an environment and its metadata, as both servers tell."""
+        for name in self._names(environment):
+            if not name.endswith(_NO_ENTRY):
+                yield environment + name, self._metadata(environment + name, environment + name)
+
+    def _detailed(self, environment: str) -> Iterator[tuple[str, Json | None]] | None:
+        """The same as OpenBao tells it; None when this server can not, or does not let us."""
+        try:
+            first = self._page(environment, "")
+        except Trouble as trouble:
+            if trouble.code is not Code.DENIED:
+                raise
+            return None
+        return None if first is None else self._pages(environment, first)
+
+    def _pages(self, environment: str, page: Json) -> Iterator[tuple[str, Json | None]]:
+        following: Json | None = page
+        while following:
+            names, known = following["keys"], following["key_info"]
+            for name in names:
+                if not name.endswith(_NO_ENTRY):
+                    entry = environment + name
+                    yield entry, known.get(name) or self._metadata(entry, entry)
+            following = self._page(environment, names[-1]) if len(names) == _PAGE else None
+
+    def _page(self, environment: str, after: str) -> Json | None:
+        query = {"list": "true", "limit": str(_PAGE), "after": after}
+        answer = self._server.ask(self._call(environment, "GET", "detailed-metadata", environment, query=query))
+        # A folder that is gone by now has no body of its own; a path that the engine does not know has one without data.
+        return {"keys": [], "key_info": {}} if answer is None else answer["data"]
 
     def _names(self, directory: str) -> list[str]:
         call = self._call(f"{directory or 'listing'}", "GET", "metadata", directory, query={"list": "true"})
@@ -443,6 +601,8 @@ def _opened(payload: Json) -> tuple[str | None, str | None, Credential]:
 _CONNECT_SECONDS: Final = 2.0
 _LATEST_SECONDS: Final = 40.0
 """A write goes out at most this long after its operation began, whatever logging in took."""
+_FRESH_LIFE: Final = 2 / 3
+"""Part of a token's life after which it is renewed or replaced, if that is possible."""
 _USED_LIFE: Final = 0.9
 """Part of a token's life after which it is not used any more."""
 _POOL: Final = 32
@@ -510,6 +670,9 @@ class _Server:
         self._lock = threading.Lock()
         self._client: Any = None
         self._adapter: Any = None
+        self._life = 0.0
+        self._renewable = False
+        self._due = 0.0
         self._expires = 0.0
 
     def ask(self, call: _Call) -> Json | None:
@@ -633,8 +796,11 @@ class _Server:
             if self._adapter is None:
                 self._connect(call)
             held = self._adapter.token
-            if not held or held == unlike or self._clock.monotonic() >= self._expires:
+            now = self._clock.monotonic()
+            if not held or held == unlike or now >= self._expires:
                 self._log_in(call)
+            elif now >= self._due:
+                self._freshen(call, now)
             token: str = self._adapter.token
             return token
 
@@ -669,6 +835,28 @@ class _Server:
         # The same connections, with answers left for us to judge: hvac's exceptions drop status and headers.
         self._adapter = hvac.adapters.RawAdapter.from_adapter(self._client.adapter)
 
+    def _freshen(self, call: _Call, begun: float) -> None:
+        """Renews the token, or gets another. The one at hand is good for a while yet, so that no failure is final."""
+        with suppress(Trouble):
+            if not (self._renewable and self._renew(call, begun)):
+                self._log_in(call)
+            return
+        self._due = begun + (self._expires - begun) / 2
+
+    def _renew(self, call: _Call, begun: float) -> bool:
+        """Whether the token has its whole life again: near its max TTL the server grants less."""
+        response = self._request(call, "POST", "auth/token/renew-self", {})
+        auth = self._body(call, response).get("auth") if response.ok else None
+        if not auth or auth.get("lease_duration", 0) < self._life:
+            return False
+        self._begin(begun, float(auth["lease_duration"]))
+        return True
+
+    def _begin(self, begun: float, life: float) -> None:
+        self._life = life
+        self._due = begun + life * _FRESH_LIFE if life else math.inf
+        self._expires = begun + life * _USED_LIFE if life else math.inf
+
     def _log_in(self, call: _Call) -> None:
         from hvac import exceptions  # noqa: PLC0415 - loaded with the client
 
@@ -677,9 +865,11 @@ class _Server:
         try:
             auth = self._auth.log_in(self._client)
             self._adapter.token = auth["client_token"]
-            life = float(auth["lease_duration"])
-            self._expires = begun + life * _USED_LIFE if life else math.inf
+            self._renewable = bool(auth.get("renewable"))
+            self._begin(begun, float(auth["lease_duration"]))
             return
+        except LoginFault as fault:
+            trouble = self._trouble(Code.DENIED, call, f"login by {self._auth.how}: {fault}; the entry was not asked")
         except refusals:
             trouble = self._trouble(
                 Code.DENIED, call, f"login by {self._auth.how} was refused; the entry was not asked"

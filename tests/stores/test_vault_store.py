@@ -56,6 +56,7 @@ path "secret/metadata/PREFIX/*" { capabilities = ["create", "read", "patch", "li
 path "secret/delete/PREFIX/*" { capabilities = ["update"] }
 path "secret/undelete/PREFIX/*" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
 """
 """What the module's docstring promises to be enough."""
 
@@ -223,12 +224,41 @@ def test_every_operation_costs_the_calls_it_needs(store: VaultStore, console: Co
         (lambda: store.stage(ENTRY, new_token(), value(), key_id=KEY_ID), [("update", f"{data}-pending")]),
         (lambda: store.promote(ENTRY, version, base.id), [("update", data)]),
         (lambda: store.discard(ENTRY, version), [("update", f"{data}-pending")]),
-        (lambda: list(store.listing()), [("list", top), ("list", f"{top}prod/"), ("read", metadata)]),
+        (lambda: list(store.listing()), [("list", top), ("list", f"secret/detailed-metadata/{prefix}/prod/")]),
     ]
     for number, (operation, calls) in enumerate(expected):
         with console.requests_of("secret/") as seen:
             operation()
         assert seen == calls, number
+
+
+def test_a_server_without_detailed_metadata(
+    make: Make, store: VaultStore, server: OpenBaoServer, console: Console, prefix: str
+) -> None:
+    """The same listing, an entry a call: where the engine knows no such path, as Vault's, and where it is not allowed."""
+    store.create("dev/support-copilot-chat", full_policy(owner="team-dev"))
+    store.create("dev/gone", full_policy())
+    store.delete("dev/gone")
+    listed = list(store.listing())
+    assert [entry.name for entry in listed] == ["dev/support-copilot-chat", ENTRY]
+    top = f"secret/metadata/{prefix}/"
+    calls = [
+        ("list", top),
+        ("list", f"{top}dev/"),
+        ("read", f"{top}dev/gone"),
+        ("read", f"{top}dev/support-copilot-chat"),
+        ("list", f"{top}prod/"),
+        ("read", f"{top}{ENTRY}"),
+    ]
+    # The engine's own answer for a path that it does not know.
+    to = server.address
+    with gateway(lambda path, _: (307, {"Location": to + path.replace("detailed-", "un-")}, b"")) as address:
+        without = make(address=address)
+        not_allowed = make(auth=TokenLogin(SecretValue(server.token(LEAST.replace("PREFIX", prefix)))))
+        for client in (without, not_allowed):
+            with console.requests_of("secret/metadata/") as seen:
+                assert list(client.listing()) == listed
+            assert seen == calls
 
 
 def test_looking_at_pending_before_current_misses_no_promotion(make: Make, console: Console, prefix: str) -> None:
@@ -435,11 +465,11 @@ def test_a_token_that_ends_early_is_replaced(make: Make, store: VaultStore, cons
 
 
 def test_a_token_is_replaced_before_it_expires(make: Make, store: VaultStore, console: Console, prefix: str) -> None:
-    """By the clock, at nine tenths of its life, without a refused request."""
+    """By the clock, at two thirds of its life, without a refused request: one that can not be renewed."""
     clock = MovableClock()
-    login = Role(console, {"token_ttl": "1h"}).login(LEAST.replace("PREFIX", prefix))
+    login = Role(console, {"token_ttl": "1h", "token_type": "batch"}).login(LEAST.replace("PREFIX", prefix))
     client = make(auth=login, clock=clock)
-    for ahead, wanted in ((0, ["update"]), (3200, []), (3300, ["update"]), (6000, [])):
+    for ahead, wanted in ((0, ["update"]), (2390, []), (2410, ["update"]), (4790, []), (4820, ["update"])):
         clock.ahead = ahead
         with console.requests_of("auth/") as seen:
             client.observe(ENTRY)
