@@ -301,6 +301,15 @@ class Project:
         """What a consumer reads now."""
         return str(self.vault("GET", f"data/{self.installation}/{store}/{self.entry(name)}")["data"]["value"])
 
+    def put(self, name: str, value: str, store: str = "a") -> None:
+        """An entry that was in the vault before Keyturn came."""
+        self.vault("POST", f"data/{self.installation}/{store}/{self.entry(name)}", {"data": {"value": value}})
+
+    def own_key(self, name: str = "made in the dashboard") -> tuple[str, str]:
+        """Id and value of a key that a person has made at OpenAI."""
+        made = self.services.openai.control.create_user_key(self.openai_project, name)
+        return made["id"], made["value"]
+
     def overwrite(self, name: str, value: str, store: str = "a") -> None:
         """As a person does it in the vault's console: the fields that are there, with another value."""
         path = f"data/{self.installation}/{store}/{self.entry(name)}"
