@@ -25,6 +25,9 @@ secrets = [
         policy,
         # In production the rotation function mints: whoever applies holds no administrative credential.
         bootstrap="function" if production else "apply",
+        adopt=config.handling[policy.name].adopt,
+        adopt_key_id=config.handling[policy.name].adopt_key_id,
+        force_revoke=config.handling[policy.name].force_revoke,
         opts=pulumi.ResourceOptions(protect=production),
     )
     for policy in config.policies

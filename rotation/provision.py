@@ -16,7 +16,7 @@ from rotation.config import ConfigError
 from rotation.decide import Done
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Entry, KeyInfo, Policy
+from rotation.model import Credential, Entry, KeyInfo, Policy
 from rotation.names import token_in
 from rotation.policy import show_duration, written
 from rotation.ports import Clock, Issuer, SecretStore
@@ -116,19 +116,75 @@ class Provisioner:
 
     # --- create ----------------------------------------------------------------------------------
 
-    def create(self, policy: Policy, *, bootstrap: Bootstrap) -> None:
+    def create(
+        self, policy: Policy, *, bootstrap: Bootstrap, adopt: bool = False, adopt_key_id: str | None = None
+    ) -> None:
         """Makes the entries, replicas included, and with `apply` the first credential.
 
         An entry in its recovery window is restored. An entry with this very secret's policy is taken
         for that of a create that was interrupted. Any other is refused, and left alone.
+
+        Parameters:
+            adopt: an entry that nobody manages is taken under management instead of refused: its value is
+                read, must not be refused by the issuer, and stays as it is, whatever the bootstrap. Nothing
+                is minted; sweeps fill new replicas, and rotate when it is due. A replica's entry is taken
+                only with the same value. Where there is no entry or no value, it is made like any other.
+            adopt_key_id: the issuer's id of that value. With it the credential is revoked after the first
+                rotation, without it never by Keyturn.
         """
+        same_as = self._adoptable(policy) if adopt else None
+        found = [self._settle_entry(store, policy, same_as) for store in policy.replicas]
         # The primary last: the engine begins where it finds one.
-        found = [self._settle_entry(store, policy) for store in (*policy.replicas, policy.store)]
+        if adopt and self._adopt(policy, adopt_key_id):
+            return
+        found.append(self._settle_entry(policy.store, policy))
         if bootstrap == "apply":
             self._bring_current(policy, resumed=any(found))
 
-    def _settle_entry(self, store: str, policy: Policy) -> bool:
-        """Makes one entry exist with this policy. True when there was one already."""
+    def _adoptable(self, policy: Policy) -> Credential | None:
+        """What the primary's entry holds, brought back first where it is deleted; None when it holds nothing."""
+        entry, client = self.entry(policy.store, policy), self._stores[policy.store]
+        if client.restore(entry):
+            self._tell(f"{policy.store}: {entry} was deleted and has been restored.")
+        try:
+            seen = client.observe(entry)
+        except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND:
+                return None
+            raise
+        ours = not _unmanaged(seen) and _foreign(seen, policy) is None
+        if seen.current is None or not (_unmanaged(seen) or (ours and _is_adopted(seen))):
+            return None
+        return self._engine.read(Observation(policy, seen, {}), seen, seen.current)
+
+    def _adopt(self, policy: Policy, key_id: str | None) -> bool:
+        """Whether the primary's value was there before Keyturn, and is managed now. Then nothing is left to do."""
+        target, client = self._target(policy), self._stores[policy.store]
+        try:
+            seen = client.observe(target.entry)
+        except Trouble as trouble:
+            if trouble.code is not Code.NOT_FOUND:
+                raise
+            self._tell(f"{policy.store}: there is no {target.entry} to adopt; it is made.")
+            return False
+        if not _unmanaged(seen):
+            # An adoption that was cut off, or somebody else's, which is refused like any.
+            self._settle_entry(policy.store, policy)
+            return _is_adopted(seen)
+        if seen.current is None:
+            client.set_policy(target.entry, written(policy))
+            return False
+        self._engine.adopt(target, policy, key_id=key_id)
+        known = "" if key_id else " It is never revoked by Keyturn, as adoptKeyId does not say which key it is."
+        self._tell(f"{policy.store}: {target.entry} is adopted, with its value as it was.{known}")
+        return True
+
+    def _settle_entry(self, store: str, policy: Policy, same_as: Credential | None = None) -> bool:
+        """Makes one entry exist with this policy. True when there was one already.
+
+        Parameters:
+            same_as: an entry that nobody manages is taken, too, when it holds this.
+        """
         entry, client = self.entry(store, policy), self._stores[store]
         try:
             client.create(entry, written(policy))
@@ -140,7 +196,7 @@ class Provisioner:
                 seen = client.observe(entry)
             except Trouble as second:
                 raise (trouble if second.code is Code.NOT_FOUND else second) from None
-            if fault := _foreign(seen, policy):
+            if (fault := _foreign(seen, policy)) and not self._takes(store, policy, seen, same_as):
                 told = " It was in its recovery window, and has been restored to look at it." if restored else ""
                 raise Refusal(f"{store}: {entry} {fault}.{told} It was left alone.") from None
             if restored:
@@ -149,6 +205,18 @@ class Provisioner:
                 client.set_policy(entry, written(policy))
             return True
         return False
+
+    def _takes(self, store: str, policy: Policy, seen: Entry, same_as: Credential | None) -> bool:
+        """Whether a replica's entry that nobody manages may be taken: it holds what the primary does."""
+        if same_as is None or not _unmanaged(seen) or seen.current is None:
+            return False
+        if not self._engine.read(Observation(policy, seen, {}), seen, seen.current).same_as(same_as):
+            raise Refusal(
+                f"{store}: {seen.name} exists, was not made by Keyturn, and holds another value than {policy.store}. "
+                f"It was left alone: make both the same, or take {store} out of the replicas."
+            )
+        self._tell(f"{store}: {seen.name} is adopted, with its value as it was.")
+        return True
 
     def _bring_current(self, policy: Policy, *, resumed: bool) -> None:
         """Runs the engine until every store hands out a credential that is not to die."""
@@ -254,8 +322,9 @@ class Provisioner:
                 return
             if seen is None:
                 raise Refusal(
-                    f"{policy.store}: {target.entry} is gone, and with it the journal that says which keys are its own; "
-                    f"alive under its name at {policy.issuer}: {_listed(alive)}. Revoke them there and repeat this."
+                    f"{policy.store}: {target.entry} is gone or released, and with it the journal that says which keys "
+                    f"are its own; alive under its name at {policy.issuer}: {_listed(alive)}. If it was released, "
+                    f"`pulumi refresh` takes it out of the state; else revoke them there and repeat this."
                 )
         told = f"; alive at {policy.issuer}: {_listed(alive)}" if alive else ""
         raise Refusal(
@@ -380,11 +449,20 @@ class Provisioner:
         return Situation(seen, Evidence(), capabilities, Order(), self._clock.now())
 
 
+def _unmanaged(seen: Entry) -> bool:
+    return "installation" not in seen.policy
+
+
+def _is_adopted(seen: Entry) -> bool:
+    """Whether what is current was there before Keyturn."""
+    return seen.current is not None and seen.current.id in seen.journal.adopted.values()
+
+
 def _foreign(seen: Entry, policy: Policy) -> str | None:
     """Why an existing entry is not this secret's to take up, or None."""
     wanted, found = written(policy), seen.policy
-    if "installation" not in found:
-        return "exists and was not made by Keyturn"
+    if _unmanaged(seen):
+        return "exists and was not made by Keyturn; `adopt: true` takes it under management with its value as it is"
     for key in (*_BELONGING, "issuer"):
         if found.get(key) != wanted[key]:
             return f"exists and belongs to a secret with {key} {found.get(key, '(none)')}, not {wanted[key]}"

@@ -139,7 +139,7 @@ TAGS: Final = "a mapping of at most 10 tags, NAME: TEXT"
 LONGEST_FORM: Final = 512
 """Bytes of one value of Vault's custom metadata; the other stores hold more."""
 _MOST_TAGS: Final = 10
-_TAG_NAME: Final = re.compile(r"(?!(?i:aws:|keyturn))[A-Za-z0-9_.:/=+@-]{1,64}")
+_TAG_NAME: Final = re.compile(r"(?!(?i:aws:|keyturn))[A-Za-z0-9_.:/+@-]{1,64}")
 _TAG_TEXT: Final = re.compile(r"(?! )[A-Za-z0-9 _.:/=+@-]{1,256}(?<! )")
 """What a tag of Secrets Manager, a tag of Key Vault and custom metadata of Vault hold alike."""
 
@@ -169,7 +169,7 @@ def _tags(value: object) -> tuple[tuple[str, str], ...]:
         raise _refusal("is not a list of tags, or has too many", TAGS)
     for name, text in value.items():
         if not isinstance(name, str) or not _TAG_NAME.fullmatch(name):
-            told = "1 to 64 letters, digits and _.:/=+@-, not starting with aws: or keyturn"
+            told = "1 to 64 letters, digits and _.:/+@-, not starting with aws: or keyturn"
             raise _refusal("has a tag whose name not every store can hold", told)
         if not isinstance(text, str) or not _TAG_TEXT.fullmatch(text):
             told = "1 to 256 letters, digits, _.:/=+@- and spaces within, as text"

@@ -270,7 +270,7 @@ SECRET_KEYS = (
 FORMAT = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
 TAGS = "a mapping of at most 10 tags, NAME: TEXT"
 TAG_NAME = (
-    "has a tag whose name not every store can hold; allowed: 1 to 64 letters, digits and _.:/=+@-, not starting with"
+    "has a tag whose name not every store can hold; allowed: 1 to 64 letters, digits and _.:/+@-, not starting with"
 )
 SPAN = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
 STORES = "aws, azure, vault, near"

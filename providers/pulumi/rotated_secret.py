@@ -68,6 +68,8 @@ def inputs(policy: Policy) -> Props:
         "consumers": [f"{consumer.name}={show_duration(consumer.refresh_within)}" for consumer in policy.consumers],
         "pairedWith": policy.paired_with or "",
         "smokeTest": policy.smoke_test,
+        "format": policy.form or "raw",
+        "tags": [f"{name}={text}" for name, text in policy.tags],
     }
 
 
@@ -77,6 +79,7 @@ def policy_of(props: Mapping[str, Any]) -> Policy:
     from rotation.policy import read_duration  # noqa: PLC0415
 
     consumers = (text.rsplit("=", 1) for text in props["consumers"])
+    form, tags = props.get("format", "raw"), (tag.partition("=") for tag in props.get("tags", ()))
     return Policy(
         installation=props["installation"],
         environment=props["environment"],
@@ -94,6 +97,8 @@ def policy_of(props: Mapping[str, Any]) -> Policy:
         consumers=tuple(Consumer(name, read_duration(within)) for name, within in consumers),
         paired_with=props["pairedWith"] or None,
         smoke_test=props["smokeTest"],
+        form="" if form == "raw" else form,
+        tags=tuple((name, text) for name, _, text in tags),
     )
 
 
@@ -130,8 +135,13 @@ class RotatedSecretProvider(ResourceProvider):
 
     def create(self, props: Props) -> CreateResult:
         policy = policy_of(props)
-        with self._provisioner(policy) as provisioner:
-            provisioner.create(policy, bootstrap=props["bootstrap"])
+        with self._provisioner(policy) as provisioner:  # adopting is done once: a later word on it changes nothing
+            provisioner.create(
+                policy,
+                bootstrap=props["bootstrap"],
+                adopt=props.get("adopt", False),
+                adopt_key_id=props.get("adoptKeyId") or None,
+            )
             entry = provisioner.entry(policy.store, policy)
         return CreateResult(f"{policy.store}:{entry}", {**_own(props), "entry": entry})
 
@@ -229,10 +239,28 @@ def _section(props: Props) -> Props:
     """The inputs as the secret's section in a stack file. The pair is left out: only the whole file can judge it."""
     same = ("name", "store", "replicas", "issuer", "owner", "rotateEvery", "grace", "containAfter")
     consumers = (text.rsplit("=", 1) for text in props["consumers"])
-    return {name: props[name] for name in same} | {
-        "drain": {below: props[name] for name, below in _DRAIN.items()},
-        "consumers": [{"name": name, "refreshWithin": within} for name, within in consumers],
-    }
+    tags = (text.partition("=") for text in props.get("tags", ()))
+    adoption = {"adopt": props.get("adopt", False), "adoptKeyId": props.get("adoptKeyId") or None}
+    return (
+        {name: props[name] for name in same}
+        | adoption
+        | _format(props.get("format", "raw"))
+        | {
+            "drain": {below: props[name] for name, below in _DRAIN.items()},
+            "consumers": [{"name": name, "refreshWithin": within} for name, within in consumers],
+            "tags": {name: text for name, _, text in tags},
+        }
+    )
+
+
+def _format(form: str) -> Props:
+    """A form as a stack file says it. The raw form is left out, as it stands for the issuer's own fields, too."""
+    kind, _, rest = form.partition(" ")
+    if kind == "json":
+        names = {name: field for name, _, field in (word.partition("=") for word in rest.split())}
+        whole = form == "json " + " ".join(f"{name}={field}" for name, field in names.items())
+        return {"format": {kind: names} if whole else form}
+    return {} if form == "raw" else {"format": {kind: rest}}
 
 
 def _property(path: str) -> str:
@@ -249,7 +277,14 @@ def _own(props: Props) -> Props:
 
 
 class RotatedSecret(Resource, module="keyturn", name="RotatedSecret"):
-    """A secret whose credential Keyturn mints, rotates and revokes."""
+    """A secret whose credential Keyturn mints, rotates and revokes.
+
+    To take over an entry that exists, declare it with `adopt`: nothing in it changes until its first rotation. To
+    hand one back, run `keyturn release NAME` and then `pulumi refresh`, which takes it out of the state, and remove
+    it from the program; entry, value and keys stay. Removing it with Pulumi's `retainOnDelete` takes it out of the
+    state only: the entry keeps its policy, and whatever finds it in its store goes on rotating it. Without either,
+    removing it deletes the entry and revokes its keys, adopted or made, unless they may be in use.
+    """
 
     entry: pulumi.Output[str]
     """The entry's name in its store; rotation never changes it."""
@@ -262,6 +297,8 @@ class RotatedSecret(Resource, module="keyturn", name="RotatedSecret"):
         policy: Policy,
         *,
         bootstrap: Literal["apply", "function"],
+        adopt: bool = False,
+        adopt_key_id: str | None = None,
         force_revoke: bool = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -272,8 +309,14 @@ class RotatedSecret(Resource, module="keyturn", name="RotatedSecret"):
                 makes a new entry first, and deletes the old one when nothing uses it.
             bootstrap: `apply` mints the first credential now, `function` leaves that to whatever runs
                 `keyturn sweep`, so that whoever applies needs no administrative credential.
+            adopt: an entry that is there and that nobody manages is taken under management, with its value as
+                it is; without this it is refused. Whoever applies must be able to read it. Once it is done,
+                changing or removing this does nothing.
+            adopt_key_id: the issuer's id of the adopted value. Without it that value is never revoked by
+                Keyturn, and deleting the secret waits until somebody has revoked it by hand.
             force_revoke: deleting revokes keys although they are in use, or may be.
             opts: Pulumi's own.
         """
-        props = {**inputs(policy), "bootstrap": bootstrap, "forceRevoke": force_revoke, "entry": None}
+        handling = {"adopt": adopt, "adoptKeyId": adopt_key_id or "", "forceRevoke": force_revoke}
+        props = {**inputs(policy), "bootstrap": bootstrap, **handling, "entry": None}
         super().__init__(RotatedSecretProvider(), policy.name, props, opts)

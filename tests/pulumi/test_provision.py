@@ -41,6 +41,20 @@ class Place:
     def create(self, bootstrap: Bootstrap = "apply", policy: Policy | None = None) -> None:
         self.provisioner().create(policy or self.policy, bootstrap=bootstrap)
 
+    def adopt(self, key_id: str | None = None, bootstrap: Bootstrap = "apply") -> None:
+        self.provisioner().create(self.policy, bootstrap=bootstrap, adopt=True, adopt_key_id=key_id)
+
+    def theirs(self, *stores: str) -> str:
+        """Entries that a person made, with a key that works. Gives its id."""
+        issued = MemoryIssuer("vendor", self.world.vendor).mint("a person's key")
+        for name in stores or ("vault",):
+            self.store(name).create(ENTRY, {})
+            self.store(name).put_by_hand(ENTRY, issued.credential)
+        return issued.key_id
+
+    def versions(self, name: str = "vault") -> list[str]:
+        return [version.id for version in self.world.vaults[name].entries[ENTRY].versions]
+
     def update(self, new: Policy, bootstrap: Bootstrap = "apply") -> None:
         self.provisioner().update(self.policy, new, bootstrap=bootstrap)
 
@@ -141,7 +155,7 @@ def test_a_create_that_is_cut_off_anywhere_is_finished_by_the_next(
 def test_an_entry_of_someone_else_is_left_alone() -> None:
     """An entry without our policy, or of another installation, is refused with whose it is, and not touched."""
     for other, told in (
-        ({}, "was not made by Keyturn"),
+        ({}, "was not made by Keyturn; `adopt: true` takes it under management"),
         (policies.written(replace(World().policy, installation="other")), "installation other, not acme"),
         (policies.written(replace(World().policy, issuer="other")), "issuer other, not vendor"),
         (policies.written(replace(World().policy, store="elsewhere")), "store elsewhere, not vault"),
@@ -191,6 +205,190 @@ def test_a_create_that_cannot_mint_says_how_to_go_on() -> None:
     place.world.vendor.unreachable = False
     place.create()
     place.world.check_settled()
+
+
+# --- adopt ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bootstrap", ["apply", "function"])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_adopted_entry_is_managed_and_nothing_in_it_changes(known: bool, bootstrap: Bootstrap) -> None:
+    """Value and versions stay, even when its rotation is overdue: that is the next sweep's. With its key id the old key
+    is then revoked like ours, without it it lives on, and that is said."""
+    place = Place()
+    key_id = place.theirs()
+    before = place.versions()
+    place.world.clock.move(timedelta(days=90))
+    place.adopt(key_id if known else None, bootstrap)
+    assert place.versions() == before
+    assert place.read() == Applied(place.policy)
+    [told] = place.told
+    assert told.startswith(f"vault: {ENTRY} is adopted, with its value as it was.")
+    assert ("never revoked" in told) is not known
+    place.world.sweep_until_quiet()
+    assert place.world.handed_out() == {"vault": "value-2"}
+    assert place.world.live() == ({"value-2"} if known else {"value-1", "value-2"})
+
+
+@pytest.mark.parametrize("fault", [crash_at, lose_answer_at])
+@pytest.mark.parametrize("replicas", [(), ("mirror",)])
+def test_an_adoption_that_is_cut_off_anywhere_is_finished_by_the_next(
+    replicas: tuple[str, ...], fault: Callable[[int], Callable[[int, str], None]]
+) -> None:
+    """Whatever call fails, before or after its effect: the same again ends managed, with the versions as they were and
+    one name for the key; the rotation that follows leaves nothing behind."""
+
+    def made() -> tuple[Place, str]:
+        place = Place("vault", "mirror")
+        place.policy = replace(place.policy, replicas=replicas)
+        return place, place.theirs("vault", *replicas)
+
+    undisturbed, key_id = made()
+    undisturbed.adopt(key_id)
+    assert len(undisturbed.world.calls) > 8
+    for number in range(1, len(undisturbed.world.calls) + 1):
+        place, key_id = made()
+        before = {name: place.versions(name) for name in ("vault", *replicas)}
+        place.world.fault = fault(number)
+        try:
+            place.adopt(key_id)
+        except (Crash, Trouble, Refusal):
+            place.world.fault = None
+            place.adopt(key_id)
+        place.world.fault = None
+        assert {name: place.versions(name) for name in before} == before
+        seen = place.store("vault").observe(ENTRY)
+        assert len(seen.journal.adopted) == 1
+        assert place.read() == Applied(place.policy)
+        place.world.clock.move(timedelta(days=31))
+        place.world.sweep_until_quiet()
+        assert place.world.live() == {"value-2"}
+        handed = place.world.handed_out()
+        assert all(handed[name] == "value-2" for name in before)
+
+
+def test_adopting_again_never_mints() -> None:
+    """`adopt` stays in the file, and a lost state makes Pulumi create it again: nothing moves, due or not."""
+    place = Place()
+    key_id = place.theirs()
+    place.adopt(key_id)
+    before = place.versions()
+    place.world.clock.move(timedelta(days=90))
+    place.adopt(key_id)
+    assert (place.versions(), len(place.world.vendor.keys)) == (before, 1)
+
+
+def test_a_replica_is_adopted_with_the_same_value_only() -> None:
+    """One credential that a person keeps in two vaults comes whole; two credentials are a mistake, and nothing is touched."""
+    place = Place("vault", "mirror")
+    key_id = place.theirs("vault", "mirror")
+    place.adopt(key_id)
+    assert place.read() == Applied(place.policy)
+    assert place.told[0] == f"mirror: {ENTRY} is adopted, with its value as it was."
+    place.world.sweep_until_quiet()
+    place.world.check_settled()
+
+    other = Place("vault", "mirror")
+    other.theirs("vault")
+    other.theirs("mirror")
+    with pytest.raises(Refusal, match="holds another value than vault. It was left alone"):
+        other.adopt()
+    for name in ("vault", "mirror"):
+        entry = other.store(name).observe(ENTRY)
+        assert (dict(entry.policy), dict(entry.journal.facts), len(other.versions(name))) == ({}, {}, 1)
+
+
+def test_a_new_replica_of_an_adopted_entry_is_filled_by_the_sweep() -> None:
+    """Adopting runs nothing; the replica's entry is there and gets what the primary holds."""
+    place = Place("vault", "mirror")
+    place.adopt(place.theirs("vault"))
+    assert place.world.handed_out() == {"vault": "value-1", "mirror": None}
+    place.world.sweep()
+    assert place.world.handed_out() == {"vault": "value-1", "mirror": "value-1"}
+
+
+def test_where_there_is_nothing_to_adopt_it_is_made() -> None:
+    """No entry, and that is said; or an empty one."""
+    place = Place()
+    place.adopt()
+    assert place.told == [f"vault: there is no {ENTRY} to adopt; it is made."]
+    place.world.check_settled()
+    empty = Place()
+    empty.store("vault").create(ENTRY, {})
+    empty.adopt()
+    assert empty.use()
+    empty.world.check_settled()
+
+
+def test_what_is_somebody_elses_is_not_adopted() -> None:
+    """Another installation's entry, or a value that the issuer refuses: left as it is."""
+    place = Place()
+    place.world.allow_outage = True
+    other = policies.written(replace(place.policy, installation="other"))
+    place.store("vault").create(ENTRY, other)
+    with pytest.raises(Refusal, match="installation other, not acme"):
+        place.adopt()
+    assert place.store("vault").observe(ENTRY).policy == other
+    dead = Place()
+    dead.world.allow_outage = True
+    dead.store("vault").put_by_hand(ENTRY, Credential.of(value="dead"))
+    with pytest.raises(Trouble, match="its credential is refused"):
+        dead.adopt()
+    entry = dead.store("vault").observe(ENTRY)
+    assert (dict(entry.policy), dict(entry.journal.facts), len(dead.versions())) == ({}, {}, 1)
+
+
+def test_an_entry_in_its_recovery_window_is_adopted_too() -> None:
+    """It is brought back first, and that is said."""
+    place = Place()
+    key_id = place.theirs()
+    place.store("vault").delete(ENTRY)
+    place.adopt(key_id)
+    assert place.told[0] == f"vault: {ENTRY} was deleted and has been restored."
+    assert place.use()
+
+
+def test_deleting_an_adopted_secret_is_guarded_like_any() -> None:
+    """In use: refused. Quiet: its key dies, which is why its id was given. Without the id it waits for a person."""
+    place = Place()
+    place.adopt(place.theirs())
+    place.use()
+    with pytest.raises(Refusal, match="key_1 was used at"):
+        place.delete()
+    place.world.allow_outage = True
+    place.quiet()
+    place.delete()
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+    unknown = Place()
+    unknown.theirs()
+    unknown.adopt()
+    unknown.quiet()
+    with pytest.raises(Refusal, match="does not tell when its key was last used"):
+        unknown.delete()
+    unknown.world.allow_outage = True
+    with pytest.raises(Refusal, match="by hand"):
+        unknown.delete(force=True)
+    assert (unknown.world.live(), unknown.deleted()) == ({"value-1"}, False)
+    MemoryIssuer("vendor", unknown.world.vendor).revoke("key_1")
+    unknown.delete(force=True)
+    assert unknown.deleted()
+
+
+def test_a_released_secret_is_not_deleted() -> None:
+    """Its entry is somebody else's business again: one with our key says how to take it out of the state."""
+    place = Place()
+    place.create()
+    place.world.engine().release(place.world.target)
+    assert place.read() is None
+    with pytest.raises(Refusal, match="If it was released, `pulumi refresh` takes it out of the state"):
+        place.delete()
+    assert place.use()
+    adopted = Place()
+    adopted.adopt(adopted.theirs())
+    adopted.world.engine().release(adopted.world.target)
+    adopted.delete()
+    assert adopted.use()
 
 
 # --- read and update -----------------------------------------------------------------------------

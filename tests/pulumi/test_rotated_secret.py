@@ -42,6 +42,8 @@ FULL = Policy(
     consumers=(Consumer("support-api", timedelta(minutes=5)), Consumer("batch")),
     paired_with="support-copilot-batch",
     smoke_test=True,
+    form="text postgresql://app:{value}@db/app?a={b",
+    tags=(("cost-centre", "42"), ("team", "a=b c")),
 )
 
 
@@ -51,8 +53,11 @@ def test_inputs_are_flat_readable_and_complete() -> None:
     assert all(isinstance(value, str | bool) or all(isinstance(v, str) for v in value) for value in shown.values())
     assert (shown["grace"], shown["consumers"]) == ("1d1h1m", ["support-api=5m", "batch=15m"])
     assert policy_of(shown) == FULL
-    bare = replace(FULL, replicas=(), consumers=(), paired_with=None, smoke_test=False)
+    bare = replace(FULL, replicas=(), consumers=(), paired_with=None, smoke_test=False, form="", tags=())
     assert policy_of(inputs(bare)) == bare
+    assert inputs(bare)["format"] == "raw"
+    older = {name: value for name, value in inputs(bare).items() if name not in ("format", "tags")}
+    assert policy_of(older) == bare, "a state from before there were formats"
 
 
 def test_what_is_pickled_is_a_name() -> None:
@@ -144,7 +149,7 @@ def project(services: Services, tmp_path: Path) -> Project:
 
 
 def props(project: Project, **changes: Any) -> dict[str, Any]:
-    beside = {"bootstrap": "apply", "forceRevoke": False, "__provider": PICKLED}
+    beside = {"bootstrap": "apply", "adopt": False, "adoptKeyId": "", "forceRevoke": False, "__provider": PICKLED}
     return {**inputs(project.policy(HOOK)), **beside, **changes}
 
 
@@ -157,7 +162,8 @@ def test_the_server_creates_reads_updates_and_deletes(project: Project) -> None:
         assert (id_, outs) == (f"vault:sandbox/{HOOK}", {**news, "entry": f"sandbox/{HOOK}"})
         assert server.diff(id_, outs, news) == (False, [])
         assert server.read(id_, outs) == (id_, outs, news)
-        later = props(project, rotateEvery="60d", forceRevoke=True)
+        assert server.diff(id_, outs, props(project, adopt=True)) == (False, [])
+        later = props(project, rotateEvery="60d", forceRevoke=True, format="json TOKEN=value", tags=["team=x y"])
         assert server.check(news, later) == {}
         assert server.diff(id_, outs, later) == (True, [])
         outs = server.update(id_, outs, later)
@@ -195,6 +201,13 @@ FAULTY: list[tuple[dict[str, Any], str]] = [
     ({"installation": "No Such"}, "installation"),
     ({"issuer": "openai"}, "issuer"),
     ({"store": "mirror", "replicas": ["vault"]}, "store"),
+    ({"format": "xml"}, "format"),
+    ({"format": ""}, "format"),
+    ({"format": "json a=value a=other"}, "format"),
+    ({"format": "text {password}"}, "format"),
+    ({"tags": ["aws:team=x"]}, "tags"),
+    ({"tags": [f"t{number}=x" for number in range(11)]}, "tags"),
+    ({"adoptKeyId": "key_1"}, "adoptKeyId"),
 ]
 
 
