@@ -21,8 +21,8 @@ The least policy that every operation works under, with `P` for `<mount>/<kind>/
     auth/token/renew-self   update; without it, or past its max TTL, the token is not renewed but replaced
 
 OpenBao alone has `detailed-metadata`, which lists a folder with the metadata of its entries, in pages. With
-`list` on P of detailed-metadata the listing takes one call for each 200 paths, and two for each environment. Where
-that is missing or not allowed it takes one for each entry, and one list of the environment's names.
+`list` on P of detailed-metadata the listing takes one call for each 200 paths of an environment. Where that is missing
+or not allowed it takes one for each entry, and holds the names of one environment at a time.
 
 A promotion writes with check-and-set on the version number and looks at nothing else. One that was
 under way when its entry was deleted therefore brings the entry back; whoever deletes looks again.
