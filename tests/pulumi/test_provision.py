@@ -291,7 +291,7 @@ def test_a_replica_is_adopted_with_the_same_value_only() -> None:
     other = Place("vault", "mirror")
     other.theirs("vault")
     other.theirs("mirror")
-    with pytest.raises(Refusal, match="holds another value than vault. It was left alone"):
+    with pytest.raises(Refusal, match=r"holds another value than vault\. It was left alone"):
         other.adopt()
     for name in ("vault", "mirror"):
         entry = other.store(name).observe(ENTRY)
