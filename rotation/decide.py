@@ -18,7 +18,7 @@ from typing import Final
 from rotation import journal as facts
 from rotation.journal import Attempt, Why
 from rotation.model import Capabilities, Ending, Entry, Model, Verdict, Version
-from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation
+from rotation.situation import ATTEMPT_LIFE, EMERGENCY_CLAIM, Absent, Evidence, Observation, Order, Situation
 
 # --- what can be decided -------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class Forget(Action):
 
     key: str
     proof: str
-    """How it is known: `refused`, `absent` from the issuer's list, `unenforced`, `never-minted`, `void`."""
+    """How it is known: `refused`, `absent` from the issuer's list, `unenforced`, `never-minted`, `unheld`, `void`."""
     facts: tuple[str, ...]
 
 
@@ -194,7 +194,9 @@ class Wait(Rest):
 
     until: datetime
     soon: bool = False
-    """A change is on its way through the issuer: seconds, and worth staying for."""
+    """A change is on its way: seconds, and worth staying for."""
+    look: bool = False
+    """The change is one in a store: look again after the wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +270,9 @@ BACKOFF_FIRST: Final = timedelta(minutes=5)
 BACKOFF_MOST: Final = timedelta(hours=6)
 
 
+SHOWN_WITHIN: Final = timedelta(seconds=30)
+"""For so long a value that was staged may not show in a look: stores are eventually consistent."""
+A_MOMENT: Final = timedelta(seconds=2)
 FULL: Final = timedelta(hours=1)
 """When to look again whether an old credential is gone."""
 
@@ -561,6 +566,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
 def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
     """An attempt in no role: superseded, crashed, or with its answer lost."""
     for attempt in s.attempts_of(key):
+        if s.now < attempt.at + SHOWN_WITHIN and not s.void(attempt):
+            yield Wait(until=s.now + A_MOMENT, soon=True, look=True, reason="made a moment ago; it does not show yet")
+            return
         # Its run may be between intent and stage. Void or not, it may still mint until it expires.
         if not s.expired(attempt) and s.key_id(key) is None and not s.order.take_over:
             yield Wait(until=attempt.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
@@ -660,7 +668,9 @@ def _in_doubt(s: Situation) -> bool:
 def _alive_attempts(s: Situation, key: str) -> list[Attempt]:
     """Attempts by which a paused run might still make the key current."""
     alive = [a for a in s.attempts_of(key) if not s.void(a)]
-    if s.current is None:  # nothing is handed out that could go wrong, and no value to store anew
+    if s.current is None and s.crowded:
+        # Nothing is handed out, there is no value to store anew, and no room for the attempt that would void
+        # these. What is left is a first promotion that stalls for longer than M: it would hand out a dead key.
         return [a for a in alive if not s.expired(a)]
     return alive
 
@@ -718,6 +728,10 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
     if key in s.seen.primary.journal.proven:
         yield from _proven(s, key, "refused", "shown dead before")
         return
+    if key in s.evidence.unreadable and s.issuer.model is not Model.MINT:
+        known = s.seen.primary.journal.about(key)
+        yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
+        return
     if key in s.evidence.unreadable:
         if s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
             yield ListKeys(reason="nobody holds the old value; the issuer's list must not show its key")
@@ -770,6 +784,9 @@ def begin(s: Situation) -> Iterator[Decision]:
     why = _why(s)
     if why is None:
         return
+    if s.evidence.gave_way:
+        yield Wait(until=s.now + EMERGENCY_CLAIM, reason="another run is about to create, and that destroys")
+        return
     reasons = {
         Why.FIRST: "the entry has no credential yet",
         Why.REPLACE: "the current credential is condemned or dead",
@@ -817,12 +834,17 @@ def _why(s: Situation) -> Why | None:
     return Why.DUE if s.due_at and s.due_at <= s.now else None
 
 
-def _unspent(s: Situation) -> Mint | Restage | None:
+def _unspent(s: Situation) -> Mint | Restage | Forget | None:
     """The attempt whose intent this run has just written: now the value."""
     for token in sorted(s.evidence.unspent):
         attempt = s.seen.primary.journal.attempts.get(token)
         if attempt is None or s.void(attempt):
             continue
+        if s.destroys and attempt.of is None and s.rivals(attempt):
+            facts_of = (f"attempt.{token}",)
+            return Forget(
+                key="", proof="void", facts=facts_of, reason="another run is about to create, and it destroys"
+            )
         if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
             continue
         if attempt.of is None:
@@ -847,6 +869,13 @@ def tidy(s: Situation) -> Iterator[Decision]:
         # One that carries what is current anyway may be forgotten once nobody works on it any more.
         and (s.expired(a) if a.key == s.current_key or s.seen.unfenced else s.void(a))
     ]
+    gone += [
+        token
+        for token, at in journal.promoted.items()
+        # A late write may leave this behind after everything else of its token was dropped.
+        if token not in journal.attempts and token not in journal.adopted and token not in journal.key_ids
+        and token not in held and at + ATTEMPT_LIFE <= s.now
+    ]  # fmt: skip
     stale = tuple(key for key in journal.facts if key.partition(".")[2] in gone)
     if stale and not any(isinstance(r, Absent) and not r.missing for r in s.seen.replicas.values()):
         yield Forget(key="", proof="void", facts=stale, reason="void attempts")

@@ -269,6 +269,7 @@ class Engine:
                     if not self._stay(decision, leave_at):
                         return Outcome(target, decision, run.trouble, seen, run.records)
                     run.evidence.listed = None  # what was listed before the wait is old
+                    seen = None if isinstance(decision, d.Wait) and decision.look else seen
                     continue
                 steps += 1
                 seen = self._carry_out(decision, seen, run)
@@ -531,7 +532,7 @@ class Engine:
         self._audit(run, "last-use", seen, token=action.key, key_id=action.key_id, detail=told)
         return seen
 
-    def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation:
+    def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation | None:
         attempt = Attempt(
             self._tokens(),
             action.base,
@@ -547,7 +548,9 @@ class Engine:
         self._audit(run, "intend", seen, reason=action.reason, token=attempt.token)
         after = self._record(seen, run, attempt.written())
         run.evidence.unspent.add(attempt.token)
-        return after
+        destroys = self._issuer(seen).capabilities.model in (Model.SLOTS, Model.REPLACE)
+        # Where creating destroys: write, then look. Of two runs at least one sees the other, and gives way.
+        return None if destroys and action.of is None else after
 
     def _mint(self, action: d.Mint, seen: Observation, run: _Run) -> None:
         attempt, policy, issuer = action.attempt, seen.policy, self._issuer(seen)
@@ -750,6 +753,9 @@ class Engine:
                 detail={"how": action.proof},
             )  # fmt: skip
         self._stores[run.target.store].forget(run.target.entry, action.facts)
+        given_up = run.evidence.unspent & {fact.partition(".")[2] for fact in action.facts}
+        run.evidence.unspent -= given_up
+        run.evidence.gave_way |= bool(given_up)
         return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus(action.facts)))
 
     # --- small parts -----------------------------------------------------------------------------

@@ -77,6 +77,8 @@ class Evidence:
     """By key token: ids of the keys that this run minted."""
     smoked: dict[str, Check] = field(default_factory=dict)
     """By attempt token: the answer to one minimal real request."""
+    gave_way: bool = False
+    """This run has given up an attempt because another run was about to create."""
     unspent: set[str] = field(default_factory=set)
     """Attempts whose intent this run wrote and whose value it has not made yet."""
     unreadable: set[str] = field(default_factory=set)
@@ -341,6 +343,24 @@ class Situation:
             and a.token not in self.roles
         )
 
+    def rivals(self, attempt: Attempt) -> bool:
+        """Whether another run may be about to create on the same base."""
+        doomed = self.seen.primary.journal.condemned
+        others = [a for a in self.lost if a.token != attempt.token and a.key not in doomed]
+        return any(self.now < a.at + self.claim for a in others)
+
+    @property
+    def destroys(self) -> bool:
+        """Creating a key destroys another one."""
+        return self.issuer.model in (Model.SLOTS, Model.REPLACE)
+
+    @cached_property
+    def claim(self) -> timedelta:
+        """For how long an attempt of another run is left alone."""
+        # Where creating destroys, two mints at once destroy each other's: nobody is hurried but by an outage.
+        hurry = self.found_dead if self.destroys else self.emergency
+        return EMERGENCY_CLAIM if hurry else ATTEMPT_LIFE
+
     @cached_property
     def free_slot(self) -> str | None:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
@@ -351,19 +371,15 @@ class Situation:
     @cached_property
     def at_work(self) -> Attempt | None:
         """An attempt of another run that may still be at its mint: leave it alone for a while."""
-        destroys = self.issuer.model in (Model.SLOTS, Model.REPLACE)
-        if self.order.take_over and not destroys:
+        if self.order.take_over and not self.destroys:
             return None
         journal = self.seen.primary.journal
-        # Where creating destroys, two mints at once destroy each other's: nobody is hurried but by an outage.
-        hurry = self.found_dead if destroys else self.emergency
-        claim = EMERGENCY_CLAIM if hurry else ATTEMPT_LIFE
         for attempt in journal.attempts.values():
             if (
                 attempt.token not in self.evidence.unspent
                 and attempt.key not in journal.condemned
                 and not self.void(attempt)
-                and self.now < attempt.at + claim
+                and self.now < attempt.at + self.claim
                 and attempt.token not in journal.promoted
                 and not (self.pending and self.pending.token == attempt.token)
             ):
