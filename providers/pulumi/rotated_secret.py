@@ -310,8 +310,9 @@ class RotatedSecret(Resource, module="keyturn", name="RotatedSecret"):
             bootstrap: `apply` mints the first credential now, `function` leaves that to whatever runs
                 `keyturn sweep`, so that whoever applies needs no administrative credential.
             adopt: an entry that is there and that nobody manages is taken under management, with its value as
-                it is; without this it is refused. Whoever applies must be able to read it. Once it is done,
-                changing or removing this does nothing.
+                it is; without this it is refused. Whoever applies must be able to read it, and hold what the issuer
+                needs; who may not has `keyturn adopt NAME` run before, elsewhere, and applies with this all the
+                same. Once it is done, changing or removing this does nothing.
             adopt_key_id: the issuer's id of the adopted value. Without it that value is never revoked by
                 Keyturn, and deleting the secret waits until somebody has revoked it by hand.
             force_revoke: deleting revokes keys although they are in use, or may be.

@@ -13,7 +13,7 @@ import pytest
 
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
-from rotation.model import Policy
+from rotation.model import Credential, Policy
 from rotation.situation import Order
 from tests.pulumi.project import CHAT, HOOK, Project, Services
 
@@ -230,6 +230,107 @@ def test_another_store_is_a_new_entry_first(make: Make) -> None:
     assert not project.works(old)
     assert project.works(project.handed_out(CHAT, "mirror"))
     assert (missing(project, CHAT), sum(project.keys())) == (True, 1)
+
+
+def theirs(project: Project, name: str) -> str:
+    """An entry that a person made in the vault's own console, with a key of the vendor that works. Gives the key's id."""
+    issued = project.assembly().issuers["openai"].mint("a person's key")
+    project.put_by_hand(name, {"value": issued.credential.fields["value"].reveal()})
+    return issued.key_id
+
+
+def test_an_existing_entry_is_adopted_when_told_so(make: Make) -> None:
+    """Without the word it is refused, which is named, and left alone. With it: managed, not a byte of it changed, and no
+    change again; then it rotates, and the person's key is dead."""
+    project = make()
+    project.declare(project.secret(CHAT))
+    key_id = theirs(project, CHAT)
+    before = project.vault()
+    refused = project.run("up", succeeds=False)
+    assert "`adopt: true` takes it under management" in refused.text
+    assert project.vault() == before
+    old = project.handed_out(CHAT)
+    project.declare(project.secret(CHAT, adopt=True, adoptKeyId=key_id))
+    adopted = project.run("up")
+    assert adopted.changes["create"] >= 1
+    assert "is adopted, with its value as it was." in adopted.text, adopted.text
+    assert project.vault() == before
+    assert applied(project, CHAT) == project.policy(CHAT)
+    assert project.run("up").changes == {"unchanged": 2}
+    project.declare(project.secret(CHAT))
+    assert project.run("up").changes == {"unchanged": 2}
+    assert project.run("refresh").changes == {"unchanged": 2}
+    assembly = project.assembly()
+    target = assembly.target(project.policy(CHAT))
+    assert assembly.engine.rotate(target).achieved
+    assert project.works(old)
+    for _ in range(2):
+        project.services.clock.move(timedelta(days=2))
+        project.assembly().engine.run(target)
+    assert not project.works(old)
+    assert project.works(project.handed_out(CHAT))
+    assert project.search(project.values()) == []
+
+
+def test_a_released_secret_is_out_of_pulumis_hands(make: Make) -> None:
+    """Released, refreshed, removed: the entry and its key stay. Declared again it is refused, unless it is adopted."""
+    project = make()
+    project.run("up")
+    assembly = project.assembly()
+    [key_id] = assembly.engine.observe(assembly.target(project.policy(CHAT))).primary.journal.key_ids.values()
+    assembly.engine.release(assembly.target(project.policy(CHAT)))
+    before = project.handed_out(CHAT)
+    assert project.run("refresh").changes == {"delete": 1, "unchanged": 2}
+    project.declare(project.secret(HOOK))
+    assert project.run("up").changes == {"unchanged": 2}
+    assert project.works(before)
+    project.declare()
+    project.run("up", succeeds=False)
+    project.declare(project.secret(CHAT, adopt=True, adoptKeyId=key_id), project.secret(HOOK))
+    assert project.run("up").changes == {"create": 1, "unchanged": 2}
+    after = project.handed_out(CHAT)
+    assert before is not None
+    assert after is not None
+    assert after.same_as(before)
+    assert sum(project.keys()) == 1
+
+
+def test_a_changed_format_and_tags_are_applied_in_place(make: Make) -> None:
+    """One update; the sweep then brings a value in the new form, and Pulumi has nothing to say to that."""
+    project = make()
+    project.declare(project.secret(CHAT))
+    project.run("up")
+    old = project.handed_out(CHAT)
+    assert old is not None
+    url = "https://api:{value}@proxy.acme.example/v1"
+    project.declare(project.secret(CHAT, format={"text": url}, tags={"team": "support", "cost-centre": "42"}))
+    assert project.run("preview").changes == {"update": 1, "unchanged": 1}
+    assert project.run("up").changes == {"update": 1, "unchanged": 1}
+    assert applied(project, CHAT).tags == (("cost-centre", "42"), ("team", "support"))
+    assembly = project.assembly()
+    assert assembly.engine.run(assembly.target(project.policy(CHAT))).trouble is None
+    new = project.handed_out(CHAT)
+    assert new is not None
+    before, _, after = url.partition("{value}")
+    text = new.fields["value"].reveal()
+    assert text.startswith(before)
+    assert text.endswith(after)
+    assert project.works(Credential.of(value=text.removeprefix(before).removesuffix(after)))
+    assert project.works(old)
+    assert project.run("up").changes == {"unchanged": 2}
+    assert project.run("refresh").changes == {"unchanged": 2}
+
+
+def test_force_revoke_is_declared_before_the_secret_goes(make: Make) -> None:
+    """As an input it is applied first; the secret that is then taken away goes although its key is in use."""
+    project = make()
+    project.run("up")
+    project.declare(project.secret(CHAT, forceRevoke=True), project.secret(HOOK))
+    assert project.run("up").changes == {"update": 1, "unchanged": 2}
+    project.works(project.handed_out(CHAT))
+    project.declare(project.secret(HOOK))
+    assert project.run("up").changes == {"delete": 1, "unchanged": 2}
+    assert sum(project.keys()) == 0
 
 
 def test_configuration_faults_are_told_at_preview(make: Make) -> None:
