@@ -11,6 +11,7 @@
 An execution is a scenario, a setting, and a plan: the deeds by number of step. Nothing else decides, so a plan
 replays it exactly.
 
-What is not shown: a store without compare-and-set whose write takes longer than CALL_LIMIT from its operation's
-begin to its effect. Nothing can fence that. Stores with compare-and-set may carry out a write at any later time.
+What is not shown: a store without compare-and-set, or an issuer's mint, that takes longer than CALL_LIMIT from the
+operation's begin to its effect. Nothing can fence that. Stores with compare-and-set may carry out a write at any
+later time, with one exception: the first credential of an entry whose issuer allows two keys (scenarios.Case).
 """

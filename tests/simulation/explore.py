@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -24,6 +25,8 @@ NATURES: Final[Mapping[str, Nature]] = {
     "unlisted": Nature(registry=False),
     "slots": Nature(model=Model.SLOTS),
     "replace": Nature(model=Model.REPLACE),
+    "last use unknown": Nature(knows_last_use=False),
+    "slow consumers": Nature(consumers_keep=timedelta(hours=30)),
 }
 """Issuers."""
 
@@ -191,8 +194,10 @@ class Job:
         return f"{self.scenario} / {self.stores} / {self.nature}"
 
 
-def makes_sense(scenario: Scenario, nature: Nature) -> bool:
-    """Some scenarios need an issuer that can do what they are about."""
+def makes_sense(scenario: Scenario, stores: str, nature: Nature) -> bool:
+    """Some scenarios need a replica, or an issuer that can do what they are about."""
+    if scenario.replica and "+" not in stores:
+        return False
     about = scenario.name
     if not nature.registry or nature.model is not Model.MINT:
         # No verification that could fail, no list, no key that a person could have made besides.
@@ -207,7 +212,7 @@ def jobs(*, share: float = 1.0, seed: int = 1, only: str = "") -> Iterator[Job]:
         for scenario in ALL.values()
         for stores in STORES
         for nature in NATURES
-        if makes_sense(scenario, NATURES[nature]) and only in f"{scenario.name} / {stores} / {nature}"
+        if makes_sense(scenario, stores, NATURES[nature]) and only in f"{scenario.name} / {stores} / {nature}"
     ]
     for scenario, stores, nature in places:
         kind = FAULTS if scenario in ALONE else SWITCHES

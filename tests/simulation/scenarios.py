@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -12,7 +13,7 @@ from rotation import decide as d
 from rotation.engine import Outcome
 from rotation.names import KeyName
 from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME
-from tests.simulation.wire import Actor, Chooser, Crash, Plan, Planned, Step, Wire
+from tests.simulation.wire import Actor, Chooser, Crash, Deed, Kind, Plan, Planned, Step, What, Wire
 from tests.simulation.world import EVERY, Broken, Harm, Setting, World
 
 MINUTES: Final = (0, 1, 5, 16, 16, 60, 6 * 60, 25 * 60, 60, 25 * 60, 60, 25 * 60, 60)
@@ -32,6 +33,7 @@ class Scenario:
         actors: by name, in the order in which they begin.
         changes: whether another credential must be handed out in the end.
         minutes: between sweeps.
+        replica: whether it needs one.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Scenario:
     actors: tuple[tuple[str, Act], ...]
     changes: bool = False
     minutes: tuple[int, ...] = MINUTES
+    replica: bool = False
 
 
 # --- where it begins -------------------------------------------------------------------------------
@@ -87,13 +90,45 @@ def edited(world: World) -> None:
     world.wire.move(EVERY)
 
 
-def orphaned(world: World) -> None:
+def orphaned(world: World, old: timedelta = timedelta(minutes=16)) -> None:
     """A key of ours that nothing claims, old enough to be swept."""
     settled(world)
     name = KeyName(INSTALLATION, ENVIRONMENT, NAME, f"{0xF00:032x}")
     keys, _ = world.vendor.made(world.vendor.box.state, str(name), world.wire.now)
     world.vendor.box.put(keys, world.wire.now)
-    world.wire.move(timedelta(minutes=16))
+    world.wire.move(old)
+
+
+def young(world: World) -> None:
+    """A key of ours that nothing claims yet: somebody may be about to."""
+    orphaned(world, timedelta(minutes=1))
+
+
+class _DieAtMirror:
+    """The process dies when it is about to make a replica follow."""
+
+    def __init__(self, replica: str) -> None:
+        self._replica = replica
+        self._done = False
+
+    def __call__(self, number: int, step: Step) -> Deed | None:
+        if step.service == self._replica and "current" in step.call.lower() and step.kind is not Kind.READ:
+            self._done = True
+        return Deed(What.DIE) if self._done else None
+
+    def over(self, number: int) -> bool:
+        return self._done
+
+
+def lagging(world: World) -> None:
+    """The primary has another credential than its replica."""
+    due(world)
+    wire = world.wire
+    wire.choose = _DieAtMirror(world.setting.names[-1])
+    with suppress(Crash):
+        run(world)
+    wire.choose = Planned()
+    wire.move(timedelta(minutes=1))
 
 
 # --- who acts --------------------------------------------------------------------------------------
@@ -143,6 +178,8 @@ ALONE: Final = (
     Scenario("poisoned", poisoned, (("run", run),), changes=True),
     Scenario("edited", edited, (("run", run),), changes=True),
     Scenario("orphan", orphaned, (("sweep", sweep),)),
+    Scenario("young orphan", young, (("sweep", sweep),)),
+    Scenario("lagging", lagging, (("run", run),), replica=True),
 )
 
 TOGETHER: Final = (
@@ -158,6 +195,8 @@ TOGETHER: Final = (
     Scenario("rollback twice", in_grace, (("one", roll_back), ("two", roll_back))),
     Scenario("poisoned twice", poisoned, (("one", run), ("two", run)), changes=True),
     Scenario("orphan twice", orphaned, (("one", sweep), ("two", sweep))),
+    Scenario("lagging twice", lagging, (("one", run), ("two", run)), replica=True),
+    Scenario("lagging and emergency", lagging, (("run", run), ("emergency", emergency)), replica=True),
     Scenario("due and an edit", due, (("run", run), ("person", edit)), changes=True, minutes=AND_A_MONTH),
     Scenario("emergency and an edit", settled, (("emergency", emergency), ("person", edit)), minutes=AND_A_MONTH),
 )
@@ -186,7 +225,12 @@ ALL: Final = {scenario.name: scenario for scenario in (*ALONE, *TOGETHER, *CROWD
 
 @dataclass(slots=True)
 class Case:
-    """A scenario in a setting, prepared once, with what is known of its ends."""
+    """A scenario in a setting, prepared once, with what is known of its ends.
+
+    Where an issuer allows two keys and there is no first credential yet, nothing voids the attempts that fill it:
+    no value can be stored anew, and there is no room for another. A key of theirs is revoked once no write of its
+    attempt can land in time any more; so there every store keeps to the time limit here.
+    """
 
     scenario: Scenario
     setting: Setting
@@ -195,6 +239,8 @@ class Case:
     """Worlds between sweeps that are known to end well."""
 
     def __post_init__(self) -> None:
+        if self.scenario.prepare is fresh and self.setting.nature.max_keys is not None:
+            self.setting = replace(self.setting, bounded=True)
         self.base = World.new(self.setting, Wire(Planned()))
         self.scenario.prepare(self.base)
 

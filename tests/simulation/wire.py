@@ -85,7 +85,9 @@ class Fate(StrEnum):
     DROPPED = "dropped"
 
 
-_DISORDERLY: Final = frozenset({What.STALE, What.STALER, What.PAUSE, What.LINGER, What.AFTER, What.LAND})
+_DISORDERLY: Final = frozenset(
+    {What.STALE, What.STALER, What.PAUSE, What.LINGER, What.AFTER, What.LATE, What.DIE_LATE, What.LAND}
+)
 
 _JUMP: Final = re.compile(r"(\d+)([smh])")
 _UNITS: Final = {"h": 3600, "m": 60, "s": 1}
@@ -235,6 +237,8 @@ class Wire:
     actor: str = "sweep"
     orderly: bool = True
     """Whether everybody has seen things as they were when they acted."""
+    alone: bool = True
+    """Whether nobody has acted beside somebody else."""
     _flights: list[_Flight] = field(default_factory=list)
     _actors: list[Actor] = field(default_factory=list)
     _turn: Actor | None = None
@@ -425,7 +429,8 @@ class Wire:
             BaseException: what one of them ended with, except for a crash.
         """
         self._actors = list(actors)
-        if len(self._actors) == 1:
+        self.alone = len(self._actors) == 1
+        if self.alone:
             self.actor = self._actors[0].name
             self._body(self._actors[0])
         else:

@@ -18,10 +18,10 @@ from rotation.journal import Why
 from rotation.model import Credential, Drain, Ending, Model, Policy
 from rotation.names import KeyName
 from rotation.ports import Record, SecretStore
-from rotation.situation import Order
+from rotation.situation import ATTEMPT_LIFE, Order
 from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME, Issuer, Key, Nature, Vendor, last_use
 from tests.simulation.stores import KINDS, Facts, Service, Store
-from tests.simulation.wire import Box, Wire
+from tests.simulation.wire import START, Box, Wire
 
 ENTRY: Final = f"{ENVIRONMENT}/{NAME}"
 DRAIN: Final = Drain(quiet_for=timedelta(hours=1), at_most=timedelta(days=2), then=Ending.REVOKE)
@@ -61,6 +61,8 @@ class Setting:
     nature: Nature = field(default_factory=Nature)
     grace: timedelta = GRACE
     drain: Drain = DRAIN
+    bounded: bool = False
+    """Whether every store carries out a write in time or never, compare-and-set or not."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -166,7 +168,9 @@ class World:
     def client(self, name: str) -> Store:
         """A store's client of a new process."""
         kind = KINDS[self.setting.stores[self.setting.names.index(name)]]
-        return kind(name, self.services[name], self.wire)
+        client = kind(name, self.services[name], self.wire)
+        client.bounded = client.bounded or self.setting.bounded
+        return client
 
     def _client(self, name: str) -> Store:
         """For looking on."""
@@ -238,16 +242,31 @@ class World:
             gone = {value for value in self.handed if value} - set(handed)
             still = {value: at for value, at in self.out.items() if value not in handed}
             self.out = still | dict.fromkeys(gone, self.wire.now)
+            self._refuse_condemned(handed)
             shown = ", ".join(f"{name} hands out {value}" for name, value in zip(self.services, handed, strict=True))
             self.wire.tell(f"→ {shown}")
             self.handed = handed
+
+    def _refuse_condemned(self, handed: tuple[str | None, ...]) -> None:
+        """Who looks before promoting does not make a condemned key current. (What another run does meanwhile is seen
+        by neither; hence only where nobody else acts, and everybody sees things as they are.)"""
+        for value in handed:
+            key = self.vendor.of(value) if value and value not in self.handed else None
+            if key and key.token in self.facts.journal.condemned and self.wire.orderly and self.wire.alone:
+                raise Broken(Harm.WRONGFUL, f"{key.key_id} is condemned, and is made current")
 
     def write(self, record: Record) -> None:
         """The audit trail: what is declared there, and what it claims."""
         self.wire.record(f"audit: {record.event} {(record.token or '').lstrip('0')} {record.reason}".rstrip())
         self.records.append(record)
         if record.event == "contain" and record.key_id:
+            if record.token not in self.emergencies:
+                raise Broken(Harm.WRONGFUL, f"{record.key_id} is contained, and no emergency condemned it")
             self.contained |= {record.key_id}
+        if record.event == "condemn" and record.reason.startswith(Why.ORPHAN):
+            made = next((key.created_at for key in self.vendor.box.state if key.key_id == record.key_id), START)
+            if self.wire.now < made + ATTEMPT_LIFE:
+                raise Broken(Harm.WRONGFUL, f"{record.key_id} is taken for an orphan while somebody may be storing it")
         if record.event == "proven" and self.setting.nature.registry:
             for key in self.vendor.box.state:
                 if key.token == record.token and self.vendor.accepts(key.value, self.wire.now):
