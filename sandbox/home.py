@@ -68,6 +68,11 @@ class Home:
         """Pulumi's file backend for the sandbox's stack."""
         return self.root / ".keyturn" / "pulumi-state"
 
+    @property
+    def inprocess_state(self) -> Path:
+        """State of the stand-in for the Pulumi CLI (sandbox/pulumi_inprocess.py)."""
+        return self.root / ".keyturn" / "pulumi-inprocess"
+
     def make(self) -> None:
         for directory in (self.directory, self.logs, self.pulumi_state):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -173,7 +173,8 @@ class Supervisor:
         """`down`, and then deletes the sandbox's content and Pulumi's state of it. The stack's file is kept."""
         with self._home.claim(self._wait):
             self._stop_all()
-            for directory in (self._home.directory, self._home.pulumi_state):
+            # State that outlived its vaults would say "unchanged" of what is not there any more.
+            for directory in (self._home.directory, self._home.pulumi_state, self._home.inprocess_state):
                 if directory.exists():
                     shutil.rmtree(directory)
 
