@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
 
@@ -94,6 +94,14 @@ class SecretStore(Protocol):
 
     def restore(self, entry: str) -> bool:
         """Brings a deleted entry back with its versions. False when there is nothing to bring back."""
+
+
+@runtime_checkable
+class ReadsMany(Protocol):
+    """A store that can read many values in few calls. Others are read one by one."""
+
+    def read_many(self, entries: Sequence[str]) -> Mapping[str, Version]:
+        """Current versions by entry, with their values. What can not be read is not among them."""
 
 
 class Issuer(Protocol):

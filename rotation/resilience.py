@@ -9,13 +9,13 @@ function pays for every import at its cold start.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
-from rotation.ports import Clock, Issuer, Listed, SecretStore, StoreFeatures
+from rotation.ports import Clock, Issuer, Listed, ReadsMany, SecretStore, StoreFeatures
 
 T = TypeVar("T")
 
@@ -131,6 +131,11 @@ class PatientStore:
 
     def read(self, entry: str, version: Version) -> Credential:
         return self._call(lambda: self._store.read(entry, version), repeatable=True)
+
+    def read_many(self, entries: Sequence[str]) -> Mapping[str, Version]:
+        """Nothing where the store reads one by one; the caller then does."""
+        store = self._store
+        return self._call(lambda: store.read_many(entries), repeatable=True) if isinstance(store, ReadsMany) else {}
 
     def find(self, entry: str, token: str) -> Version | None:
         return self._call(lambda: self._store.find(entry, token), repeatable=True)

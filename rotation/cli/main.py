@@ -178,9 +178,16 @@ def verify(names: Names = None, stack: Stack = None, config: File = None, json: 
     context = open_context(stack, config)
     policies, assembly = context.declared(names), context.assembly
 
+    entries = [
+        (store, assembly.places.entry_name(store, policy.environment, policy.name))
+        for policy in policies
+        for store in policy.stores
+    ]
+    held = checkup.held_by(assembly.stores, entries)
+
     def look(policy: Policy) -> list[checkup.Finding]:
         target = assembly.target(policy)
-        return checkup.verify(assembly.engine, assembly.issuers, target, policy.name)
+        return checkup.verify(assembly.engine, assembly.issuers, target, policy.name, held)
 
     found = [f for group in _in_order(policies, _watched("verifying", policies, look)) for f in group]
     if json:

@@ -1322,3 +1322,19 @@ def test_a_secret_turns_over_a_fault(turn: Turn, operation: str, kind: Any) -> N
     assert turn.store.read(ENTRY, current(turn.store, ENTRY)).same_as(Credential.of(value=turn.vendor.live()[0].value))
     assert len(turn.vendor.live()) == 1
     assert turn.vendor.live()[0].value != "value-1"
+
+
+def test_many_values_are_read_in_few_calls(store: SecretsManagerStore, console: Any, server: AwsServer) -> None:
+    """45 entries in three calls; an entry that is not there, or binary, is not among them."""
+    names = [f"prod/many-{number:02}" for number in range(45)]
+    for number, name in enumerate(names):
+        console.create_secret(Name=name, SecretString=f"value-{number}")
+    console.create_secret(Name="prod/many-binary", SecretBinary=b"\x00")
+    with calls_of(server) as calls:
+        found = store.read_many([*names, "prod/many-binary", "prod/nothing"])
+    assert calls == ["BatchGetSecretValue"] * 3
+    assert sorted(found) == names
+    held = found["prod/many-07"]
+    assert held.credential
+    assert held.credential.fields["value"].reveal() == "value-7"
+    assert store.read("prod/many-07", Version(held.id, None)).same_as(held.credential)
