@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rotation.model import Policy
 from rotation.policy import read as read_policy
 from rotation.ports import Auditor, Clock, Record
 from rotation.provision import diff
+from rotation.sections import SecretSection
 
 Stack = Annotated[
     str | None,
@@ -88,7 +88,8 @@ class Context:
     def unapplied(self, applied: Policy) -> tuple[str, ...]:
         """The fields, as the file names them, in which it declares a secret differently from what is applied."""
         declared = next((policy for policy in self.config.policies if policy.name == applied.name), applied)
-        return tuple(re.sub("_(.)", lambda m: m[1].upper(), field) for field in diff(applied, declared).changes)
+        known = SecretSection.model_fields
+        return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
 
     def open(self, policies: Iterable[Policy]) -> None:
         """Makes the clients of these secrets' stores and issuers, so that a login that is not set stops all or nothing.

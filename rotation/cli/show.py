@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rotation.checkup import Finding
+from rotation.logs import masked
 from rotation.status import Phase, Row
 
 _PIPED = 10_000
@@ -43,7 +44,15 @@ _PHASE_STYLE = {
 
 def as_json(value: object) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_masked(value), indent=2) + "\n")
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {name: _masked(part) for name, part in value.items()}
+    return [_masked(part) for part in value] if isinstance(value, list) else value
 
 
 def complain(text: str, style: str = "red") -> None:
@@ -66,8 +75,11 @@ def say(text: str, style: str = "") -> None:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Text as it stands, but for characters that would command the terminal: services put words of theirs into it."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Text as it stands, but for values, and characters that would command the terminal.
+
+    There should be neither; but services put words of theirs into what is shown.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in masked(text))
     return Text(shown, style=style)
 
 

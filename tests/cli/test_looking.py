@@ -92,12 +92,12 @@ def test_rows_of_named_secrets_only(project: Project) -> None:
 def test_who_edited_the_file_is_told_that_it_is_not_applied(project: Project) -> None:
     """On standard error, by fields as the file names them; what is applied stays what is acted on."""
     project.apply(CHAT)
-    project.declare(project.secret(CHAT, rotateEvery="1d", containAfter="1m", grace="2h"))
+    project.declare(project.secret(CHAT, rotateEvery="1d", containAfter="1m", format={"json": {"key": "value"}}))
     project.services.time.move(timedelta(days=2))
     for command in (("status", "--json"), ("plan", "--json"), ("sweep", "--json"), ("rotate", CHAT, "--json")):
         ran = project.run(*command)
         assert ran.code == 0
-        assert f"{CHAT}: rotateEvery, grace, containAfter in Pulumi.sandbox.yaml differ" in ran.err
+        assert f"{CHAT}: rotateEvery, containAfter, format in Pulumi.sandbox.yaml differ" in ran.err
         assert "`pulumi up`" in ran.err
         assert len(ran.json) == 1
     assert len(project.keys()) == 2, "the sweep has rotated by a schedule that is not applied"

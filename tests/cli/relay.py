@@ -1,0 +1,131 @@
+"""A relay between a command and a service: it hears every secret that passes, and answers in the service's place when told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import requests
+
+CARRIES = frozenset({"value", "client_token", "secret_id", "key"})
+"""Names under which the JSON of vaults and vendors has a secret."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came in."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else {}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def echo(asked: Asked, status: int) -> Answer:
+    """The worst that a gateway can do: an error that repeats every secret of the request, wherever errors have a place."""
+    secret = asked.headers.get("X-Vault-Token") or asked.headers.get("Authorization", "").removeprefix("Bearer ")
+    words = f"bad request: {secret} sent {asked.body.decode()}"
+    error = {"message": words, "code": secret, "type": secret, "param": secret}
+    body = json.dumps({"errors": [words], "error": error, "warnings": [words], "request_id": secret})
+    return Answer(status, body.encode(), {"x-request-id": secret, "retry-after": secret, "location": f"/{secret}"})
+
+
+class Relay:
+    """On a free port, for as long as the `with` block lasts.
+
+    Parameters:
+        upstream: `http[s]://host:port` of the service.
+        ca: PEM file of the CA to trust.
+    """
+
+    def __init__(self, upstream: str, ca: str | None = None) -> None:
+        self.upstream = upstream
+        self.instead: Callable[[Asked], Answer | None] = lambda _: None
+        """Asked before a request is passed on: an answer in its place, or None."""
+        self.heard: set[str] = set()
+        """Every secret that went through, in either direction."""
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = ca or True
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        relay = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer goes out at once, not in parts that wait for each other
+            disable_nagle_algorithm = True
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline or not self.parse_request():
+                    self.close_connection = True
+                    return
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                answer = relay._answer(Asked(self.command, self.path, dict(self.headers.items()), body))
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+                self.wfile.flush()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: the screen is what is under test."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._session.close()
+
+    def _answer(self, asked: Asked) -> Answer:
+        token = asked.headers.get("X-Vault-Token") or asked.headers.get("Authorization", "").removeprefix("Bearer ")
+        self._hear({"value": token}, asked.json)
+        if (answer := self.instead(asked)) is not None:
+            return answer
+        dropped = ("host", "content-length", "connection", "accept-encoding")
+        headers = {name: value for name, value in asked.headers.items() if name.lower() not in dropped}
+        with self._lock:
+            got = self._session.request(
+                asked.method, self.upstream + asked.path, headers=headers, data=asked.body, timeout=30
+            )
+        kind = got.headers.get("Content-Type", "")
+        if "json" in kind and got.content:
+            self._hear(got.json())
+        kept = {name: got.headers[name] for name in ("Content-Type", "x-request-id") if name in got.headers}
+        return Answer(got.status_code, got.content, kept)
+
+    def _hear(self, *trees: Any) -> None:
+        for tree in trees:
+            for name, value in tree.items() if isinstance(tree, dict) else []:
+                if name in CARRIES and isinstance(value, str) and value:
+                    self.heard.add(value)
+            below = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+            self._hear(*(part for part in below if isinstance(part, dict | list)))
