@@ -14,7 +14,6 @@ import pytest
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy
-from rotation.situation import Order
 from tests.pulumi.project import CHAT, HOOK, Project, Services
 
 LONG = timedelta(hours=3)
@@ -38,11 +37,9 @@ def make(request: pytest.FixtureRequest, services: Services, tmp_path: Path) -> 
 
 def rotate(project: Project, name: str) -> None:
     assembly = project.assembly()
-    target = assembly.target(project.policy(name))
-    current = assembly.stores["vault"].observe(target.entry).current
-    assert current is not None
-    outcome = assembly.engine.run(target, Order(replace=current.id))
+    outcome = assembly.engine.rotate(assembly.target(project.policy(name)))
     assert outcome.trouble is None
+    assert outcome.achieved
 
 
 def applied(project: Project, name: str, store: str = "vault") -> Policy:
@@ -260,10 +257,9 @@ def test_an_existing_entry_is_adopted_when_told_so(make: Make) -> None:
     project.declare(project.secret(CHAT))
     assert project.run("up").changes == {"unchanged": 2}
     assert project.run("refresh").changes == {"unchanged": 2}
-    assembly = project.assembly()
-    target = assembly.target(project.policy(CHAT))
-    assert assembly.engine.rotate(target).achieved
+    rotate(project, CHAT)
     assert project.works(old)
+    target = project.assembly().target(project.policy(CHAT))
     for _ in range(2):
         project.services.clock.move(timedelta(days=2))
         project.assembly().engine.run(target)
