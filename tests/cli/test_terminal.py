@@ -192,7 +192,27 @@ def test_words_of_a_service_do_not_command_the_terminal(project: Project) -> Non
     assert not show.out._emoji
 
 
+def test_nothing_is_shown_that_is_a_living_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line of defence, should words of a service repeat what they were sent: in sentences, tables and JSON."""
+    from rotation.cli import show
+    from rotation.model import SecretValue
+
+    value = SecretValue("canary-7f3a9c1e")
+    show.say(f"vault: no such token {value.reveal()}")
+    show.complain(f"vault: no such token {value.reveal()}")
+    show.as_json([{"error": f"no such token {value.reveal()}", "did": [value.reveal()], "done": False}])
+    out, err = capsys.readouterr()
+    assert value.reveal() not in out + err
+    assert out.count("[masked]") == 3
+    assert err == "vault: no such token [masked]\n"
+
+
 # --- Ctrl-C ----------------------------------------------------------------------------------------
+
+
+def listening() -> None:
+    """Whoever runs these tests may have been started so that Ctrl-C does nothing; the command hears it all the same."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("arguments", [("verify", CHAT), ("emergency", CHAT, "--yes"), ("sweep",)])
@@ -204,7 +224,7 @@ def test_an_interrupted_command_ends_at_once_and_says_what_that_means(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         project.change("issuers.openai.baseUrl", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
-        with project.start(*arguments) as process:
+        with project.start(*arguments, preexec_fn=listening) as process:
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGINT)
@@ -222,7 +242,7 @@ def test_what_was_interrupted_is_finished_by_the_next_run(project: Project) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         project.change("issuers.openai.baseUrl", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
-        with project.start("rotate", CHAT) as process, silent.accept()[0]:
+        with project.start("rotate", CHAT, preexec_fn=listening) as process, silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=10)
     project.change("issuers.openai.baseUrl", address)
