@@ -31,7 +31,8 @@ MOST_STEPS: Final = 300
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
 
 _ASK_AGAIN: Final = 5.0
-"""Seconds between tries while an emergency waits for something outside."""
+_ASK_SELDOM: Final = 40.0
+"""Seconds between tries while an emergency waits for something outside: at first, doubling, and at most."""
 
 _DOUBTS: Final = 3
 """How many uncertain answers one run follows up by looking again before it leaves it to the next run."""
@@ -185,13 +186,13 @@ class Engine:
         except Trouble as trouble:
             # One that is not there has no window. One that does not answer may have.
             return now + policy.grace if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else None
-        s = Situation(pair, Evidence(), self._issuers[pair.policy.issuer].capabilities, Order(), now)
+        s = Situation(pair, Evidence(), self._issuer(pair).capabilities, Order(), now)
         if s.pending is not None or s.at_work is not None:
             return now + pair.policy.grace
         since = s.promoted_at(s.current_key) if s.current_key else None
         if s.retiring and since:
             return max(since + pair.policy.grace, min(now + pair.policy.grace, since + pair.policy.drain.at_most))
-        mine = Situation(seen, Evidence(), self._issuers[policy.issuer].capabilities, Order(), now).due_at
+        mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now).due_at
         if mine and s.due_at and s.due_at <= now and (s.due_at, pair.policy.name) < (mine, policy.name):
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
@@ -221,13 +222,11 @@ class Engine:
         return decision, seen
 
     def _decide(self, seen: Observation, run: _Run) -> d.Decision:
-        issuer = self._issuers[seen.policy.issuer]
+        issuer = self._issuer(seen)
         return d.decide(seen, issuer.capabilities, run.evidence, run.order, self._clock.now())
 
     def _with_pair(self, seen: Observation, run: _Run) -> Observation:
-        due = Situation(
-            seen, run.evidence, self._issuers[seen.policy.issuer].capabilities, run.order, self._clock.now()
-        )
+        due = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
         scheduled = due.current is not None and not due.urgent and due.pending is None and not run.evidence.unspent
         wanted = run.order.replace == (due.current_key or due.current_id) or (
             due.due_at is not None and due.due_at <= due.now
@@ -298,7 +297,7 @@ class Engine:
         seen = self.observe(target)
         run = _Run(target, Order())
         now = self._clock.now()
-        s = Situation(seen, Evidence(), self._issuers[seen.policy.issuer].capabilities, Order(), now)
+        s = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
         journal = seen.primary.journal
         delay = seen.policy.contain_after if contain_after is None else contain_after
         written: dict[str, str] = {}
@@ -450,14 +449,16 @@ class Engine:
         before = self._situation(self.observe(target), _Run(target, Order()))
         theirs = None if before.current_key else before.current_id  # not ours to condemn, so it is named
         records = self.condemn(target, contain_after=contain_after)
+        pause = _ASK_AGAIN
         while True:
             left = timedelta(seconds=max(leave_at - self._clock.monotonic(), 0))
             outcome = self.run(target, Order(replace=theirs, take_over=True), patience=left)
             records += outcome.records
             outcome = replace(outcome, records=records, achieved=self._replaced(outcome, theirs))
-            if (outcome.achieved and not outcome.unproven) or self._clock.monotonic() + _ASK_AGAIN > leave_at:
+            if (outcome.achieved and not outcome.unproven) or self._clock.monotonic() + pause > leave_at:
                 return outcome
-            self._clock.sleep(_ASK_AGAIN)
+            self._clock.sleep(pause)
+            pause = min(pause * 2, _ASK_SELDOM)
 
     def _replaced(self, outcome: Outcome, theirs: str | None) -> bool:
         """Whether every store hands out the same, it is not condemned, and not the foreign value of before."""
@@ -561,10 +562,12 @@ class Engine:
         try:
             issued = run.submitted or issuer.mint(str(name), attempt.slot)
         except Trouble as trouble:
+            run.evidence.gave_way = True  # once a run: what refuses a mint refuses the next one too
             if not trouble.maybe_applied:
                 self._give_up(attempt, trouble, seen, run)
             raise
-        run.submitted, run.order = None, replace(run.order, submitted=False)
+        if run.submitted is not None:
+            run.submitted, run.order = None, replace(run.order, submitted=False, replace=None)
         run.minted_at = self._clock.monotonic()
         run.evidence.issued[attempt.token] = issued.key_id
         if issued.expires_at:
@@ -761,7 +764,12 @@ class Engine:
     # --- small parts -----------------------------------------------------------------------------
 
     def _issuer(self, seen: Observation) -> Issuer:
-        return self._issuers[seen.policy.issuer]
+        """Raises Trouble when the applied policy names an issuer that is not configured."""
+        name = seen.policy.issuer
+        if name not in self._issuers:
+            told = f"{seen.primary.name} is applied with the issuer {name}, which is not configured any more"
+            raise Trouble(Code.INVALID, seen.primary.store, told)
+        return self._issuers[name]
 
     @staticmethod
     def _replica(seen: Observation, store: str) -> Entry:

@@ -51,6 +51,7 @@ from urllib.parse import quote, unquote
 
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
+from rotation.logs import masked
 from rotation.model import Credential, Entry, SecretValue, Version
 from rotation.ports import Clock, Listed, StoreFeatures
 
@@ -674,6 +675,8 @@ class _Server:
         self._renewable = False
         self._due = 0.0
         self._expires = 0.0
+        self._tokens: list[SecretValue] = []
+        """All that were used, so that logs and messages mask them: a gateway may repeat what it was sent."""
 
     def ask(self, call: _Call) -> Json | None:
         """The answer's body, {} when it has none. None for 404, unless that comes with a body of its own.
@@ -865,6 +868,7 @@ class _Server:
         try:
             auth = self._auth.log_in(self._client)
             self._adapter.token = auth["client_token"]
+            self._tokens.append(SecretValue(self._adapter.token))
             self._renewable = bool(auth.get("renewable"))
             self._begin(begun, float(auth["lease_duration"]))
             return
@@ -895,7 +899,7 @@ class _Server:
         return Trouble(
             code,
             self._name,
-            f"{call.entry}: {message}",
+            masked(f"{call.entry}: {message}"),
             maybe_applied=maybe_applied or call.half_done,
             retry_after=retry_after,
         )

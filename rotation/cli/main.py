@@ -614,7 +614,9 @@ def _finish(
     for policy, outcome in zip(policies, outcomes, strict=True):
         missed = outcome.achieved is False
         unproven = outcome.seen is not None and outcome.unproven
-        code = max(code, ALIVE if unproven else FAILED if outcome.trouble or missed else DONE)
+        code = max(
+            code, ALIVE if unproven else FAILED if missed or (outcome.trouble and not outcome.achieved) else DONE
+        )
         shown.append(
             {
                 "name": policy.name,

@@ -1086,6 +1086,8 @@ def test_no_value_reaches_a_log(
     kv: KeyVaultServer, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the SDK's, not at its most talkative; nor a token, nor the client secret."""
+    for sdk in ("azure", "msal", "urllib3", "requests"):
+        caplog.set_level(logging.DEBUG, logger=sdk)  # a command that ran before has turned them down
     with caplog.at_level(logging.DEBUG):
         store = make()
         store.create(ENTRY, full_policy())
