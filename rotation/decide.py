@@ -785,7 +785,7 @@ def begin(s: Situation) -> Iterator[Decision]:
     if why is None:
         return
     if s.evidence.gave_way:
-        yield Wait(until=s.now + EMERGENCY_CLAIM, reason="another run is about to create, and that destroys")
+        yield Wait(until=s.now + EMERGENCY_CLAIM, reason="the next run asks for a new credential again")
         return
     reasons = {
         Why.FIRST: "the entry has no credential yet",

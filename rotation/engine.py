@@ -562,8 +562,8 @@ class Engine:
         try:
             issued = run.submitted or issuer.mint(str(name), attempt.slot)
         except Trouble as trouble:
-            run.evidence.gave_way = True  # once a run: what refuses a mint refuses the next one too
             if not trouble.maybe_applied:
+                run.evidence.gave_way = True  # what refuses one mint refuses the next one too
                 self._give_up(attempt, trouble, seen, run)
             raise
         if run.submitted is not None:

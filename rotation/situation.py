@@ -78,7 +78,7 @@ class Evidence:
     smoked: dict[str, Check] = field(default_factory=dict)
     """By attempt token: the answer to one minimal real request."""
     gave_way: bool = False
-    """This run has given up an attempt because another run was about to create."""
+    """This run has given up an attempt: another run was about to create, or the issuer refused."""
     unspent: set[str] = field(default_factory=set)
     """Attempts whose intent this run wrote and whose value it has not made yet."""
     unreadable: set[str] = field(default_factory=set)
