@@ -51,8 +51,11 @@ def main() -> int:
             strikes = draw(points(undisturbed.calls), options.share, lot)
             cuts = range(0, len(strikes), _AT_A_TIME)
             batches += [(undisturbed.scenario, [*strikes[cut : cut + _AT_A_TIME]]) for cut in cuts]
-        killed = progress.add_task("killed", total=sum(len(strikes) for _, strikes in batches))
-        for future in as_completed([pool.submit(executions, *batch) for batch in batches]):
+        total = sum(len(strikes) for _, strikes in batches)
+        killed = progress.add_task("killed", total=total)
+        for number, future in enumerate(as_completed([pool.submit(executions, *batch) for batch in batches])):
+            if not console.is_terminal and number % _AT_A_TIME == 0:
+                console.print(f"{len(results) - len(chosen)} of {total} killed")
             for result in future.result():
                 results.append(result)
                 progress.advance(killed)

@@ -13,20 +13,23 @@ from rotation.model import Entry
 from tests.kill.site import NAME, Issuer, Site, Store, World
 from tests.kill.wire import Strike
 
-Command = Literal["rotation", "emergency"]
+Command = Literal["rotation", "emergency", "containment"]
 Step = timedelta | tuple[str, ...]
 
-_EMERGENCY: Final = ("emergency", NAME, "--yes")
 STEPS: Final[Mapping[Command, tuple[Step, ...]]] = {
     # Due, promoted, and a day later retired.
     "rotation": (timedelta(days=31), ("sweep",), timedelta(hours=26), ("sweep",)),
-    "emergency": (_EMERGENCY,),
+    "emergency": (("emergency", NAME, "--yes"),),
+    # Revoked first: consumers fail until the replacement is there, as declared.
+    "containment": (("emergency", NAME, "--yes", "--contain-first"),),
 }
 
 _DAYS: Final = (timedelta(hours=26),) * 4
+_SOON: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 16, 16))
 SWEEPS: Final[Mapping[Command, tuple[timedelta, ...]]] = {
     "rotation": (timedelta(minutes=1), timedelta(minutes=16), *_DAYS),
-    "emergency": (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=16), timedelta(minutes=16), *_DAYS),
+    "emergency": (*_SOON, *_DAYS),
+    "containment": (*_SOON, *_DAYS),
 }
 """How long after the one before each sweep comes that heals, until all is settled; by the last it must be. Past every
 claim, the life of an attempt, and grace periods."""
@@ -53,8 +56,10 @@ _PLACES: Final[tuple[tuple[tuple[Store, ...], Issuer], ...]] = (
     (("azure",), "openai"),
     (("aws", "vault"), "openai"),
 )
-SCENARIOS: Final = tuple(
-    Scenario(command, stores, issuer) for stores, issuer in _PLACES for command in ("rotation", "emergency")
+_COMMANDS: Final[tuple[Command, ...]] = ("rotation", "emergency")
+SCENARIOS: Final = (
+    *(Scenario(command, stores, issuer) for stores, issuer in _PLACES for command in _COMMANDS),
+    Scenario("containment", ("vault",), "openai"),
 )
 
 
@@ -204,10 +209,13 @@ def look(world: World) -> Seen:
 
 
 def _heal(world: World, first: Seen, result: Result) -> None:
-    if result.scenario.command == "emergency" and not _condemned(look(world), first):
+    command = result.scenario.command
+    if command != "rotation" and not _condemned(look(world), first):
         result.repeated = True
-        world.keyturn(*_EMERGENCY)
-    for pause in SWEEPS[result.scenario.command]:
+        for step in STEPS[command]:
+            assert not isinstance(step, timedelta)
+            world.keyturn(*step)
+    for pause in SWEEPS[command]:
         seen = look(world)
         if not seen.unsettled and seen.token != first.token:
             return

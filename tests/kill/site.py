@@ -111,7 +111,7 @@ class Site:
         }
 
     def environment(self) -> dict[str, str]:
-        """All that a `keyturn` gets."""
+        """What a `keyturn` gets, wherever it runs."""
         role_id, secret_id = self.role
         return {
             **self._logins(),
@@ -172,13 +172,19 @@ class World:
 
     def __post_init__(self) -> None:
         self.directory = self.site.directory / self.installation
-        self.directory.mkdir()
+        (self.directory / "tmp").mkdir(parents=True)
         self.stack_file = self.directory / "Pulumi.sandbox.yaml"
         self.project = self._openai_project()
         self.stack_file.write_text(yaml.safe_dump({"config": self._declared()}))
         audit = FileAuditor(self.audit_file)
-        self.assembly: Assembly = assemble(load(self.stack_file), self.site.environment(), audit)
+        self.assembly: Assembly = assemble(load(self.stack_file), self.environment, audit)
         self.policy: Policy = self.assembly.config.policies[0]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that a `keyturn` gets. Whatever it might leave at home or in temporary files is found here."""
+        own = {"HOME": str(self.directory), "TMPDIR": str(self.directory / "tmp")}
+        return {**self.site.environment(), **own}
 
     @property
     def audit_file(self) -> Path:
@@ -264,7 +270,7 @@ class World:
         with subprocess.Popen(
             [str(Path(sys.executable).with_name("keyturn")), *arguments],
             cwd=self.directory,
-            env=self.site.environment(),
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

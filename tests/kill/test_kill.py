@@ -29,6 +29,7 @@ REACH = {
     "emergency azure openai": 50,
     "rotation aws+vault openai": 69,
     "emergency aws+vault openai": 50,
+    "containment vault openai": 35,
 }
 """Up to which request. About as many as there are, without those that wait; where there are fewer, nothing is killed."""
 
