@@ -15,7 +15,7 @@ from rotation.model import Model
 from tests.simulation.issuer import Nature, slow
 from tests.simulation.scenarios import ALL, ALONE, CROWDED, Case, Execution, Scenario, execute
 from tests.simulation.wire import Deed, Fate, Kind, Plan, Planned, Step, What, read_plan, show_plan
-from tests.simulation.world import Setting
+from tests.simulation.world import Broken, Harm, Setting
 
 NATURES: Final[Mapping[str, Nature]] = {
     "free": Nature(),
@@ -95,7 +95,10 @@ def successors(execution: Execution, kind: str) -> Iterator[Plan]:
         if step.phase not in busy:
             continue
         deeds = faults(step) if kind in (SINGLE, FAULTS) else ()
-        deeds += turns(step, brief=kind == SWITCHES) if kind in (SINGLE, SWITCHES) else ()
+        if kind in (SINGLE, SWITCHES):
+            deeds += turns(step, brief=kind == SWITCHES)
+        elif kind == SHUTTLE and not step.phase and step.kind is not Kind.RECORD:
+            deeds += tuple(Deed(What.PAUSE, to) for to in step.others)
         for deed in deeds:
             yield (*execution.plan, (number, deed))
 
@@ -134,12 +137,16 @@ class Dice:
 SINGLE: Final = "each deed"
 FAULTS: Final = "pairs of faults"
 SWITCHES: Final = "two switches"
+SHUTTLE: Final = "three switches at once"
+"""Without any time passing."""
 RANDOM: Final = "random"
 
 DEEP: Final = (("vault", "free"), ("aws", "two keys"), ("azure", "free"))
-"""Settings in which all pairs are gone through; in all others each single deed, and random ones."""
-PART: Final = 12
-"""First deeds of pairs that make one job."""
+DEEP_TOO: Final = ("vault+aws", "free")
+"""Settings in which all pairs are gone through, the latter for scenarios about a replica. In all others: each
+single deed, and random ones."""
+PARTS: Final = 8
+"""Jobs into which the pairs of one scenario in one setting are cut, by their first deed."""
 BATCH: Final = 250
 """Random executions that make one job."""
 BATCHES: Final = 2
@@ -205,8 +212,13 @@ def makes_sense(scenario: Scenario, stores: str, nature: Nature) -> bool:
     return True
 
 
-def jobs(*, share: float = 1.0, seed: int = 1, only: str = "") -> Iterator[Job]:
-    """All of the work, the longest first."""
+def jobs(*, share: float = 1.0, seed: int = 1, only: str = "", deep: bool = False) -> Iterator[Job]:
+    """All of the work, the longest first.
+
+    Parameters:
+        only: scenarios and settings with this in their name, as `due twice / vault+aws / slow`.
+        deep: pairs in every setting.
+    """
     places = [
         (scenario, stores, nature)
         for scenario in ALL.values()
@@ -215,12 +227,11 @@ def jobs(*, share: float = 1.0, seed: int = 1, only: str = "") -> Iterator[Job]:
         if makes_sense(scenario, stores, NATURES[nature]) and only in f"{scenario.name} / {stores} / {nature}"
     ]
     for scenario, stores, nature in places:
-        kind = FAULTS if scenario in ALONE else SWITCHES
-        if (stores, nature) in DEEP and scenario not in CROWDED:
-            case = _case(scenario.name, stores, nature)
-            firsts = len(list(successors(execute(case, Planned()), kind)))
-            for part in range(0, firsts, PART):
-                yield Job(scenario.name, stores, nature, kind, part, share, seed)
+        place = (stores, nature)
+        if scenario not in CROWDED and (deep or place in DEEP or (scenario.replica and place == DEEP_TOO)):
+            for part in range(PARTS):
+                for kind in (FAULTS,) if scenario in ALONE else (SWITCHES, SHUTTLE):
+                    yield Job(scenario.name, stores, nature, kind, part, share, seed)
     for scenario, stores, nature in places:
         yield Job(scenario.name, stores, nature, SINGLE, 0, share, seed)
         for part in range(BATCHES):
@@ -230,12 +241,19 @@ def jobs(*, share: float = 1.0, seed: int = 1, only: str = "") -> Iterator[Job]:
 def work(job: Job) -> tuple[Job, Tally]:
     """Does one job."""
     tally = Tally()
-    for execution in _executions(job, _case(job.scenario, job.stores, job.nature)):
+    for execution in results(job):
         tally.add(job, execution)
     return job, tally
 
 
-def _executions(job: Job, case: Case) -> Iterator[Execution]:
+def results(job: Job) -> Iterator[Execution]:
+    """The executions of one job, one after the other."""
+    try:
+        case = _case(job.scenario, job.stores, job.nature)
+    except Exception as error:  # noqa: BLE001 - an engine that can not even be led to the beginning
+        broken = error if isinstance(error, Broken) else Broken(Harm.STUCK, f"{type(error).__name__}: {error}")
+        yield Execution((), [], broken, [], known=False)
+        return
     dice = random.Random(f"{job}")
     if job.kind == RANDOM:
         for number in range(BATCH):
@@ -244,20 +262,29 @@ def _executions(job: Job, case: Case) -> Iterator[Execution]:
                 yield _shortened(case, execution) if execution.broken else execution
         return
     bare = execute(case, Planned())
-    if job.kind == SINGLE:
-        yield bare
     plans = list(successors(bare, job.kind))
     if job.kind == SINGLE:
+        yield bare
         for plan in plans:
             if dice.random() < job.share:
                 yield execute(case, Planned(plan))
         return
-    rare = job.share**0.5
-    for plan in plans[job.part : job.part + PART]:
+    depth = 3 if job.kind == SHUTTLE else 2
+    rare = job.share ** (1 / depth)
+    for plan in plans[job.part :: PARTS]:
         if dice.random() < rare:
-            for longer in successors(execute(case, Planned(plan)), job.kind):
-                if dice.random() < rare:
-                    yield execute(case, Planned(longer))
+            yield from _deeper(job, case, plan, depth - 1, dice, rare)
+
+
+def _deeper(job: Job, case: Case, plan: Plan, more: int, dice: random.Random, rare: float) -> Iterator[Execution]:
+    """Every plan with so many deeds more."""
+    execution = execute(case, Planned(plan))
+    if not more:
+        yield execution
+        return
+    for longer in successors(execution, job.kind):
+        if dice.random() < rare:
+            yield from _deeper(job, case, longer, more - 1, dice, rare)
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,317 @@
+"""The faults. Each is one that somebody could make, or has made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from rotation import decide, engine, names, orphans
+from rotation.engine import Engine
+from rotation.model import Entry, Verdict
+from rotation.situation import Situation
+from tests.mutants.patching import edit, swap
+from tests.simulation import issuer, stores
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A fault, and where to look for it first: words that name scenarios and settings."""
+
+    name: str
+    look_in: tuple[str, ...]
+    put: Callable[[], None]
+
+
+MUTANTS: Final[dict[str, Mutant]] = {}
+
+
+def mutant(name: str, *look_in: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def keep(put: Callable[[], None]) -> Callable[[], None]:
+        MUTANTS[name] = Mutant(name, look_in, put)
+        return put
+
+    return keep
+
+
+# --- order -----------------------------------------------------------------------------------------
+
+
+@mutant("mint before intent", "due / vault / replace", "due / vault / slots")
+def _() -> None:
+    edit(
+        Engine,
+        "_intend",
+        "self._record(seen, run, attempt.written())",
+        "replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(attempt.written())))",
+    )
+    edit(Engine, "_intend", "return None if", "return after if")
+    edit(
+        Engine,
+        "_mint",
+        "run.evidence.issued[attempt.token] = issued.key_id",
+        "run.evidence.issued[attempt.token] = issued.key_id\n    self._record(seen, run, attempt.written())",
+    )
+
+
+@mutant("revoke without looking again after the mark", "retire and rollback / vault / free")
+def _() -> None:
+    edit(Engine, "_condemn", "    self._record", "    return self._record")
+
+
+@mutant("revoke what a store still hands out", "emergency / vault / free")
+def _() -> None:
+    edit(decide, "_retire", "if key in s.roles or s.evidence", "if s.evidence")
+
+
+@mutant("revoke while an attempt with the current base is open", "emergency twice / vault / free", "due twice / vault")
+def _() -> None:
+    swap(decide, "_alive_attempts", lambda s, key: [])
+
+
+@mutant("revoke before the replicas follow", "lagging and emergency / vault+aws / free", "emergency / vault+aws / free")
+def _() -> None:
+    edit(decide, "_revoke", "if s.lagging and s.promoted_at(key):", "if False:")
+
+
+@mutant("see the primary before its replicas", "lagging and emergency / vault+aws / free")
+def _() -> None:
+    look = "        if others or not fresh:\n            primary = store.observe(target.entry)\n"
+    edit(Engine, "observe", look, "")
+    edit(Engine, "observe", "        looks = {", f"{look}        looks = {{")
+
+
+@mutant("promote the replica before the primary", "emergency / vault+aws / free", "due / vault+aws / free")
+def _() -> None:
+    def promote_all(s: Situation, attempt: Any, version: Any) -> Iterator[Any]:
+        for store, entry in s.seen.replicas.items():
+            if isinstance(entry, Entry) and entry.pending and entry.pending.token == version.token:
+                expected = entry.current.id if entry.current else None
+                if expected != version.id and (entry.current is None or entry.current.token != version.token):
+                    yield decide.Promote(store=store, version=entry.pending, expected=expected, reason="early")
+        yield from real(s, attempt, version)
+
+    real = decide._promote
+    swap(decide, "_promote", promote_all)
+
+
+# --- what is compared ------------------------------------------------------------------------------
+
+
+@mutant("promote over whatever is current now", "due twice / vault / free")
+def _() -> None:
+    edit(
+        Engine,
+        "_promote",
+        "action.version, action.expected)",
+        "action.version, (lambda now: now.id if now else None)"
+        "(self._stores[action.store].observe(entry.name).current))",
+    )
+
+
+@mutant("a void attempt is promoted all the same", "due twice / vault / free", "due twice")
+def _() -> None:
+    edit(decide, "_promote", "expected=attempt.base", "expected=s.current_id")
+    swap(Situation, "void", lambda self, attempt: False)
+
+
+@mutant("a label is moved without saying from where", "due twice / aws / two keys", "due twice / aws")
+def _() -> None:
+    edit(stores.SecretsManager, "_move", "if dict(e.labels).get(label) != away:", "if False:")
+
+
+@mutant("a put that does not name its label", "poisoned / aws / free", "due / aws / slow")
+def _() -> None:
+    edit(stores.SecretsManager, "stage", 'stored, "AWSPENDING")', 'stored, "AWSCURRENT")')
+
+
+@mutant("the journal written as a whole", "due twice / vault / free", "due and emergency / vault / free")
+def _() -> None:
+    edit(
+        stores.Client,
+        "record",
+        "    self._change(entry, told, lambda e: replace(e, facts=Facts({**e.facts, **facts})))",
+        '    seen = self._look(entry, "read the journal", lambda e: e.facts)\n'
+        "    self._change(entry, told, lambda e: replace(e, facts=Facts({**seen, **facts})))",
+    )
+
+
+# --- what counts as evidence -----------------------------------------------------------------------
+
+
+@mutant("UNKNOWN read as VALID", "poisoned / vault / free")
+def _() -> None:
+    swap(Verdict, "live", property(lambda self: self is not Verdict.INVALID))
+
+
+@mutant("promote without verification", "poisoned / vault / free")
+def _() -> None:
+    edit(
+        decide,
+        "_verify",
+        "if s.rewrites(attempt):",
+        "if True:\n        yield from _promote(s, attempt, version)\n    if s.rewrites(attempt):",
+    )
+
+
+@mutant("revoke without proof", "due / vault / slow")
+def _() -> None:
+    edit(
+        decide,
+        "_prove",
+        "    need = s.issuer.revoke\n",
+        '    need = s.issuer.revoke\n    yield from _proven(s, key, "refused", "the issuer said so")\n',
+    )
+
+
+@mutant("absence from an old list taken for proof", "emergency twice / vault / slow", "emergency twice")
+def _() -> None:
+    edit(
+        decide,
+        "_prove",
+        "s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked",
+        "s.evidence.listed is None",
+    )
+
+
+@mutant("last use unknown read as unused", "retire / vault / last use unknown")
+def _() -> None:
+    edit(decide, "_draining", "if use.known and (", "if not use.known or (")
+
+
+@mutant("last use not asked for", "retire / vault / slow consumers")
+def _() -> None:
+    edit(decide, "_draining", "if not s.issuer.tells_last_use:", "if True:")
+
+
+@mutant("a draining credential verified by us", "retire / vault / free")
+def _() -> None:
+    edit(
+        decide,
+        "_draining",
+        "    use = s.evidence.last_use.get(key)\n",
+        '    if key not in s.evidence.refusals:\n        return Prove(key=key, reason="does it still work?")\n'
+        "    use = s.evidence.last_use.get(key)\n",
+    )
+
+
+@mutant("no grace period", "due / vault / free")
+def _() -> None:
+    edit(decide, "_draining", "if s.now < since + s.policy.grace:", "if False:")
+
+
+@mutant("grace counted from the primary's promotion", "due / vault+aws / free", "lagging / vault+aws / free")
+def _() -> None:
+    edit(decide, "note", "if not s.lagging and (", "if (")
+
+
+@mutant(
+    "no grace for what another run condemned",
+    "emergency twice / azure / free",
+    "due twice and emergency / vault / slow",
+)
+def _() -> None:
+    edit(decide, "_retire", "if s.promoted_at(key) and held.why", "if False and held.why")
+
+
+# --- whose key it is -------------------------------------------------------------------------------
+
+
+@mutant("orphan sweep without age", "young orphan / vault / free")
+def _() -> None:
+    swap(orphans, "ATTEMPT_LIFE", timedelta(0))
+
+
+@mutant("sweeping somebody else's key", "orphan / vault / free")
+def _() -> None:
+    def any_token(key_name: str, **_: str) -> str | None:
+        return key_name.rpartition(".")[2] or None
+
+    for module in (names, orphans, engine):
+        swap(module, "token_in", any_token)
+
+
+@mutant("forgetting the old id when revoking fails", "due / vault / slots", "due / vault / two keys")
+def _() -> None:
+    edit(
+        Engine,
+        "_revoke",
+        "    self._issuer(seen).revoke(action.key_id)\n",
+        "    try:\n        self._issuer(seen).revoke(action.key_id)\n    except Trouble:\n"
+        "        about = seen.primary.journal.about(action.key)\n"
+        "        self._stores[run.target.store].forget(run.target.entry, about)\n        raise\n",
+    )
+
+
+@mutant("revoking one's own mint after an unsure stage", "due / vault / free")
+def _() -> None:
+    edit(
+        Engine,
+        "_stage",
+        "        if written:\n",
+        "        if key_id and attempt.of is None:\n            self._issuer(seen).revoke(key_id)\n        if written:\n",
+    )
+
+
+@mutant("a mint that the SDK sends again", "due / vault / free")
+def _() -> None:
+    edit(
+        issuer.Issuer,
+        "mint",
+        'key = wire.write(vendor.box, f"mint {token}", change, begun=wire.now)',
+        'try:\n            key = wire.write(vendor.box, f"mint {token}", change, begun=wire.now)\n'
+        "        except Trouble as trouble:\n            if not trouble.maybe_applied:\n                raise\n"
+        '            key = wire.write(vendor.box, f"mint {token} again", change, begun=wire.now)',
+    )
+
+
+# --- what a mark means -----------------------------------------------------------------------------
+
+
+@mutant("condemned is not final", "asked / vault / free", "due / vault / free")
+def _() -> None:
+    edit(decide, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
+
+
+@mutant("an emergency contains whatever is current", "contain / vault / free")
+def _() -> None:
+    edit(
+        decide,
+        "contain",
+        "for key, at in journal.contain.items():",
+        "for key, at in [(s.current_key, at) for at in journal.contain.values()]:",
+    )
+    edit(decide, "contain", "or key not in journal.condemned:", "or key is None:")
+
+
+@mutant("a condemned current credential stays", "emergency / vault / free")
+def _() -> None:
+    swap(Situation, "urgent", property(lambda self: self.found_dead))
+
+
+@mutant("rollback to a condemned credential", "retire and rollback / vault / free")
+def _() -> None:
+    edit(
+        Engine,
+        "rollback",
+        "if s.promoted_at(key) and key not in seen.primary.journal.condemned",
+        "if s.promoted_at(key)",
+    )
+    edit(decide, "begin", "or back in journal.condemned or back in journal.revoked", "")
+    edit(decide, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
+
+
+# --- time ------------------------------------------------------------------------------------------
+
+
+@mutant("Key Vault's delayed writes are not waited for", "emergency twice / azure / free", "due twice / azure")
+def _() -> None:
+    swap(Situation, "last_write", lambda self, key: None)
+
+
+@mutant("a slot is taken that a draining key holds", "asked / vault / slots", "in grace / vault / slots")
+def _() -> None:
+    free = cached_property(lambda self: self.issuer.slots[0] if self.issuer.slots else None)
+    swap(Situation, "free_slot", free)

@@ -1,0 +1,65 @@
+"""Puts a fault into the code of this process: a few words of one function, or the whole of it."""
+
+from __future__ import annotations
+import __future__
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from rotation import decide
+from rotation.engine import Engine
+
+_changed: dict[Any, str] = {}
+"""The source of functions that were changed before."""
+
+
+class StaleError(Exception):
+    """The fault does not fit the code any more."""
+
+
+def edit(owner: ModuleType | type, name: str, old: str, new: str) -> None:
+    """Replaces words in a function's source, exactly once.
+
+    Raises:
+        StaleError: there is no such function, or the words are not in it once.
+    """
+    if name not in vars(owner):
+        raise StaleError(f"{owner.__name__} has no {name}")
+    before: Any = vars(owner)[name]
+    bare: Any = before.func if isinstance(before, cached_property) else getattr(before, "__func__", before)
+    source = _changed.get(bare) or textwrap.dedent(inspect.getsource(bare))
+    if source.count(old) != 1:
+        raise StaleError(f"{owner.__name__}.{name} has {old!r} {source.count(old)} times, not once")
+    module = owner if isinstance(owner, ModuleType) else sys.modules[owner.__module__]
+    code = compile(source, f"<{name}, changed>", "exec", flags=__future__.annotations.compiler_flag)
+    made: dict[str, Any] = {}
+    exec(code, vars(module), made)  # noqa: S102 - the source is ours, and so is the change
+    after = made[name]
+    _changed[after.func if isinstance(after, cached_property) else after] = source
+    swap(owner, name, after)
+
+
+def swap(owner: ModuleType | type, name: str, after: object) -> None:
+    """Replaces a function or a constant, wherever the engine looks it up.
+
+    Raises:
+        StaleError: there is none of that name.
+    """
+    if name not in vars(owner):
+        raise StaleError(f"{owner.__name__} has no {name}")
+    before = vars(owner)[name]
+    setattr(owner, name, after)
+    if isinstance(after, cached_property) and isinstance(owner, type):
+        after.__set_name__(owner, name)
+    for table in ("RULES", "DESTROY"):
+        rules: tuple[Callable[..., Any], ...] = getattr(decide, table)
+        setattr(decide, table, tuple(after if rule is before else rule for rule in rules))
+    handlers: Any = Engine._handlers
+    for action, handler in list(handlers.items()):
+        if handler is before:
+            handlers[action] = after
