@@ -294,6 +294,8 @@ class Situation:
         """Whether the current key is absent from a list that the issuer gave after its promotion."""
         key = self.current_key
         since = self.promoted_at(key) if key else None
+        if self.issuer.model is not Model.MINT:
+            return False  # slots, and the one credential of an issuer, stand in no list under our ids
         if self.order.listed is None or self.order.listed_at is None or key is None or since is None:
             return False
         key_id = self.key_id(key)
