@@ -21,7 +21,7 @@ from tests.mutants.patching import StaleError
 from tests.simulation.explore import FAULTS, RANDOM, SINGLE, SWITCHES, Job, jobs, results
 from tests.simulation.wire import show_plan
 
-MOST: int = 60_000
+MOST: int = 3_000
 """Executions after which a fault counts as not caught."""
 
 

@@ -39,7 +39,7 @@ def mutant(name: str, *look_in: str) -> Callable[[Callable[[], None]], Callable[
 # --- order -----------------------------------------------------------------------------------------
 
 
-@mutant("mint before intent", "due / vault / replace", "due / vault / slots")
+@mutant("mint before intent", "asked / vault / replace")
 def _() -> None:
     edit(
         Engine,

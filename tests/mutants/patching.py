@@ -35,6 +35,7 @@ def edit(owner: ModuleType | type, name: str, old: str, new: str) -> None:
     source = _changed.get(bare) or textwrap.dedent(inspect.getsource(bare))
     if source.count(old) != 1:
         raise StaleError(f"{owner.__name__}.{name} has {old!r} {source.count(old)} times, not once")
+    source = source.replace(old, new)
     module = owner if isinstance(owner, ModuleType) else sys.modules[owner.__module__]
     code = compile(source, f"<{name}, changed>", "exec", flags=__future__.annotations.compiler_flag)
     made: dict[str, Any] = {}
