@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 
 class Why(StrEnum):
@@ -161,38 +162,16 @@ class Journal:
         self.proven: Final[dict[str, datetime]] = {}
         self.backoff: Backoff | None = None
         for key, text in self.facts.items():
-            try:
-                self._take(key, dict(word.split("=", 1) for word in text.split(" ")))
-            except (ValueError, KeyError) as error:
-                message = f"journal fact {key!r} can not be read"
-                raise ValueError(message) from error
-
-    def _take(self, key: str, parts: Mapping[str, str]) -> None:
-        kind, _, token = key.partition(".")
-        match kind:
-            case "attempt":
-                self.attempts[token] = Attempt(
-                    token=token,
-                    base=None if parts["base"] == "none" else parts["base"],
-                    stores=tuple(parts["stores"].split("+")),
-                    at=_read_time(parts["at"]),
-                    why=Why(parts["why"]),
-                    of=parts.get("of"),
-                    form=parts.get("form", ""),
-                    slot=parts.get("slot"),
-                )
-            case "key":
-                self.key_ids[token] = _unescape(parts["id"])
-            case "adopted":
-                self.adopted[token] = _unescape(parts["version"])
-            case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
-                getattr(self, kind)[token] = _read_time(parts["at"])
-            case "condemned":
-                self.condemned[token] = Condemned(_read_time(parts["at"]), Why(parts["why"]))
-            case "backoff":
-                self.backoff = Backoff(
-                    int(parts["failures"]), _read_time(parts["at"]), _read_time(parts["until"]), parts["error"]
-                )
+            kind, token, fact = _read(key, text)
+            match kind:
+                case "key":
+                    self.key_ids[token] = fact
+                case "attempt":
+                    self.attempts[token] = fact
+                case "backoff":
+                    self.backoff = fact
+                case "adopted" | "expires" | "promoted" | "superseded" | "condemned" | "contain" | "revoked" | "proven":
+                    getattr(self, kind)[token] = fact
 
     def plus(self, facts: Mapping[str, str]) -> Journal:
         """The journal as it is once these facts are written."""
@@ -215,6 +194,47 @@ class Journal:
     def unproven(self) -> tuple[str, ...]:
         """Tokens of keys that should be dead and are not shown to be: revoked, or condemned in an emergency."""
         return tuple(sorted((set(self.contain) | set(self.revoked)) - set(self.proven)))
+
+
+@lru_cache(maxsize=4096)
+def _read(key: str, text: str) -> tuple[str, str, Any]:
+    """One fact: its kind, its token, and what it says. An unknown kind says nothing to us.
+
+    Cached: a run looks again after every effect, and nearly all facts are those of the look before.
+    """
+    kind, _, token = key.partition(".")
+    try:
+        parts = dict(word.split("=", 1) for word in text.split(" "))
+        return kind, token, _fact(kind, token, parts)
+    except (ValueError, KeyError) as error:
+        message = f"journal fact {key!r} can not be read"
+        raise ValueError(message) from error
+
+
+def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff | Condemned | datetime | str | None:
+    match kind:
+        case "attempt":
+            return Attempt(
+                token=token,
+                base=None if parts["base"] == "none" else parts["base"],
+                stores=tuple(parts["stores"].split("+")),
+                at=_read_time(parts["at"]),
+                why=Why(parts["why"]),
+                of=parts.get("of"),
+                form=parts.get("form", ""),
+                slot=parts.get("slot"),
+            )
+        case "key":
+            return _unescape(parts["id"])
+        case "adopted":
+            return _unescape(parts["version"])
+        case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
+            return _read_time(parts["at"])
+        case "condemned":
+            return Condemned(_read_time(parts["at"]), Why(parts["why"]))
+        case "backoff":
+            return Backoff(int(parts["failures"]), _read_time(parts["at"]), _read_time(parts["until"]), parts["error"])
+    return None
 
 
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.:/+\-]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from rotation import form as forms
@@ -87,7 +88,13 @@ def written(policy: Policy) -> dict[str, str]:
 
 def read(strings: Mapping[str, str]) -> Policy:
     """A policy from metadata. Raises ValueError naming the key that is missing or can not be read."""
-    key = ""
+    return _read(frozenset(strings.items()))
+
+
+@lru_cache(maxsize=1024)
+def _read(items: frozenset[tuple[str, str]]) -> Policy:
+    """Cached: a run reads the same policy at every look."""
+    strings, key = dict(items), ""
     try:
         quiet, most, then = strings[key := "drain"].split(" ")
         drain = Drain(read_duration(quiet), read_duration(most), Ending(then))
