@@ -11,16 +11,14 @@ from typing import Annotated
 
 import typer
 
+from rotation import sweep
 from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Target
-from rotation.errors import Code, Trouble
+from rotation.errors import Trouble
 from rotation.model import Policy
-from rotation.policy import read as read_policy
 from rotation.ports import Auditor, Clock, Record
-from rotation.provision import diff
-from rotation.sections import SecretSection
 
 Stack = Annotated[
     str | None,
@@ -87,54 +85,15 @@ class Context:
 
     def unapplied(self, applied: Policy) -> tuple[str, ...]:
         """The fields, as the file names them, in which it declares a secret differently from what is applied."""
-        declared = next((policy for policy in self.config.policies if policy.name == applied.name), applied)
-        known = SecretSection.model_fields
-        return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
+        return sweep.unapplied(self.config, applied)
 
     def open(self, policies: Iterable[Policy]) -> None:
-        """Makes the clients of these secrets' stores and issuers, so that a login that is not set stops all or nothing.
-
-        Raises:
-            ConfigError: one of them can not be made.
-        """
-        for policy in policies:
-            for store in policy.stores:
-                self.assembly.stores.get(store)
-            self.assembly.issuers.get(policy.issuer)
+        """See sweep.opened()."""
+        sweep.opened(self.assembly, policies)
 
     def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
-        """Every secret of this installation and environment that a store has, declared or not.
-
-        Returns:
-            The secrets, and what stood in the way of finding others: a store that does not answer, an
-            entry that can not be read. Neither holds up the rest.
-        """
-        ours = {"installation": self.config.installation, "environment": self.config.environment}
-        found: dict[Target, Policy] = {}
-        troubles: list[Trouble] = []
-        for name in self.assembly.stores:
-            try:
-                for listed in self.assembly.stores[name].listing():
-                    if any(listed.policy.get(key) != value for key, value in ours.items()):
-                        continue
-                    try:
-                        policy = read_policy(listed.policy)
-                    except ValueError as error:
-                        told = f"{listed.name}: {error}; apply the stack again"
-                        troubles.append(Trouble(Code.INVALID, name, told))
-                        continue
-                    if policy.store != name:
-                        continue
-                    if policy.issuer not in self.config.issuers:
-                        told = (
-                            f"{listed.name}: is applied with the issuer {policy.issuer}, which {self.path.name} lacks"
-                        )
-                        troubles.append(Trouble(Code.INVALID, name, told))
-                        continue
-                    found.setdefault(Target(name, listed.name), policy)
-            except Trouble as trouble:
-                troubles.append(trouble)
-        return list(found.items()), troubles
+        """See sweep.managed()."""
+        return sweep.managed(self.assembly, self.path.name)
 
 
 def open_context(stack: str | None, file: Path | None) -> Context:

@@ -19,6 +19,7 @@ import typer
 from rotation import checkup, fleet, logs, orphans
 from rotation import decide as d
 from rotation import status as statuses
+from rotation import sweep as sweeps
 from rotation.cli import show
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.engine import Outcome
@@ -27,6 +28,7 @@ from rotation.model import Credential, Policy, SecretValue
 from rotation.policy import read_duration
 from rotation.ports import Clock, Record
 from rotation.situation import Order
+from rotation.sweep import Ended
 from sandbox.cli import app as sandbox_app
 
 DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
@@ -232,39 +234,22 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
     Example: keyturn sweep --stack prod
     """
     context = open_context(stack, config)
-    assembly = context.assembly
-    secrets, unseen = context.managed()
-    context.open(policy for _, policy in secrets)
-    listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
-    troubles = [*unseen, *listed.troubles]
-    found = 0
-    # An entry that could not be listed may claim what looks like an orphan.
-    for orphan, seen in orphans.unclaimed(listed, [] if unseen else secrets, assembly.engine, assembly.clock):
-        born = orphan.key.created_at or assembly.clock.now()
-        try:
-            assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
-            found += 1
-        except Trouble as caught:
-            troubles.append(caught)
-    for trouble in troubles:
+    begun = sweeps.begin(context.assembly, context.path.name)
+    for trouble in begun.troubles:
         show.complain(f"{trouble}. Left alone, and orphans with it; all else goes on. The next sweep looks again.")
     tell = show.complain if json else show.say
-    if found:
+    if found := len(begun.adopted):
         tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
-    silent, there = {trouble.service for trouble in unseen}, {policy.name for _, policy in secrets}
-    declared = (policy for policy in context.config.policies if policy.store not in silent)
-    if missing := [policy.name for policy in declared if policy.name not in there]:
-        tell(f"{', '.join(missing)}: {_NOT_APPLIED}", "yellow")
-    targets = {policy: target for target, policy in secrets}
+    if begun.missing:
+        tell(f"{', '.join(begun.missing)}: {_NOT_APPLIED}", "yellow")
+    targets = {policy: target for target, policy in begun.secrets}
     _finish(
         context,
-        [policy for _, policy in secrets],
+        [policy for _, policy in begun.secrets],
         "sweeping",
-        lambda policy: assembly.engine.run(
-            targets[policy], Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
-        ),
+        lambda policy: begun.run(targets[policy], policy),
         json=json,
-        failed=bool(troubles),
+        failed=bool(begun.troubles),
     )
 
 
@@ -613,15 +598,12 @@ def _finish(
     shown: list[dict[str, object]] = []
     for policy, outcome in zip(policies, outcomes, strict=True):
         missed = outcome.achieved is False
-        unproven = outcome.seen is not None and outcome.unproven
-        code = max(
-            code, ALIVE if unproven else FAILED if missed or (outcome.trouble and not outcome.achieved) else DONE
-        )
+        code = max(code, _CODES[sweeps.ended(outcome)])
         shown.append(
             {
                 "name": policy.name,
                 "done": not missed and outcome.trouble is None,
-                "did": [_did(record) for record in outcome.records if record.event in _TOLD],
+                "did": [_did(record) for record in outcome.records if record.event in sweeps.TOLD],
                 "rest": statuses.words(outcome.rest) if outcome.rest else None,
                 "error": str(outcome.trouble) if outcome.trouble else None,
             }
@@ -635,26 +617,17 @@ def _finish(
     raise typer.Exit(code)
 
 
-_TOLD = {
-    "mint.done": "minted",
-    "promote.done": "promoted",
-    "condemn": "condemned",
-    "contain": "contained",
-    "revoke.done": "revoked",
-    "proven": "shown dead",
-    "closed": "closed",
-    "discard": "discarded",
-}
+_CODES = {Ended.DONE: DONE, Ended.FAILED: FAILED, Ended.UNPROVEN: ALIVE}
 
 
 def _did(record: Record) -> str:
     what = show.key(record.key_id) if record.key_id else ""
     where = f" in {record.store}" if record.store and record.event == "promote.done" else ""
-    return f"{_TOLD[record.event]} {what}".strip() + where
+    return f"{sweeps.TOLD[record.event]} {what}".strip() + where
 
 
 def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
-    did = ", ".join(_did(record) for record in outcome.records if record.event in _TOLD)
+    did = ", ".join(_did(record) for record in outcome.records if record.event in sweeps.TOLD)
     rest = statuses.words(outcome.rest) if outcome.rest else ""
     if outcome.trouble:
         show.complain(f"✗ {policy.name}: {outcome.trouble}")

@@ -1,0 +1,187 @@
+"""One sweep, whatever hosts it: find everything of ours, take up what nothing claims, run each secret.
+
+    begun = sweep.begin(assembly)            looks: entries, issuers' lists, orphans; says what it could not see
+    for policy, outcome in begun.run_all():  acts: each secret by the ordinary run, side by side, as they finish
+        sweep.ended(outcome)
+
+Made to be repeated: a sweep that was cut off, or that meets another one, leaves nothing that the next does
+not put right. A host adds how it is started and how it tells; see the command `sweep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from rotation import fleet, orphans
+from rotation.assembly import Assembly
+from rotation.config import Config
+from rotation.engine import Outcome, Target
+from rotation.errors import Code, Trouble
+from rotation.model import Policy
+from rotation.policy import read as read_policy
+from rotation.provision import diff
+from rotation.sections import SecretSection
+from rotation.situation import Order
+from rotation.status import words
+
+
+class Ended(StrEnum):
+    """What a run came to, for whoever decides whether to call somebody."""
+
+    DONE = "done"
+    """As far as it goes now; what is left has its time."""
+    FAILED = "failed"
+    """A call failed, or what was asked for is not so. The next sweep goes on by itself."""
+    UNPROVEN = "unproven"
+    """A credential that should be dead is alive, or not shown dead."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """A sweep that has looked round and not run anything yet."""
+
+    assembly: Assembly
+    secrets: tuple[tuple[Target, Policy], ...]
+    """Every secret that will be run, by its applied policy, declared or not."""
+    listed: orphans.Listings
+    adopted: tuple[orphans.Orphan, ...]
+    """Live keys that nothing claimed: condemned by now, and killed by the run of their secret."""
+    troubles: tuple[Trouble, ...]
+    """What could not be looked at or taken up. It is left alone, and orphans with it; all else goes on."""
+    missing: tuple[str, ...]
+    """Names that are declared and in no store that answered: `pulumi up` makes them."""
+
+    def run(self, target: Target, policy: Policy) -> Outcome:
+        """Takes one secret as far as it goes now. Never raises Trouble."""
+        order = Order(listed=self.listed.ids(policy.issuer), listed_at=self.listed.at)
+        return self.assembly.engine.run(target, order)
+
+    def run_all(self) -> Iterator[tuple[Policy, Outcome]]:
+        """Runs every secret and yields each as it finishes."""
+        for (_, policy), outcome in fleet.each(self.secrets, lambda pair: self.run(*pair)):
+            yield policy, outcome
+
+
+def begin(assembly: Assembly, file: str = "the stack file") -> Begun:
+    """Looks at all entries and issuers' lists, and hands orphans to their secret's journal.
+
+    Parameters:
+        assembly: engine, stores and issuers.
+        file: what messages call the configuration.
+
+    Raises:
+        ConfigError: a login that a secret needs is not set; nothing was changed.
+    """
+    secrets, unseen = managed(assembly, file)
+    opened(assembly, (policy for _, policy in secrets))
+    listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
+    troubles = [*unseen, *listed.troubles]
+    adopted: list[orphans.Orphan] = []
+    # An entry that could not be listed may claim what looks like an orphan.
+    for orphan, seen in orphans.unclaimed(listed, [] if unseen else secrets, assembly.engine, assembly.clock):
+        born = orphan.key.created_at or assembly.clock.now()
+        try:
+            assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
+            adopted.append(orphan)
+        except Trouble as caught:
+            troubles.append(caught)
+    silent, there = {trouble.service for trouble in unseen}, {policy.name for _, policy in secrets}
+    declared = (policy for policy in assembly.config.policies if policy.store not in silent)
+    missing = tuple(policy.name for policy in declared if policy.name not in there)
+    return Begun(assembly, tuple(secrets), listed, tuple(adopted), tuple(troubles), missing)
+
+
+def managed(assembly: Assembly, file: str = "the stack file") -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
+    """Every secret of this installation and environment that a store has, declared or not.
+
+    Returns:
+        The secrets, and what stood in the way of finding others: a store that does not answer, an
+        entry that can not be read. Neither holds up the rest.
+    """
+    config = assembly.config
+    ours = {"installation": config.installation, "environment": config.environment}
+    found: dict[Target, Policy] = {}
+    troubles: list[Trouble] = []
+    for name in assembly.stores:
+        try:
+            for listed in assembly.stores[name].listing():
+                if any(listed.policy.get(key) != value for key, value in ours.items()):
+                    continue
+                try:
+                    policy = read_policy(listed.policy)
+                except ValueError as error:
+                    told = f"{listed.name}: {error}; apply the stack again"
+                    troubles.append(Trouble(Code.INVALID, name, told))
+                    continue
+                if policy.store != name:
+                    continue
+                if policy.issuer not in config.issuers:
+                    told = f"{listed.name}: is applied with the issuer {policy.issuer}, which {file} lacks"
+                    troubles.append(Trouble(Code.INVALID, name, told))
+                    continue
+                found.setdefault(Target(name, listed.name), policy)
+        except Trouble as trouble:
+            troubles.append(trouble)
+    return list(found.items()), troubles
+
+
+def opened(assembly: Assembly, policies: Iterable[Policy]) -> None:
+    """Makes the clients of these secrets' stores and issuers, so that a login that is not set stops all or nothing.
+
+    Raises:
+        ConfigError: one of them can not be made.
+    """
+    for policy in policies:
+        for store in policy.stores:
+            assembly.stores.get(store)
+        assembly.issuers.get(policy.issuer)
+
+
+def ended(outcome: Outcome) -> Ended:
+    """What a run came to. A failed call does not count where what was asked for is so all the same."""
+    if outcome.seen is not None and outcome.unproven:
+        return Ended.UNPROVEN
+    failed = outcome.achieved is False or (outcome.trouble is not None and not outcome.achieved)
+    return Ended.FAILED if failed else Ended.DONE
+
+
+def unapplied(config: Config, applied: Policy) -> tuple[str, ...]:
+    """The fields, as the stack file names them, in which it declares a secret differently from what is applied.
+
+    Nothing acts on a policy that is not applied; whoever has just edited the file may think so.
+    """
+    declared = next((policy for policy in config.policies if policy.name == applied.name), applied)
+    known = SecretSection.model_fields
+    return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
+
+
+TOLD: Final = {
+    "mint.done": "minted",
+    "promote.done": "promoted",
+    "condemn": "condemned",
+    "contain": "contained",
+    "revoke.done": "revoked",
+    "proven": "shown dead",
+    "closed": "closed",
+    "discard": "discarded",
+}
+"""The records of a run that people are told of, and the word for each."""
+
+
+def account(policy: Policy, outcome: Outcome) -> dict[str, object]:
+    """A run in one flat line for a log: ids, words and times, never a value."""
+    did = [
+        " ".join(part for part in (TOLD[record.event], record.key_id, record.store) if part)
+        for record in outcome.records
+        if record.event in TOLD
+    ]
+    return {
+        "secret": policy.name,
+        "ended": ended(outcome).value,
+        "did": did,
+        "rest": words(outcome.rest) if outcome.rest else None,
+        "error": str(outcome.trouble) if outcome.trouble else None,
+    }
