@@ -17,6 +17,7 @@ from rotation.engine import Engine, Places, Target
 from rotation.model import Policy
 from rotation.ports import Auditor, Clock, Issuer, SecretStore
 from rotation.resilience import PatientIssuer, PatientStore, Service
+from rotation.telemetry import NONE, Telemetry
 
 SANDBOX = "sandbox"
 """The one environment whose clock may be moved."""
@@ -59,12 +60,20 @@ class Assembly:
     issuers: Mapping[str, Issuer]
     places: Places
     clock: Clock
+    telemetry: Telemetry = NONE
+    """Watches every outgoing call already; a host tells it of the runs and sweeps that it does."""
 
     def target(self, policy: Policy) -> Target:
         return Target(policy.store, self.places.entry_name(policy.store, policy.environment, policy.name))
 
 
-def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Clock | None = None) -> Assembly:
+def assemble(
+    config: Config,
+    env: Mapping[str, str],
+    auditor: Auditor,
+    clock: Clock | None = None,
+    telemetry: Telemetry = NONE,
+) -> Assembly:
     """An engine over the stores and issuers of a configuration, none of them opened yet.
 
     Parameters:
@@ -72,16 +81,21 @@ def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Cl
         env: where credentials are looked up, as in os.environ.
         auditor: the audit trail.
         clock: the system's, or in the sandbox environment the sandbox's, when not given.
+        telemetry: watches.
     """
     time = clock or clock_of(config, env)
     chance = secrets.SystemRandom().random
+
+    def service(name: str) -> Service:
+        return Service(name, time, chance, telemetry=telemetry)
+
     stores: Mapping[str, SecretStore] = Opened(
         tuple(config.stores),
-        lambda name: PatientStore(registry.open_store(name, config, env, time), Service(name, time, chance)),
+        lambda name: PatientStore(registry.open_store(name, config, env, time), service(name)),
     )
     issuers: Mapping[str, Issuer] = Opened(
         tuple(config.issuers),
-        lambda name: PatientIssuer(registry.open_issuer(name, config, env, time, stores), Service(name, time, chance)),
+        lambda name: PatientIssuer(registry.open_issuer(name, config, env, time, stores), service(name)),
     )
     primaries = {(policy.environment, policy.name): policy.store for policy in config.policies}
 
@@ -93,7 +107,8 @@ def assemble(config: Config, env: Mapping[str, str], auditor: Auditor, clock: Cl
         return Target(store, entry_name(store, environment, name)) if store else None
 
     places = Places(entry_name, locate)
-    return Assembly(config, Engine(stores, issuers, places, time, auditor), stores, issuers, places, time)
+    engine = Engine(stores, issuers, places, time, auditor)
+    return Assembly(config, engine, stores, issuers, places, time, telemetry)
 
 
 def clock_of(config: Config, env: Mapping[str, str]) -> Clock:

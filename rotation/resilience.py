@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
+from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Verdict, Version
 from rotation.ports import Clock, Issuer, Listed, ReadsMany, SecretStore, StoreFeatures
+from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alone
 
 T = TypeVar("T")
 
@@ -41,21 +43,40 @@ class Service:
     Parameters:
         name: starts the messages.
         chance: uniform in [0, 1); the source of jitter.
+        telemetry: is told of every call, each repetition included.
     """
 
-    def __init__(self, name: str, clock: Clock, chance: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        chance: Callable[[], float],
+        limits: Limits | None = None,
+        telemetry: Telemetry = NONE,
+    ) -> None:
         self._name = name
         self._clock = clock
         self._chance = chance
         self._limits = limits or Limits()
+        self._telemetry = telemetry
         self._lock = threading.Lock()
         self._failures = 0
         self._shut_until = 0.0
 
-    def call(self, work: Callable[[], T], *, repeatable: bool) -> T:
+    def once(self, operation: str, *, hears: bool = True) -> AbstractContextManager[Call]:
+        """A call that goes out once, whatever the answer, even while the service counts as broken.
+
+        Parameters:
+            operation: the port's method.
+            hears: see rotation.telemetry.calling().
+        """
+        return calling(self._telemetry, self._clock, self._name, operation, hears=hears)
+
+    def call(self, operation: str, work: Callable[[], T], *, repeatable: bool) -> T:
         """Does the work, again where that is safe and may help.
 
         Parameters:
+            operation: the port's method.
             repeatable: the work has no effect, or having it twice is having it once. Otherwise it is
                 repeated only after THROTTLED, which says that nothing was done.
 
@@ -65,9 +86,10 @@ class Service:
         limits, wait = self._limits, self._limits.first
         end = self._clock.monotonic() + limits.budget
         while True:
-            self._enter()
+            self._enter(operation)
             try:
-                result = work()
+                with self.once(operation):
+                    result = work()
             except Trouble as trouble:
                 self._note(trouble)
                 wait = self._next(wait, trouble)
@@ -87,7 +109,7 @@ class Service:
         low, high = self._limits.first, max(wait * 3, self._limits.first)
         return min(low + (high - low) * self._chance(), self._limits.longest)
 
-    def _enter(self) -> None:
+    def _enter(self, operation: str) -> None:
         with self._lock:
             now = self._clock.monotonic()
             if self._failures < self._limits.trips_after or now >= self._shut_until:
@@ -95,6 +117,7 @@ class Service:
                     self._shut_until = now + self._limits.rests_for  # this call tries; the others go on waiting
                 return
             left = self._shut_until - now
+        left_alone(self._telemetry, self._name, operation)
         raise Trouble(
             Code.UNAVAILABLE,
             self._name,
@@ -117,6 +140,7 @@ class PatientStore:
     def __init__(self, store: SecretStore, service: Service) -> None:
         self._store: Final = store
         self._call: Final = service.call
+        self._once: Final = service.once
 
     @property
     def name(self) -> str:
@@ -127,50 +151,53 @@ class PatientStore:
         return self._store.features
 
     def observe(self, entry: str) -> Entry:
-        return self._call(lambda: self._store.observe(entry), repeatable=True)
+        return self._call("observe", lambda: self._store.observe(entry), repeatable=True)
 
     def read(self, entry: str, version: Version) -> Credential:
-        return self._call(lambda: self._store.read(entry, version), repeatable=True)
+        return self._call("read", lambda: self._store.read(entry, version), repeatable=True)
 
     def read_many(self, entries: Sequence[str]) -> Mapping[str, Version]:
         """Nothing where the store reads one by one; the caller then does."""
         store = self._store
-        return self._call(lambda: store.read_many(entries), repeatable=True) if isinstance(store, ReadsMany) else {}
+        if not isinstance(store, ReadsMany):
+            return {}
+        return self._call("read_many", lambda: store.read_many(entries), repeatable=True)
 
     def find(self, entry: str, token: str) -> Version | None:
-        return self._call(lambda: self._store.find(entry, token), repeatable=True)
+        return self._call("find", lambda: self._store.find(entry, token), repeatable=True)
 
     def stage(self, entry: str, token: str, credential: Credential, *, key_id: str | None) -> None:
-        self._call(lambda: self._store.stage(entry, token, credential, key_id=key_id), repeatable=False)
+        self._call("stage", lambda: self._store.stage(entry, token, credential, key_id=key_id), repeatable=False)
 
     def promote(self, entry: str, pending: Version, expected: str | None) -> None:
-        self._call(lambda: self._store.promote(entry, pending, expected), repeatable=False)
+        self._call("promote", lambda: self._store.promote(entry, pending, expected), repeatable=False)
 
     def discard(self, entry: str, pending: Version) -> None:
-        self._call(lambda: self._store.discard(entry, pending), repeatable=False)
+        self._call("discard", lambda: self._store.discard(entry, pending), repeatable=False)
 
     def record(self, entry: str, facts: Mapping[str, str]) -> None:
-        self._call(lambda: self._store.record(entry, facts), repeatable=True)
+        self._call("record", lambda: self._store.record(entry, facts), repeatable=True)
 
     def forget(self, entry: str, facts: Iterable[str]) -> None:
         keys = list(facts)
-        self._call(lambda: self._store.forget(entry, keys), repeatable=True)
+        self._call("forget", lambda: self._store.forget(entry, keys), repeatable=True)
 
     def listing(self) -> Iterator[Listed]:
         # A page that fails midway ends the listing: beginning again would yield entries twice.
-        return self._store.listing()
+        with self._once("listing", hears=False):
+            yield from self._store.listing()
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
-        self._call(lambda: self._store.create(entry, policy), repeatable=False)
+        self._call("create", lambda: self._store.create(entry, policy), repeatable=False)
 
     def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
-        self._call(lambda: self._store.set_policy(entry, policy), repeatable=True)
+        self._call("set_policy", lambda: self._store.set_policy(entry, policy), repeatable=True)
 
     def delete(self, entry: str) -> None:
-        self._call(lambda: self._store.delete(entry), repeatable=True)
+        self._call("delete", lambda: self._store.delete(entry), repeatable=True)
 
     def restore(self, entry: str) -> bool:
-        return self._call(lambda: self._store.restore(entry), repeatable=False)
+        return self._call("restore", lambda: self._store.restore(entry), repeatable=False)
 
 
 class PatientIssuer:
@@ -179,6 +206,7 @@ class PatientIssuer:
     def __init__(self, issuer: Issuer, service: Service) -> None:
         self._issuer: Final = issuer
         self._call: Final = service.call
+        self._once: Final = service.once
 
     @property
     def name(self) -> str:
@@ -189,19 +217,27 @@ class PatientIssuer:
         return self._issuer.capabilities
 
     def mint(self, key_name: str, slot: str | None = None) -> Issued:
-        return self._issuer.mint(key_name, slot)
+        with self._once("mint"):
+            return self._issuer.mint(key_name, slot)
 
     def keys(self) -> Iterator[KeyInfo]:
-        return iter(self._call(lambda: list(self._issuer.keys()), repeatable=True))
+        return iter(self._call("keys", lambda: list(self._issuer.keys()), repeatable=True))
 
     def verify(self, credential: Credential) -> Check:
-        return self._issuer.verify(credential)
+        return self._asked("verify", credential)
 
     def smoke(self, credential: Credential) -> Check:
-        return self._issuer.smoke(credential)
+        return self._asked("smoke", credential)
+
+    def _asked(self, operation: Literal["verify", "smoke"], credential: Credential) -> Check:
+        with self._once(operation) as call:
+            check = self._issuer.verify(credential) if operation == "verify" else self._issuer.smoke(credential)
+            call.outcome = UNKNOWN if check.verdict is Verdict.UNKNOWN else call.outcome
+            call.request_id = check.request_id or call.request_id
+            return check
 
     def revoke(self, key_id: str) -> None:
-        self._call(lambda: self._issuer.revoke(key_id), repeatable=True)
+        self._call("revoke", lambda: self._issuer.revoke(key_id), repeatable=True)
 
     def last_use(self, key_id: str) -> LastUse:
-        return self._call(lambda: self._issuer.last_use(key_id), repeatable=True)
+        return self._call("last_use", lambda: self._issuer.last_use(key_id), repeatable=True)

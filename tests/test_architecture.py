@@ -24,6 +24,7 @@ CORE = (
     "names",
     "clock",
     "form",
+    "telemetry",
 )
 """The engine's core: the standard library and itself, nothing else."""
 

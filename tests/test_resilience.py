@@ -46,14 +46,14 @@ def test_a_question_is_asked_again_with_growing_waits() -> None:
             waits.append(seconds)
 
     flaky = Flaky(*[trouble(Code.UNAVAILABLE)] * 3)
-    assert service(Noting(), chance=lambda: 1.0).call(flaky, repeatable=True) == "answer"
+    assert service(Noting(), chance=lambda: 1.0).call("observe", flaky, repeatable=True) == "answer"
     assert waits == pytest.approx([0.6, 1.8, 5.4])
 
 
 def test_the_services_own_word_wins() -> None:
     """Retry-After is kept to, and jitter only adds."""
     clock, flaky = FakeClock(), Flaky(trouble(Code.THROTTLED, retry_after=7.0))
-    service(clock).call(flaky, repeatable=False)
+    service(clock).call("observe", flaky, repeatable=False)
     assert timedelta(seconds=7) <= clock.now() - FakeClock().now() <= timedelta(seconds=7.2)
 
 
@@ -61,7 +61,7 @@ def test_a_write_without_an_answer_goes_out_once() -> None:
     """Whether it took effect is found out by looking, not by doing it again."""
     flaky = Flaky(trouble(Code.UNAVAILABLE, maybe_applied=True))
     with pytest.raises(Trouble):
-        service(FakeClock()).call(flaky, repeatable=False)
+        service(FakeClock()).call("observe", flaky, repeatable=False)
     assert flaky.asked == 1
 
 
@@ -70,7 +70,7 @@ def test_a_permanent_refusal_is_not_asked_again(code: Code) -> None:
     """Somebody has to change something first."""
     flaky = Flaky(trouble(code))
     with pytest.raises(Trouble):
-        service(FakeClock()).call(flaky, repeatable=True)
+        service(FakeClock()).call("observe", flaky, repeatable=True)
     assert flaky.asked == 1
 
 
@@ -78,7 +78,7 @@ def test_a_call_has_a_budget() -> None:
     """However often it fails, it ends within its time."""
     clock, flaky = FakeClock(), Flaky(*[trouble(Code.THROTTLED)] * 100)
     with pytest.raises(Trouble):
-        service(clock, budget=20.0).call(flaky, repeatable=True)
+        service(clock, budget=20.0).call("observe", flaky, repeatable=True)
     assert clock.monotonic() <= 20
 
 
@@ -89,18 +89,18 @@ def test_a_broken_service_is_left_alone_and_tried_again() -> None:
     down = Flaky(*[trouble(Code.UNAVAILABLE, maybe_applied=True)] * 6)
     for _ in range(5):
         with pytest.raises(Trouble):
-            broken.call(down, repeatable=False)
+            broken.call("observe", down, repeatable=False)
     with pytest.raises(Trouble, match="left alone"):
-        broken.call(down, repeatable=False)
+        broken.call("observe", down, repeatable=False)
     assert down.asked == 5
     clock.move(timedelta(seconds=31))
     with pytest.raises(Trouble, match="no"):
-        broken.call(down, repeatable=False)
+        broken.call("observe", down, repeatable=False)
     with pytest.raises(Trouble, match="left alone"):
-        broken.call(down, repeatable=False)
+        broken.call("observe", down, repeatable=False)
     clock.move(timedelta(seconds=31))
-    assert broken.call(down, repeatable=False) == "answer"
-    assert broken.call(down, repeatable=False) == "answer"
+    assert broken.call("observe", down, repeatable=False) == "answer"
+    assert broken.call("observe", down, repeatable=False) == "answer"
 
 
 def test_a_mint_goes_out_once_even_when_throttled() -> None:
