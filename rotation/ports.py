@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
@@ -140,6 +141,74 @@ class Issuer(Protocol):
 
     def last_use(self, key_id: str) -> LastUse:
         """When the issuer last saw the credential used."""
+
+
+# --- what a store or an issuer may tell of itself; all of it optional --------------------------------
+
+
+class Grade(StrEnum):
+    """How what was looked at stands."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    """Works now; a person should see to it."""
+    FAILING = "failing"
+    """Rotation can not work, or not safely, before a person has acted."""
+    UNCHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing that was looked at, and changed in nothing by that. No field ever holds a value."""
+
+    check: str
+    """What was looked at, in a word or two: `permissions`, `quota`."""
+    grade: Grade
+    text: str
+    """What was found; with UNCHECKED, why nothing was."""
+    remedy: str = ""
+    """Who must do what. Always there with FAILING."""
+    entry: str | None = None
+    """What it is about alone; None for the store or issuer as a whole."""
+
+
+@runtime_checkable
+class ExaminedStore(Protocol):
+    """A store that can tell by reading alone whether a sweep could work with it."""
+
+    def examine(self, entries: Sequence[str]) -> Iterator[Diagnosis]:
+        """Login, permissions and quotas, for these entries, which need not be there yet.
+
+        What can not be told is UNCHECKED with its reason; a service that does not answer, too. Never raises Trouble.
+        """
+
+
+@runtime_checkable
+class ExaminedIssuer(Protocol):
+    """An issuer that can tell by reading alone what becomes of its administrative credential and its limits."""
+
+    def examine(self) -> Iterator[Diagnosis]:
+        """As ExaminedStore.examine()."""
+
+
+@runtime_checkable
+class TellsReaders(Protocol):
+    """A store that can tell who may read an entry's value."""
+
+    def readers(self, entries: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """By entry, the names under which the store knows those whom it lets read, this login left out.
+
+        An entry that is not there may be missing. Raises Trouble where the login may not ask.
+        """
+
+
+@runtime_checkable
+class TellsTime(Protocol):
+    """A client that compares clocks with its service by the answers that it gets anyway."""
+
+    @property
+    def skew(self) -> timedelta | None:
+        """How far our clock was ahead of the service's at its last answer; None while it has not said the time."""
 
 
 class Clock(Protocol):
