@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 from rotation import journal as facts
@@ -199,10 +200,32 @@ class Wait(Rest):
     """The change is one in a store: look again after the wait."""
 
 
+class Cause(StrEnum):
+    """What has to change before a hold ends; for whoever counts holds. The reason says it to people."""
+
+    PERSON = "person"
+    """A person is to create or revoke a credential by hand."""
+    UNVERIFIED = "unverified"
+    """The issuer does not say that a credential works."""
+    STORE = "store"
+    """A store can not be asked, or was changed outside Keyturn."""
+    IN_USE = "in-use"
+    """An old credential is used on and on, or nobody can tell."""
+    LIMIT = "limit"
+    """The issuer is full."""
+    UNPROVEN = "unproven"
+    """A revoked credential is not refused."""
+    FAILED = "failed"
+    """A call was refused."""
+    IMPOSSIBLE = "impossible"
+    """What was asked for can not be had."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold(Rest):
     """Only a change outside can help, so people are told."""
 
+    cause: Cause
     unproven: bool = False
     """A credential that should be dead is alive or not shown dead."""
 
@@ -237,7 +260,7 @@ def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: O
             elif (error := evidence.failed.get(signature(decision))) is None:
                 return decision
             else:
-                rests.append(Hold(reason=error))  # what does not depend on it goes on
+                rests.append(Hold(cause=Cause.FAILED, reason=error))  # what does not depend on it goes on
     return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at)
 
 
@@ -300,7 +323,7 @@ def contain(s: Situation) -> Iterator[Decision]:
             told = (
                 "the issuer revokes nothing by itself: revoke it there by hand" if key not in s.roles else "replace it"
             )
-            yield Hold(reason=f"the leaked key is alive; {told}", unproven=True)
+            yield Hold(cause=Cause.PERSON, reason=f"the leaked key is alive; {told}", unproven=True)
             continue
         if not s.issuer.registry:
             continue
@@ -371,7 +394,7 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
     if streak is None:
         yield verify
     elif streak.verdict is Verdict.UNKNOWN:
-        yield Hold(reason=f"the new credential can not be verified: {streak.reason}")
+        yield Hold(cause=Cause.UNVERIFIED, reason=f"the new credential can not be verified: {streak.reason}")
     elif streak.verdict.live and streak.count >= need.in_a_row:
         yield from _promote(s, attempt, version)
     elif s.now < streak.at + need.interval:
@@ -404,7 +427,7 @@ def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decis
             yield _poisoned(s, attempt, f"the smoke test failed: {smoked.reason}")
             return
         if not smoked.verdict.live:
-            yield Hold(reason=f"the smoke test of the new credential failed: {smoked.reason}")
+            yield Hold(cause=Cause.UNVERIFIED, reason=f"the smoke test of the new credential failed: {smoked.reason}")
             return
     waiting = [r.store for r in s.unreachable] + [
         store
@@ -418,7 +441,7 @@ def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decis
         )
     ]
     if waiting and not s.emergency:
-        yield Hold(reason=f"verified; promotion waits for {', '.join(waiting)}")
+        yield Hold(cause=Cause.STORE, reason=f"verified; promotion waits for {', '.join(waiting)}")
         return
     yield Promote(store=s.policy.store, version=version, expected=attempt.base, reason="verified, and nothing moved")
 
@@ -478,7 +501,7 @@ def _try_current(s: Situation, reason: str) -> Iterator[Decision]:
     if streak is None:
         yield look
     elif streak.verdict is Verdict.UNKNOWN:
-        yield Hold(reason=f"the current credential can not be verified: {streak.reason}")
+        yield Hold(cause=Cause.UNVERIFIED, reason=f"the current credential can not be verified: {streak.reason}")
     elif streak.verdict is Verdict.INVALID and not s.found_dead:
         if s.now < streak.at + s.issuer.revoke.interval:
             yield Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="current is refused")
@@ -496,7 +519,7 @@ def mirror(s: Situation) -> Iterator[Decision]:
         if isinstance(entry, Absent):
             if store in s.policy.replicas:
                 missing = "has no such entry" if entry.missing else f"can not be reached: {entry.reason}"
-                yield Hold(reason=f"{store} {missing}")
+                yield Hold(cause=Cause.STORE, reason=f"{store} {missing}")
             continue
         copy = entry.pending
         if copy and copy.token not in (in_flight, current.token if current else None):
@@ -504,7 +527,9 @@ def mirror(s: Situation) -> Iterator[Decision]:
         if current is None or (entry.current and entry.current.token == current.token):
             continue
         if current.token is None:
-            yield Hold(reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn")
+            yield Hold(
+                cause=Cause.STORE, reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn"
+            )
             continue
         if s.current_key in s.seen.primary.journal.revoked or not s.readable(current):
             continue  # what replaces it goes to the replicas
@@ -610,7 +635,9 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     if (key_id := s.key_id(key)) is None:
         if s.evidence.listed is None:
             return ListKeys(reason="the old credential's id is not recorded")
-        return Hold(reason="the old credential's id is not known, so nobody can tell whether it is in use")
+        return Hold(
+            cause=Cause.IN_USE, reason="the old credential's id is not known, so nobody can tell whether it is in use"
+        )
     use = s.evidence.last_use.get(key)
     if use is None:
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
@@ -622,7 +649,7 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
         told = "was used recently" if use.known else "has no known last use"
         return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
     if drain.then is Ending.HOLD:
-        return Hold(reason="the old credential is still in use after the longest drain")
+        return Hold(cause=Cause.IN_USE, reason="the old credential is still in use after the longest drain")
     return None
 
 
@@ -640,7 +667,9 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
         yield from _make_void(s, key)
         return
     if s.lagging and s.promoted_at(key):  # replicas get only what the primary has promoted
-        yield Hold(reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}")
+        yield Hold(
+            cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}"
+        )
         return
     if (until := s.last_write(key)) and s.seen.primary.read_at < until:
         if s.now < until:
@@ -687,14 +716,20 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
     elif key in s.evidence.unreadable:
-        yield Hold(reason="revoke the old credential by hand; nobody holds it to show it dead", unproven=True)
+        yield Hold(
+            cause=Cause.PERSON,
+            reason="revoke the old credential by hand; nobody holds it to show it dead",
+            unproven=True,
+        )
     elif streak is None:
         yield Prove(key=key, reason="has it been revoked by hand?")
     elif streak.verdict is Verdict.INVALID:
         yield Note(facts=facts.revoked(key, s.now), reason="revoked by hand")
     else:
         key_id = s.key_id(key)
-        yield Hold(reason=f"revoke the old credential {key_id} by hand at {s.policy.issuer}", unproven=True)
+        yield Hold(
+            cause=Cause.PERSON, reason=f"revoke the old credential {key_id} by hand at {s.policy.issuer}", unproven=True
+        )
 
 
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
@@ -711,7 +746,9 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
         yield unspent
         return
     if s.current_key is None or not s.readable(s.current):
-        yield Hold(reason="the entry was changed outside Keyturn; the next rotation frees the old key")
+        yield Hold(
+            cause=Cause.STORE, reason="the entry was changed outside Keyturn; the next rotation frees the old key"
+        )
         return
     yield Intend(
         why=Why.REWRITE,
@@ -747,7 +784,7 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
     elif streak.verdict is Verdict.INVALID and streak.count >= need.in_a_row:
         yield from _proven(s, key, "refused", f"refused {streak.count} times in a row")
     elif streak.verdict is Verdict.UNKNOWN:
-        yield Hold(reason=f"revoked, unproven: {streak.reason}", unproven=True)
+        yield Hold(cause=Cause.UNPROVEN, reason=f"revoked, unproven: {streak.reason}", unproven=True)
     elif s.now < streak.at + need.interval:
         told = "refused" if streak.verdict is Verdict.INVALID else "still accepted"
         yield Wait(until=streak.at + need.interval, soon=True, reason=f"the old credential is {told}")
@@ -805,15 +842,15 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif why is Why.ROLLBACK:
         back = s.order.back_to or ""
         if back not in s.keys or back in journal.condemned or back in journal.revoked:
-            yield Hold(reason="there is no earlier credential that still lives")
+            yield Hold(cause=Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives")
         else:
             yield Intend(why=why, base=s.current_id, of=back, reason=reasons[why])
     elif s.issuer.model is Model.MANUAL and not s.order.submitted:
         made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
-        yield Hold(reason=f"waits for a person, as {made}")
+        yield Hold(cause=Cause.PERSON, reason=f"waits for a person, as {made}")
     elif s.full or (s.crowded and not s.emergency):
         if not s.retiring:
-            yield Hold(reason="the issuer holds as many keys of this secret as it allows")
+            yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:
             full = "the issuer is full" if s.full else "there are enough of them"
             yield Wait(until=s.now + FULL, reason=f"old credentials have to go before another is made: {full}")

@@ -370,7 +370,7 @@ class Engine:
         s = self._situation(seen, _Run(target, Order()))
         earlier = [key for key in s.retiring if s.promoted_at(key) and key not in seen.primary.journal.condemned]
         if not earlier:
-            hold = d.Hold(reason="there is no earlier credential that still lives")
+            hold = d.Hold(cause=d.Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives")
             return Outcome(target, hold, None, seen, [], achieved=False)
         newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
         outcome = self.run(target, Order(replace=s.current_key or s.current_id, back_to=newest), patience=patience)

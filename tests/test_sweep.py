@@ -152,7 +152,13 @@ def test_a_leaked_key_that_still_lives_counts_above_all() -> None:
     sweep_all(world)
     engine = world.engine()
     engine.condemn(world.target)
-    outcome = Outcome(world.target, d.Hold(reason="the issuer is away"), None, engine.observe(world.target), [])
+    outcome = Outcome(
+        world.target,
+        d.Hold(cause=d.Cause.UNVERIFIED, reason="the issuer is away"),
+        None,
+        engine.observe(world.target),
+        [],
+    )
     assert sweep.ended(outcome) is Ended.UNPROVEN
     shown = sweep.account(world.policy, outcome)
     assert (shown["ended"], shown["rest"]) == ("unproven", "held: the issuer is away")
