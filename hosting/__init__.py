@@ -1,0 +1,1 @@
+"""Builds what clouds run: packages of the rotation functions."""
