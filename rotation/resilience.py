@@ -61,6 +61,7 @@ class Service:
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._failures = 0
+        self._cause = ""
         self._shut_until = 0.0
 
     def once(self, operation: str, *, hears: bool = True) -> AbstractContextManager[Call]:
@@ -81,16 +82,19 @@ class Service:
                 repeated only after THROTTLED, which says that nothing was done.
 
         Raises:
-            Trouble: the last one, or UNAVAILABLE without asking while the service counts as broken.
+            Trouble: the last one, or UNAVAILABLE without asking while the service counts as broken, with
+                what broke it.
         """
         limits, wait = self._limits, self._limits.first
+        unsure = False
         end = self._clock.monotonic() + limits.budget
         while True:
-            self._enter(operation)
+            self._enter(operation, unsure=unsure)
             try:
                 with self.once(operation):
                     result = work()
             except Trouble as trouble:
+                unsure = unsure or trouble.maybe_applied
                 self._note(trouble)
                 wait = self._next(wait, trouble)
                 again = trouble.code is Code.THROTTLED or (repeatable and trouble.code is Code.UNAVAILABLE)
@@ -109,20 +113,17 @@ class Service:
         low, high = self._limits.first, max(wait * 3, self._limits.first)
         return min(low + (high - low) * self._chance(), self._limits.longest)
 
-    def _enter(self, operation: str) -> None:
+    def _enter(self, operation: str, *, unsure: bool) -> None:
         with self._lock:
             now = self._clock.monotonic()
             if self._failures < self._limits.trips_after or now >= self._shut_until:
                 if self._failures >= self._limits.trips_after:
                     self._shut_until = now + self._limits.rests_for  # this call tries; the others go on waiting
                 return
-            left = self._shut_until - now
+            left, cause = self._shut_until - now, self._cause
         left_alone(self._telemetry, self._name, operation)
-        raise Trouble(
-            Code.UNAVAILABLE,
-            self._name,
-            f"failed {self._limits.trips_after} times in a row and is left alone for {left:.0f} s",
-        )
+        told = f"failed {self._limits.trips_after} times in a row and is left alone for {left:.0f} s; at last: {cause}"
+        raise Trouble(Code.UNAVAILABLE, self._name, told, maybe_applied=unsure)
 
     def _note(self, trouble: Trouble) -> None:
         with self._lock:
@@ -130,6 +131,7 @@ class Service:
                 self._failures = 0  # it answered
                 return
             self._failures += 1
+            self._cause = str(trouble).removeprefix(f"{self._name}: ")
             if self._failures >= self._limits.trips_after:
                 self._shut_until = self._clock.monotonic() + self._limits.rests_for
 
@@ -141,6 +143,11 @@ class PatientStore:
         self._store: Final = store
         self._call: Final = service.call
         self._once: Final = service.once
+
+    @property
+    def bare(self) -> SecretStore:
+        """The store itself, for who wants to see a fault at first sight."""
+        return self._store
 
     @property
     def name(self) -> str:
@@ -207,6 +214,11 @@ class PatientIssuer:
         self._issuer: Final = issuer
         self._call: Final = service.call
         self._once: Final = service.once
+
+    @property
+    def bare(self) -> Issuer:
+        """The issuer itself, for who wants to see a fault at first sight."""
+        return self._issuer
 
     @property
     def name(self) -> str:
