@@ -519,7 +519,8 @@ class Engine:
         for fact in action.facts:
             kind, _, token = fact.partition(".")
             if kind == "proven":
-                self._audit(run, "proven", seen, reason=action.reason, token=token)
+                stages = _stages(seen.primary.journal, token)
+                self._audit(run, "proven", seen, reason=action.reason, token=token, detail=stages)
         return self._record(seen, run, action.facts)
 
     def _condemn(self, action: d.Condemn, seen: Observation, run: _Run) -> None:
@@ -753,7 +754,7 @@ class Engine:
             event = "proven" if action.proof in ("refused", "absent") else "closed"
             self._audit(
                 run, event, seen, reason=action.reason, token=action.key, key_id=s.key_id(action.key),
-                detail={"how": action.proof},
+                detail={"how": action.proof, **_stages(seen.primary.journal, action.key)},
             )  # fmt: skip
         self._stores[run.target.store].forget(run.target.entry, action.facts)
         given_up = run.evidence.unspent & {fact.partition(".")[2] for fact in action.facts}
@@ -882,6 +883,18 @@ class Engine:
         d.Forget: _forget,
     }
     """How each action is carried out: the look as it is afterwards, or None when another look is needed."""
+
+
+def _stages(journal: Journal, key: str) -> dict[str, str]:
+    """When a key came to each stage of its end, for the record of its proof: the journal forgets them with the key."""
+    emergency = key in journal.contain and key in journal.condemned
+    times = {
+        "superseded": journal.superseded.get(key),
+        "emergency": journal.condemned[key].at if emergency else None,
+        "revoked": journal.revoked.get(key),
+        "proven": journal.proven.get(key),
+    }
+    return {stage: at.isoformat() for stage, at in times.items() if at is not None}
 
 
 def _named(entry: Entry) -> Entry:

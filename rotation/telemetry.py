@@ -102,7 +102,7 @@ class Run:
 
     def effects(self) -> list[str]:
         """What was done, in order, in the words of EFFECTS."""
-        return [EFFECTS[record.event] for record in self.records if record.event in EFFECTS]
+        return [EFFECTS[r.event] for r in self.records if r.event in EFFECTS and not _proven_before(r)]
 
     def failures(self) -> list[tuple[str, str]]:
         """(action, code) of every action that failed, whether or not the run went on."""
@@ -117,7 +117,7 @@ class Run:
         """What was completed in this run, and how many seconds it took from its beginning, which may lie in an earlier one.
 
         rotation: from the intent to the last store's promotion. retirement: from the moment a key was current nowhere
-        to its proof. emergency: from the condemnation to the proof. proof: from the revocation to the proof.
+        to its proof; not of one that an emergency killed. emergency: from the condemnation to the proof. proof: from the revocation to the proof.
         """
         found: list[tuple[Duration, float]] = []
         began = dict(self.started)
@@ -132,7 +132,7 @@ class Run:
                     promoted[token] = record.at
                 case "revoke.done":
                     revoked[token] = record.at
-                case "proven":
+                case "proven" if not _proven_before(record):
                     since = _since(record.detail or {})
                     if token in revoked:
                         since["proof"] = revoked[token]
@@ -141,10 +141,18 @@ class Run:
         return found
 
 
+def _proven_before(record: Record) -> bool:
+    """A key that was contained is proven while stores still hand it out, and closed when they do no more."""
+    return record.event == "proven" and "proven" in (record.detail or {})
+
+
 def _since(detail: Mapping[str, str]) -> dict[Duration, datetime]:
     """When the stages of a key's end were reached, as the record of its proof tells."""
     names: dict[str, Duration] = {"superseded": "retirement", "emergency": "emergency", "revoked": "proof"}
-    return {name: datetime.fromisoformat(detail[key]) for key, name in names.items() if key in detail}
+    found = {name: datetime.fromisoformat(detail[key]) for key, name in names.items() if key in detail}
+    if "emergency" in found:
+        found.pop("retirement", None)
+    return found
 
 
 def _seconds(begin: datetime, end: datetime) -> float:
