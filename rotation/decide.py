@@ -98,6 +98,13 @@ class Identify(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt(Action):
+    """Give a current value that somebody else put there a token of its own, so that replicas can follow it."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyCurrent(Action):
     """Show a current value that the journal does not explain to the issuer."""
 
@@ -178,7 +185,8 @@ class Forget(Action):
 
     key: str
     proof: str
-    """How it is known: `refused`, `absent` from the issuer's list, `unenforced`, `never-minted`, `unheld`, `void`."""
+    """How it is known: `refused`, `absent` from the issuer's list, `unenforced`, `never-minted`, `unheld`, `void`,
+    `foreign`: not ours to judge."""
     facts: tuple[str, ...]
 
 
@@ -481,16 +489,16 @@ def explain(s: Situation) -> Iterator[Decision]:
     if s.current_key is None and s.current.id not in s.evidence.identified:
         yield Identify(version=s.current, reason="current carries no token; is it one of our keys put there by hand?")
         return
-    if not s.issuer.registry:
-        return
-    yield from _try_current(s, "current is not what any rotation made; does it work?")
-    streak = s.evidence.current.get(s.current.id)
-    if streak is None:
-        return
-    if streak.verdict.live and s.current.token and s.current.token not in s.seen.primary.journal.promoted:
-        yield Note(
-            facts=facts.promoted(s.current.token, s.now), reason="current came back by a delayed write, and works"
-        )
+    if s.issuer.registry:
+        yield from _try_current(s, "current is not what any rotation made; does it work?")
+        streak = s.evidence.current.get(s.current.id)
+        if streak is None or not streak.verdict.live:
+            return
+    if s.current.token is None:
+        yield Adopt(version=s.current, reason="put there by hand; managed like any other from now on")
+    elif s.current.token not in s.seen.primary.journal.promoted:
+        written = facts.promoted(s.current.token, s.now)
+        yield Note(facts=written, reason="current came back by a delayed write, and works")
 
 
 def _try_current(s: Situation, reason: str) -> Iterator[Decision]:
@@ -569,6 +577,11 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
             if (rest := _draining(s, key, since)) is not None:
                 yield rest
                 return
+        elif held.why is Why.SUPERSEDED and key not in journal.contain and (until := s.last_write(key)):
+            # Without compare-and-set it may have been handed out for a moment, and nobody noted it.
+            if (rest := _draining(s, key, until)) is not None:
+                yield rest
+                return
         yield from _revoke(s, key)
         return
     if s.promoted_at(key) is None:
@@ -580,6 +593,10 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+        return
+    if key in journal.foreign and s.now >= since + s.policy.grace:
+        told = "made by a person, who may still need it or has to revoke it"
+        yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
         return
     if (rest := _draining(s, key, since)) is not None:
         yield rest
@@ -861,7 +878,7 @@ def begin(s: Situation) -> Iterator[Decision]:
 def _why(s: Situation) -> Why | None:
     if s.current is None:
         return Why.FIRST
-    asked = s.order.replace is not None and s.order.replace == (s.current_key or s.current_id)
+    asked = s.order.replace is not None and s.order.replace == s.handed_out
     if s.order.back_to and asked:
         return Why.ROLLBACK
     if s.urgent:

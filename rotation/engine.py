@@ -22,7 +22,7 @@ from rotation.journal import Attempt, Journal, Why
 from rotation.model import Check, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.ports import Auditor, Clock, Issuer, Record, SecretStore
-from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak
+from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak, foreign_token
 
 CALL_LIMIT: Final = timedelta(seconds=60)
 """Total timeout of one outgoing call; providers keep to it."""
@@ -228,9 +228,7 @@ class Engine:
     def _with_pair(self, seen: Observation, run: _Run) -> Observation:
         due = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
         scheduled = due.current is not None and not due.urgent and due.pending is None and not run.evidence.unspent
-        wanted = run.order.replace == (due.current_key or due.current_id) or (
-            due.due_at is not None and due.due_at <= due.now
-        )
+        wanted = run.order.replace == due.handed_out or (due.due_at is not None and due.due_at <= due.now)
         if seen.policy.paired_with and scheduled and wanted:
             return replace(seen, pair_free_at=self._pair_free_at(seen))
         return seen
@@ -330,15 +328,12 @@ class Engine:
         return replace(outcome, achieved=self._key_now(outcome) not in (None, was))
 
     def _handed_out(self, target: Target) -> str | None:
-        """Token of the current key, or the version id of a current value that is not ours."""
-        s = self._situation(self.observe(target), _Run(target, Order()))
-        return s.current_key or s.current_id
+        return self._situation(self.observe(target), _Run(target, Order())).handed_out
 
     def _key_now(self, outcome: Outcome) -> str | None:
         if outcome.seen is None:
             return None
-        s = self._situation(outcome.seen, _Run(outcome.target, Order()))
-        return s.current_key or s.current_id
+        return self._situation(outcome.seen, _Run(outcome.target, Order())).handed_out
 
     def submit(
         self, target: Target, credential: Credential, key_id: str | None, *, patience: timedelta = timedelta(minutes=5)
@@ -373,7 +368,7 @@ class Engine:
             hold = d.Hold(cause=d.Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives")
             return Outcome(target, hold, None, seen, [], achieved=False)
         newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
-        outcome = self.run(target, Order(replace=s.current_key or s.current_id, back_to=newest), patience=patience)
+        outcome = self.run(target, Order(replace=s.handed_out, back_to=newest), patience=patience)
         return replace(outcome, achieved=self._key_now(outcome) == newest)
 
     def adopt(self, target: Target, policy: Policy, *, key_id: str | None) -> Observation:
@@ -447,7 +442,7 @@ class Engine:
         """
         leave_at = self._clock.monotonic() + patience.total_seconds()
         before = self._situation(self.observe(target), _Run(target, Order()))
-        theirs = None if before.current_key else before.current_id  # not ours to condemn, so it is named
+        theirs = None if before.current_key else before.handed_out  # not ours to condemn, so it is named
         records = self.condemn(target, contain_after=contain_after)
         pause = _ASK_AGAIN
         while True:
@@ -670,6 +665,15 @@ class Engine:
                 return replace(after, primary=_named(after.primary))
         return seen
 
+    def _adopt(self, action: d.Adopt, seen: Observation, run: _Run) -> Observation:
+        version = action.version
+        token = foreign_token(seen.primary, version)
+        since = version.created_at or self._clock.now()
+        self._audit(run, "adopt", seen, reason=action.reason, token=token)
+        written = facts.adopted(token, version.id, since) | facts.foreign(token, since)
+        after = self._record(seen, run, written | facts.promoted(token, since))
+        return replace(after, primary=_named(after.primary))
+
     def _verify_current(self, action: d.VerifyCurrent, seen: Observation, run: _Run) -> Observation:
         try:
             check = self._issuer(seen).verify(self.read(seen, seen.primary, action.version))
@@ -870,6 +874,7 @@ class Engine:
         d.Verify: _verify,
         d.Smoke: _smoke,
         d.Identify: _identify,
+        d.Adopt: _adopt,
         d.VerifyCurrent: _verify_current,
         d.Look: _look_again,
         d.Promote: _promote,

@@ -98,8 +98,13 @@ def key_fact(token: str, key_id: str) -> dict[str, str]:
 
 
 def adopted(token: str, version: str, at: datetime) -> dict[str, str]:
-    """A version that was there before Keyturn goes by this token from now on."""
+    """A version that Keyturn did not write goes by this token from now on."""
     return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version)})}
+
+
+def foreign(token: str, at: datetime) -> dict[str, str]:
+    """The key behind an adopted version was made by a person, who also has to revoke it."""
+    return {f"foreign.{token}": _words({"at": _time(at)})}
 
 
 def expires(token: str, at: datetime) -> dict[str, str]:
@@ -153,6 +158,7 @@ class Journal:
         self.key_ids: Final[dict[str, str]] = {}
         self.adopted: Final[dict[str, str]] = {}
         """Version ids by the token that they go by."""
+        self.foreign: Final[dict[str, datetime]] = {}
         self.promoted: Final[dict[str, datetime]] = {}
         self.expires: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
@@ -170,7 +176,7 @@ class Journal:
                     self.attempts[token] = fact
                 case "backoff":
                     self.backoff = fact
-                case "adopted" | "expires" | "promoted" | "superseded" | "condemned" | "contain" | "revoked" | "proven":
+                case _ if kind in _KINDS:
                     getattr(self, kind)[token] = fact
 
     def plus(self, facts: Mapping[str, str]) -> Journal:
@@ -194,6 +200,12 @@ class Journal:
     def unproven(self) -> tuple[str, ...]:
         """Tokens of keys that should be dead and are not shown to be: revoked, or condemned in an emergency."""
         return tuple(sorted((set(self.contain) | set(self.revoked)) - set(self.proven)))
+
+
+_KINDS: Final = frozenset(
+    ("adopted", "foreign", "expires", "promoted", "superseded", "condemned", "contain", "revoked", "proven")
+)
+"""Kinds that are kept under an attribute of their own name."""
 
 
 @lru_cache(maxsize=4096)
@@ -228,7 +240,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff 
             return _unescape(parts["id"])
         case "adopted":
             return _unescape(parts["version"])
-        case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
+        case "foreign" | "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
         case "condemned":
             return Condemned(_read_time(parts["at"]), Why(parts["why"]))

@@ -5,6 +5,7 @@ Pure. `decide` asks its questions here, so that each of its rules reads as one s
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -96,7 +97,7 @@ class Order:
     """What a run was asked for beyond what is due anyway."""
 
     replace: str | None = None
-    """Token of the key that is to stop being current; of a value that is not ours, its version id."""
+    """Token of what is to stop being current; see Situation.handed_out."""
     take_over: bool = False
     """Does not wait for another run's attempt to expire. Costs work, never safety."""
     listed: frozenset[str] | None = None
@@ -127,6 +128,11 @@ EXPIRY_MARGIN: Final = timedelta(days=2)
 """A credential that expires by itself is replaced this long before, and its grace period besides."""
 
 
+def foreign_token(entry: Entry, version: Version) -> str:
+    """The token that a value of somebody else's goes by: of its version, so that every run gives it the same."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{entry.store} {entry.name} {version.id}").hex
+
+
 @dataclass(frozen=True, eq=False)
 class Situation:
     """Questions about one observation."""
@@ -153,6 +159,11 @@ class Situation:
     def current_key(self) -> str | None:
         """Token of the key that the primary hands out; None when it is not one of ours."""
         return self.key_of(self.current)
+
+    @cached_property
+    def handed_out(self) -> str | None:
+        """Token of what is current, be it ours or not yet adopted; None when there is nothing."""
+        return self.current_key or (foreign_token(self.seen.primary, self.current) if self.current else None)
 
     @cached_property
     def pending(self) -> Version | None:
@@ -283,8 +294,8 @@ class Situation:
         """Whether the journal knows how the current version came to be current, and why it should still work."""
         token = self.current.token if self.current else None
         journal = self.seen.primary.journal
-        if self.issuer.model is Model.REPLACE and self.pending is None and self.lost:
-            return False  # a mint that was not recorded may have destroyed it
+        if self.pending is None and self.usurped:
+            return False
         if self.delisted:
             return False  # somebody has deleted it at the issuer, or its list is late
         return self.current is None or (token is not None and (token in journal.attempts or token in journal.promoted))
@@ -345,11 +356,37 @@ class Situation:
             and a.token not in self.roles
         )
 
+    @cached_property
+    def usurped(self) -> bool:
+        """Where there is one credential only: whether a mint that came to nothing may have destroyed what is current."""
+        journal = self.seen.primary.journal
+        made = journal.attempts.get(self.current_key or "")
+        return self.issuer.model is Model.REPLACE and any(
+            a.of is None
+            and a.token not in (self.current_key, *self.evidence.unspent, *journal.promoted, *self.roles)
+            and (made is None or a.at + ATTEMPT_LIFE > made.at)
+            for a in journal.attempts.values()
+        )
+
     def rivals(self, attempt: Attempt) -> bool:
-        """Whether another run may be about to create on the same base."""
+        """Whether another run may be about to create where that destroys."""
         doomed = self.seen.primary.journal.condemned
-        others = [a for a in self.lost if a.token != attempt.token and a.key not in doomed]
+        others = [a for a in (*self.lost, *self.unstaged) if a.token != attempt.token and a.key not in doomed]
         return any(self.now < a.at + self.claim for a in others)
+
+    @cached_property
+    def unstaged(self) -> tuple[Attempt, ...]:
+        """Void attempts of other runs that may still create the one credential that there can be."""
+        journal = self.seen.primary.journal
+        if self.issuer.model is not Model.REPLACE:
+            return ()
+        return tuple(
+            a
+            for a in journal.attempts.values()
+            if a.of is None
+            and self.void(a)
+            and a.token not in (*journal.key_ids, *journal.promoted, *self.roles, *self.evidence.unspent)
+        )
 
     @property
     def destroys(self) -> bool:
@@ -380,7 +417,7 @@ class Situation:
             if (
                 attempt.token not in self.evidence.unspent
                 and attempt.key not in journal.condemned
-                and not self.void(attempt)
+                and (not self.void(attempt) or attempt in self.unstaged)
                 and self.now < attempt.at + self.claim
                 and attempt.token not in journal.promoted
                 and not (self.pending and self.pending.token == attempt.token)
