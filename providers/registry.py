@@ -5,32 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from rotation.config import (
-    AppRoleAuth,
-    AwsAuth,
-    Config,
-    ConfigError,
-    EntryReference,
-    EnvReference,
-    Fault,
-    FileReference,
-    GeneratedConfig,
-    JwtAuth,
-    KeyVaultConfig,
-    KubernetesAuth,
-    OpenAIConfig,
-    SecretsManagerConfig,
-    VaultConfig,
-    entry_name,
-)
+from rotation.declared import Config, ConfigError, Fault, entry_name
 from rotation.errors import Code, Trouble
 from rotation.model import SecretValue
 from rotation.ports import Clock, Issuer, SecretStore
 
 if TYPE_CHECKING:
     from providers.stores.vault import Login
+    from rotation.sections import (
+        EntryReference,
+        EnvReference,
+        FileReference,
+        GeneratedConfig,
+        KeyVaultConfig,
+        OpenAIConfig,
+        SecretsManagerConfig,
+        VaultConfig,
+    )
 
 T = TypeVar("T")
 
@@ -139,20 +132,19 @@ def _vault(site: _Site, about: VaultConfig) -> SecretStore:
 def _vault_login(site: _Site, about: VaultConfig) -> Login:
     from providers.stores import vault  # noqa: PLC0415
 
-    match auth := about.auth:
-        case AppRoleAuth():
-            role_id = site.variable(".auth.roleId", auth.role_id)
-            return vault.AppRoleLogin(role_id, SecretValue(site.variable(".auth.secretId", auth.secret_id)), auth.mount)
-        case KubernetesAuth():
-            return vault.KubernetesLogin(
-                auth.role, Path(_existing(site, ".auth.tokenFile", auth.token_file)), auth.mount
-            )
-        case JwtAuth(token=FileReference(file=path)):
-            return vault.JwtLogin(auth.role, Path(_existing(site, ".auth.token.file", path)), auth.mount)
-        case JwtAuth(token=EnvReference() as reference):
-            return vault.JwtLogin(auth.role, SecretValue(site.variable(".auth.token", reference)), auth.mount)
-        case AwsAuth():
-            return vault.AwsLogin(auth.role, auth.mount, auth.header_value, auth.region)
+    auth = about.auth
+    if auth.method == "approle":
+        role_id = site.variable(".auth.roleId", auth.role_id)
+        return vault.AppRoleLogin(role_id, SecretValue(site.variable(".auth.secretId", auth.secret_id)), auth.mount)
+    if auth.method == "kubernetes":
+        return vault.KubernetesLogin(auth.role, Path(_existing(site, ".auth.tokenFile", auth.token_file)), auth.mount)
+    if auth.method == "jwt":
+        if (variable := _variable(auth.token)) is not None:
+            return vault.JwtLogin(auth.role, SecretValue(site.variable(".auth.token", variable)), auth.mount)
+        file = cast("FileReference", auth.token).file
+        return vault.JwtLogin(auth.role, Path(_existing(site, ".auth.token.file", file)), auth.mount)
+    if auth.method == "aws":
+        return vault.AwsLogin(auth.role, auth.mount, auth.header_value, auth.region)
     token = site.env.get("VAULT_TOKEN") or _token_of_vault_login(site.env.get("HOME"))
     if not token:
         raise site.fault(".auth", "VAULT_TOKEN is not set, and `vault login` has left no token in ~/.vault-token")
@@ -228,11 +220,16 @@ def _existing(site: _Site, below: str, path: str) -> str:
     return str(found)
 
 
+def _variable(reference: EnvReference | FileReference | EntryReference) -> EnvReference | None:
+    """A reference to an environment variable; None for one of another kind."""
+    return cast("EnvReference", reference) if hasattr(reference, "env") else None
+
+
 def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[], SecretValue]:
-    if isinstance(reference, EnvReference):
-        value = SecretValue(site.variable(".admin", reference))
+    if (variable := _variable(reference)) is not None:
+        value = SecretValue(site.variable(".admin", variable))
         return lambda: value
-    return lambda: _entry_value(site, reference)
+    return lambda: _entry_value(site, cast("EntryReference", reference))
 
 
 def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:

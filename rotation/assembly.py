@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from providers import registry
 from rotation.clock import SystemClock
-from rotation.config import Config
+from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
 from rotation.model import Policy
 from rotation.ports import Auditor, Clock, Issuer, SecretStore

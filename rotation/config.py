@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from rotation import form as forms
 from rotation import names
+from rotation.declared import Config, ConfigError, Fault, Handling, entry_name
 from rotation.model import Consumer, Drain, Ending, Policy
 from rotation.policy import show_duration, written
 from rotation.sections import (
@@ -45,7 +46,6 @@ from rotation.sections import (
     StoreConfig,
     TokenAuth,
     VaultConfig,
-    entry_name,
 )
 from rotation.situation import ATTEMPT_LIFE
 from rotation.stackfile import StackFile
@@ -89,31 +89,6 @@ PACKED_POLICY: Final = 3584
 # --- what is wrong -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong, in words for the person who edits the file. Never holds a value."""
-
-    path: str
-    """The field, as in `keyturn:secrets[1].grace`."""
-    message: str
-    allowed: str = ""
-    place: str = ""
-    """File and line, where they are known."""
-
-    def __str__(self) -> str:
-        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        place = f" [{self.place}]" if self.place else ""
-        return f"{self.path}: {self.message}{allowed}{place}"
-
-
-class ConfigError(Exception):
-    """All that is wrong with a configuration, one line each. Commands end with exit code 2."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults: Final = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
-
-
 def _nearest(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, list(known), 1)
     return f" (did you mean {near[0]}?)" if near else ""
@@ -126,34 +101,6 @@ def _listed(known: Iterable[str]) -> str:
 
 
 # --- the result ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Handling:
-    """What is declared of a secret for whoever applies it; no store keeps it."""
-
-    adopt: bool = False
-    """An entry that is there already is taken under management, with its value as it is."""
-    adopt_key_id: str | None = None
-    """The issuer's id of that value; without it Keyturn never revokes it."""
-    force_revoke: bool = False
-    """Deleting it revokes its keys although they are in use, or may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What is declared for one stack, checked."""
-
-    installation: str
-    environment: str
-    stores: Mapping[str, StoreConfig]
-    issuers: Mapping[str, IssuerConfig]
-    owners: Mapping[str, Owner]
-    policies: tuple[Policy, ...]
-    handling: Mapping[str, Handling] = field(default_factory=dict)
-    """By name of the secret; of every secret."""
-    root: Path = field(default_factory=Path)
-    """Where relative paths start: the folder of the file."""
 
 
 def _policy(secret: SecretSection, installation: str, environment: str) -> Policy:

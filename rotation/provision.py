@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from rotation import orphans
 from rotation import policy as policies
-from rotation.config import ConfigError
 from rotation.decide import Done
+from rotation.declared import ConfigError
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Entry, KeyInfo, Policy

@@ -398,17 +398,6 @@ class VaultConfig(Section):
 StoreConfig = SecretsManagerConfig | KeyVaultConfig | VaultConfig
 
 
-def entry_name(store: StoreConfig, environment: str, name: str) -> str:
-    """What the entry of a secret is called in a store. Vault's prefix is no part of it: the store adds that."""
-    match store:
-        case SecretsManagerConfig():
-            return store.prefix + names.slashed(environment, name)
-        case KeyVaultConfig():
-            return names.dashed(environment, name)
-        case VaultConfig():
-            return names.slashed(environment, name)
-
-
 LONGEST_NAME: Final[Mapping[type[Section], int]] = {SecretsManagerConfig: 512, KeyVaultConfig: 127}
 """Characters of an entry's name, those of Keyturn's own sibling entries included (facts of both services)."""
 SIBLING: Final = "-pending"

@@ -17,13 +17,12 @@ from typing import Final
 
 from rotation import fleet, orphans
 from rotation.assembly import Assembly
-from rotation.config import Config
+from rotation.declared import Config
 from rotation.engine import Outcome, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
 from rotation.policy import read as read_policy
 from rotation.provision import diff
-from rotation.sections import SecretSection
 from rotation.situation import Order
 from rotation.status import words
 
@@ -154,6 +153,8 @@ def unapplied(config: Config, applied: Policy) -> tuple[str, ...]:
     Nothing acts on a policy that is not applied; whoever has just edited the file may think so.
     """
     declared = next((policy for policy in config.policies if policy.name == applied.name), applied)
+    from rotation.sections import SecretSection  # noqa: PLC0415 - of no use in a function, and what it loads is slow
+
     known = SecretSection.model_fields
     return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
 
