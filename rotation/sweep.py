@@ -4,12 +4,15 @@
     for policy, outcome in begun.run_all():  acts: each secret by the ordinary run, side by side, as they finish
         sweep.ended(outcome)
 
+    sweep.sweep(assembly)                    both, told in the log: all that a function or a scheduler needs
+
 Made to be repeated: a sweep that was cut off, or that meets another one, leaves nothing that the next does
 not put right. A host adds how it is started and how it tells; see the command `sweep`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +28,9 @@ from rotation.policy import read as read_policy
 from rotation.provision import diff
 from rotation.situation import Order
 from rotation.status import words
+from rotation.telemetry import running, sweeping
+
+_log = logging.getLogger(__name__)
 
 
 class Ended(StrEnum):
@@ -56,7 +62,8 @@ class Begun:
     def run(self, target: Target, policy: Policy) -> Outcome:
         """Takes one secret as far as it goes now. Never raises Trouble."""
         order = Order(listed=self.listed.ids(policy.issuer), listed_at=self.listed.at)
-        return self.assembly.engine.run(target, order)
+        assembly = self.assembly
+        return running(assembly.telemetry, assembly.clock, "sweep", policy, lambda: assembly.engine.run(target, order))
 
     def run_all(self) -> Iterator[tuple[Policy, Outcome]]:
         """Runs every secret and yields each as it finishes."""
@@ -157,6 +164,42 @@ def unapplied(config: Config, applied: Policy) -> tuple[str, ...]:
 
     known = SecretSection.model_fields
     return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
+
+
+def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
+    """A sweep from end to end, told in the log as it goes, and to the assembly's watcher.
+
+    Returns:
+        The worst that it came to. FAILED also where something could not be looked at.
+
+    Raises:
+        ConfigError: see begin().
+    """
+    with sweeping(assembly.telemetry, assembly.clock, assembly.config.environment) as watched:
+        begun = begin(assembly, file)
+        watched.secrets = len(begun.secrets)
+        for trouble in begun.troubles:
+            _log.warning("%s; left alone, and orphans with it; the next sweep looks again", trouble)
+        for orphan in begun.adopted:
+            _log.warning("%s: orphaned key %s found; condemned", orphan.policy.name, orphan.key.key_id)
+        if begun.missing:
+            _log.warning("not applied yet: %s", ", ".join(begun.missing))
+        worst = Ended.FAILED if begun.troubles else Ended.DONE
+        for policy, outcome in begun.run_all():
+            tell(assembly, policy, outcome)
+            worst = max(worst, ended(outcome), key=[*Ended].index)
+        watched.result = "done" if worst is Ended.DONE else "failed"
+    return worst
+
+
+def tell(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:
+    """One line in the log about a run that has ended."""
+    fields = account(policy, outcome)
+    told = [*(str(part) for part in (fields["error"], fields["rest"]) if part)]
+    level = logging.INFO if fields["ended"] == Ended.DONE.value else logging.ERROR
+    _log.log(level, "%s: %s", policy.name, "; ".join(told) or "done", extra={"fields": fields})
+    if outcome.seen and (differing := unapplied(assembly.config, outcome.seen.policy)):
+        _log.warning("%s: %s differ from what is applied, which counts", policy.name, ", ".join(differing))
 
 
 TOLD: Final = {
