@@ -23,7 +23,10 @@ def masked(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Renders a record, exceptions included, and masks the result as a whole."""
+    """Renders a record, exceptions included, and masks the result as a whole.
+
+    Whoever logs may add fields of JSON to the line: `extra={"fields": {...}}`. None replaces one of the line's own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         shown = {
@@ -34,7 +37,18 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps({name: masked(text) for name, text in shown.items()})
+        fields = getattr(record, "fields", None)
+        whole = shown | (fields if isinstance(fields, dict) else {}) | shown
+        # Of a value with quotes or the like in it, JSON has another spelling: what is masked are the texts themselves.
+        return json.dumps(_masked(whole))
+
+
+def _masked(part: object) -> object:
+    if isinstance(part, dict):
+        return {str(name): _masked(value) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_masked(value) for value in part]
+    return part if part is None or isinstance(part, int | float) else masked(str(part))
 
 
 def start(level: str = "WARNING", stream: TextIO | None = None) -> None:

@@ -218,7 +218,7 @@ TOLD: Final = {
 def account(policy: Policy, outcome: Outcome) -> dict[str, object]:
     """A run in one flat line for a log: ids, words and times, never a value."""
     did = [
-        " ".join(part for part in (TOLD[record.event], record.key_id, record.store) if part)
+        " ".join(part for part in (TOLD[record.event], record.key_id, record.store and f"in {record.store}") if part)
         for record in outcome.records
         if record.event in TOLD
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +19,8 @@ from rotation.assembly import Assembly
 from rotation.config import Config, GeneratedConfig
 from rotation.engine import Outcome, Places
 from rotation.errors import Code, Trouble
-from rotation.model import Policy
+from rotation.logs import JsonFormatter
+from rotation.model import Policy, SecretValue
 from rotation.names import KeyName
 from rotation.ports import Listed
 from rotation.sweep import Ended
@@ -162,3 +166,58 @@ def test_a_leaked_key_that_still_lives_counts_above_all() -> None:
     assert sweep.ended(outcome) is Ended.UNPROVEN
     shown = sweep.account(world.policy, outcome)
     assert (shown["ended"], shown["rest"]) == ("unproven", "held: the issuer is away")
+
+
+def lines(world: World, *declared: Policy) -> tuple[Ended, list[dict[str, object]]]:
+    """A whole sweep, and what it left in the log."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger("rotation.sweep")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        end = sweep.sweep(assembly(world, *declared))
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    return end, [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_whole_sweep_tells_each_run_in_one_line_of_the_log() -> None:
+    """What was done, how it ended, and what comes next, as fields that a query can ask for."""
+    world = World()
+    end, (told,) = lines(world)
+    assert end is Ended.DONE
+    assert (told["secret"], told["ended"], told["level"]) == (NAME, "done", "info")
+    assert told["did"] == ["minted key_1", "promoted in vault"]
+
+
+def test_a_whole_sweep_is_as_good_as_the_worst_of_it() -> None:
+    """A secret that fails, an entry that can not be read, or a name that is not applied."""
+    world = World()
+    missing = replace(world.policy, name="rag-worker-01")
+    end, told = lines(world, world.policy, missing)
+    assert (end, told[0]["message"]) == (Ended.DONE, "not applied yet: rag-worker-01")
+    store = MemoryStore("vault", world.vaults["vault"], world.clock.now)
+    store.create("test/a-damaged", policies.written(world.policy) | {"drain": "soon"})
+    assert lines(world)[0] is Ended.FAILED
+    store.delete("test/a-damaged")
+    assert lines(world)[0] is Ended.DONE
+    world.clock.move(timedelta(days=30))
+    world.denied = ("vault", ("stage",))
+    end, told = lines(world)
+    assert (end, told[0]["level"], told[0]["ended"]) == (Ended.FAILED, "error", "failed")
+    assert "stage" in str(told[0]["error"])
+    edited = lines(world, replace(world.policy, rotate_every=timedelta(days=7)))[1]
+    assert edited[-1]["message"] == f"{NAME}: rotateEvery differ from what is applied, which counts"
+
+
+def test_fields_of_a_log_line_are_masked_and_replace_none_of_its_own() -> None:
+    """However deep a living value stands, and whatever characters JSON would have to spell differently."""
+    held = SecretValue('sk-"quoted"-value')
+    record = logging.LogRecord("x", logging.INFO, "", 0, "hello", (), None)
+    record.fields = {"level": "none", "n": 3, "none": None, "deep": [{"a": f"so {held.reveal()}!"}]}
+    shown = json.loads(JsonFormatter().format(record))
+    assert (shown["level"], shown["n"], shown["none"]) == ("info", 3, None)
+    assert shown["deep"] == [{"a": "so [masked]!"}]
