@@ -34,6 +34,9 @@ _ASK_AGAIN: Final = 5.0
 _ASK_SELDOM: Final = 40.0
 """Seconds between tries while an emergency waits for something outside: at first, doubling, and at most."""
 
+_NOTICE: Final = 0.5
+"""Seconds within which a run that waits notices that the process is stopping."""
+
 _DOUBTS: Final = 3
 """How many uncertain answers one run follows up by looking again before it leaves it to the next run."""
 
@@ -108,6 +111,8 @@ class Engine:
         clock: time.
         auditor: is written to before every effect; when it fails the effect does not happen.
         tokens: gives a fresh rotation token, 32 to 64 characters of letters, digits and `-`.
+        stopping: asked between two effects; once it is true a run begins no more of them, finishes a mint whose intent
+            it has written, and leaves the rest to the next one.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Engine:
         clock: Clock,
         auditor: Auditor,
         tokens: Callable[[], str] = lambda: uuid.uuid4().hex,
+        stopping: Callable[[], bool] | None = None,
     ) -> None:
         self._stores = stores
         self._issuers = issuers
@@ -125,6 +131,7 @@ class Engine:
         self._clock = clock
         self._auditor = auditor
         self._tokens = tokens
+        self._stopping = stopping
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -259,6 +266,9 @@ class Engine:
         try:
             steps = 0
             while steps < MOST_STEPS:
+                if self._stopping and self._stopping() and not run.evidence.unspent:
+                    left = d.Wait(until=self._clock.now(), reason="the process is stopping; the next run goes on")
+                    return Outcome(target, left, run.trouble, seen or run.known, run.records)
                 if seen is None:
                     seen = run.known = self._with_pair(self.observe(target, run.known), run)
                 decision = self._decide(seen, run)
@@ -484,12 +494,15 @@ class Engine:
         self._stores[target.store].record(target.entry, written)
 
     def _stay(self, rest: d.Rest, leave_at: float) -> bool:
-        if not isinstance(rest, d.Wait) or not rest.soon:
+        if not isinstance(rest, d.Wait) or not rest.soon or (self._stopping and self._stopping()):
             return False
         seconds = max((rest.until - self._clock.now()).total_seconds(), 0.01)
         if self._clock.monotonic() + seconds > leave_at:
             return False
-        self._clock.sleep(seconds)
+        while seconds > 0 and not (self._stopping and self._stopping()):
+            nap = min(seconds, _NOTICE) if self._stopping else seconds
+            self._clock.sleep(nap)
+            seconds -= nap
         return True
 
     # --- effects ---------------------------------------------------------------------------------
