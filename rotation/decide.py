@@ -789,7 +789,7 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
     if key in s.evidence.unreadable:
         if s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
             yield ListKeys(reason="nobody holds the old value; the issuer's list must not show its key")
-        elif key in s.evidence.listed:
+        elif s.is_listed(key):
             yield from _still_alive(s, key, revoked, "still in the issuer's list")
         else:
             yield from _proven(s, key, "absent", "absent from the issuer's list")

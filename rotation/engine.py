@@ -352,9 +352,19 @@ class Engine:
 
         Parameters:
             key_id: the issuer's id of it, which tells the person later what to revoke.
+
+        What is in the way of it is in the outcome: an issuer that mints by itself, the id of a key that Keyturn has.
         """
         try:
-            was = self._handed_out(target)
+            seen = self.observe(target)
+            s = self._situation(seen, _Run(target, Order()))
+            if s.issuer.model is not Model.MANUAL:
+                told = f"{seen.policy.issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
+                raise Trouble(Code.INVALID, seen.policy.issuer, told)
+            if key_id and any(s.key_id(key) == key_id for key in s.keys):
+                told = f"{key_id} is the id of a credential that {target.entry} has or had already"
+                raise Trouble(Code.INVALID, seen.policy.issuer, told)
+            was = s.handed_out
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
         issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%dT%H%M%S}", credential)
@@ -725,17 +735,12 @@ class Engine:
         self._stores[action.store].discard(entry.name, action.version)
 
     def _list(self, _: d.ListKeys, seen: Observation, run: _Run) -> Observation:
-        policy = seen.policy
-        at = self._clock.now()
-        run.evidence.listed = {
-            token: info
-            for info in self._issuer(seen).keys()  # noqa: SIM118 - not a mapping
-            if (
-                token := token_in(
-                    info.name, installation=policy.installation, environment=policy.environment, secret=policy.name
-                )
-            )
-        }
+        policy, at, s = seen.policy, self._clock.now(), self._situation(seen, run)
+        names = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
+        infos = self._issuer(seen).keys()
+        ours = [(token, info) for info in infos if (token := token_in(info.name, **names))]
+        run.evidence.listed = {t: info for t, info in ours if s.recorded_id(t) in (None, info.key_id)}
+        run.evidence.listed_ids = frozenset(info.key_id for _, info in ours)
         run.evidence.listed_at = at
         return seen
 

@@ -6,6 +6,7 @@ and environment, only keys older than any attempt may run, and only where the en
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ class Orphan:
     target: Target
     key: KeyInfo
     token: str
+    """What it is to go by in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ def _unclaimed(
     if not old:
         return
     looks: list[Observation] = []
-    claimed: set[str] = set()
-    ids: set[str] = set()
+    claimed: dict[str, str | None] = {}
+    """By token: the id that goes with it, where that is known."""
     for target, _ in places:
         try:
             seen = engine.observe(target)
@@ -114,11 +116,16 @@ def _unclaimed(
         if any(isinstance(replica, Absent) and not replica.missing for replica in seen.replicas.values()):
             return
         looks.append(seen)
-        claimed |= seen.primary.journal.tokens()
         s = Situation(seen, Evidence(), Capabilities(), Order(), now)
-        claimed |= set(s.keys)
-        ids |= {key_id for key in s.keys if (key_id := s.key_id(key))}
+        for known in (*seen.primary.journal.tokens(), *s.keys):
+            claimed[known] = s.key_id(known) or claimed.get(known)
     (target, policy), seen = places[0], looks[0]
     for token, key in old:
-        if token not in claimed and key.key_id not in ids:
+        if key.key_id in claimed.values():
+            continue
+        if token not in claimed:
             yield Orphan(policy, target, key, token), seen
+        elif claimed[token] is not None:
+            # The request of one mint arrived twice. This is the one whose value nobody ever saw.
+            own = uuid.uuid5(uuid.NAMESPACE_OID, key.key_id).hex
+            yield Orphan(policy, target, key, own), seen

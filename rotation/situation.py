@@ -69,7 +69,10 @@ class Evidence:
     refusals: dict[str, Streak] = field(default_factory=dict)
     """By key token: what the issuer says of a revoked credential."""
     listed: dict[str, KeyInfo] | None = None
-    """By key token: our live keys of this secret at the issuer, from one complete listing."""
+    """By key token: our live keys of this secret at the issuer, from one complete listing. Where a mint arrived
+    twice there are two under one token; this is the one that the journal knows by its id."""
+    listed_ids: frozenset[str] = frozenset()
+    """Ids of all of them."""
     listed_at: datetime | None = None
     last_use: dict[str, LastUse] = field(default_factory=dict)
     expires: dict[str, datetime] = field(default_factory=dict)
@@ -224,6 +227,14 @@ class Situation:
 
     def key_id(self, key: str) -> str | None:
         """The issuer's id of a key, from the journal, a version that names it, or the issuer's list."""
+        if recorded := self.recorded_id(key):
+            return recorded
+        if self.evidence.listed and (info := self.evidence.listed.get(key)):
+            return info.key_id
+        return None
+
+    def recorded_id(self, key: str) -> str | None:
+        """The same, as far as we have it written down or have minted the key in this run."""
         if known := self.seen.primary.journal.key_ids.get(key):
             return known
         for entry in (self.seen.primary, *self.seen.replicas.values()):
@@ -232,11 +243,11 @@ class Situation:
             for version in (entry.current, entry.pending):
                 if version and version.key_id and self.key_of(version) == key:
                     return version.key_id
-        if issued := self.evidence.issued.get(key):
-            return issued
-        if self.evidence.listed and (info := self.evidence.listed.get(key)):
-            return info.key_id
-        return None
+        return self.evidence.issued.get(key)
+
+    def is_listed(self, key: str) -> bool:
+        """Whether the listing of this run shows a key."""
+        return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids
 
     def promoted_at(self, key: str) -> datetime | None:
         """When a key last became current, as far as noted."""

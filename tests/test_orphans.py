@@ -98,3 +98,28 @@ def test_a_secret_that_moves_between_stores_keeps_both_keys() -> None:
     secrets = [(world.target, world.policy), (Target("new", world.target.entry), moved)]
     assert list(orphans.find(engine._issuers, secrets, engine, world.clock)) == []
     assert len(world.live()) == 2
+
+
+def test_the_second_key_of_a_mint_that_arrived_twice_is_found() -> None:
+    """Some proxy sent the request again: two live keys have one token, and only one of them is in a store."""
+    world = World()
+    world.run()
+    (first,) = world.vendor.live()
+    twin = world.engine()._issuers["vendor"].mint(first.name).key_id
+    world.clock.move(timedelta(minutes=16))
+    assert sweep(world) == [twin]
+    world.check_settled()
+    assert world.handed_out() == {"vault": "value-1"}
+
+
+def test_the_second_key_of_a_retiring_one_is_found() -> None:
+    """The proof of the one does not take the other for it."""
+    world = World()
+    world.run()
+    (first,) = world.vendor.live()
+    issuer = world.engine()._issuers["vendor"]
+    twin = issuer.mint(first.name).key_id
+    world.engine().emergency(world.target)
+    world.clock.move(timedelta(minutes=16))
+    assert sweep(world) == [twin]
+    world.check_settled()

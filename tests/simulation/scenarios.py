@@ -299,6 +299,8 @@ def _settle(case: Case, world: World, choose: Chooser) -> bool:
             outcome = world.sweep()
         except Crash:
             outcome = None
+        if outcome and isinstance(outcome.rest, d.Hold) and outcome.rest.unproven and "by hand" in outcome.rest.reason:
+            world.revoke_by_hand()
         if len(wire.taken) > taken:
             place, calm = 0, False  # disturbed again: it has as many sweeps as before
         elif not (outcome and isinstance(outcome.rest, d.Done)) or world.unsettled() or _missing(case, world):

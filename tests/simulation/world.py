@@ -210,6 +210,14 @@ class World:
         self.verified |= {key.value}
         return key
 
+    def revoke_by_hand(self) -> None:
+        """A person revokes what they once put there, as they were told to."""
+        now = self.wire.now
+        theirs = [k for k in self.vendor.live() if k.key_id in self.foreign and k.value not in self.handed]
+        dead = [key._replace(revoked_at=now) if key in theirs else key for key in self.vendor.box.state]
+        self.vendor.box.put(tuple(dead), now)
+        self.wire.tell(f"a person revokes {', '.join(key.key_id for key in theirs)}")
+
     def _token(self) -> str:
         self.serial += 1
         return f"{self.serial:032x}"
