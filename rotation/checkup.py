@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from rotation.engine import Engine, Target
-from rotation.errors import Trouble
-from rotation.model import Entry, Verdict, Version
+from rotation.errors import Code, Trouble
+from rotation.model import Check, Entry, Verdict, Version
 from rotation.ports import Issuer, ReadsMany, SecretStore
-from rotation.situation import Absent, Evidence, Order, Situation
+from rotation.situation import Absent, Evidence, Observation, Order, Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Finding:
     """Holds the same value as the primary."""
     reason: str
     key_id: str | None = None
+    shown: bool = True
+    """The credential went to its issuer, so that the verdict is the issuer's. Not in the JSON, as the next."""
+    trouble: Code | None = None
+    """Why the store did not give the value, where it refused or did not answer."""
 
     @property
     def good(self) -> bool:
@@ -75,36 +79,65 @@ def verify(
     """
     try:
         seen = engine.observe(target)
-        primary = seen.primary
-        if primary.current is None:
-            return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason="holds no credential yet")]
+    except Trouble as trouble:
+        return [_untold(name, target.store, str(trouble), trouble=trouble.code, agrees=True)]
+    return findings(engine, issuers[seen.policy.issuer], seen, name, held)
+
+
+def findings(
+    engine: Engine, issuer: Issuer, seen: Observation, name: str, held: Held = MappingProxyType({})
+) -> list[Finding]:
+    """The same, from a look at the secret.
+
+    A replica that still hands out a credential which is on its way out is told and not tried: showing it to the
+    issuer would count as use.
+    """
+    primary = seen.primary
+    s = Situation(seen, Evidence(), issuer.capabilities, Order(), primary.read_at)
+    if primary.current is None:
+        return [_untold(name, primary.store, _EMPTY, agrees=True)]
+    try:
         ours = engine.read(seen, primary, _with_value(primary, held) or primary.current)
     except Trouble as trouble:
-        return [Finding(name, target.store, Verdict.UNKNOWN, agrees=True, reason=str(trouble))]
-    issuer = issuers[seen.policy.issuer]
+        return [_untold(name, primary.store, str(trouble), trouble=trouble.code, agrees=True)]
     check = issuer.verify(ours)
-    s = Situation(seen, Evidence(), issuer.capabilities, Order(), seen.primary.read_at)
 
     def key_id(version: Version) -> str | None:
         return version.key_id or s.key_id(s.key_of(version) or "")
 
-    findings = [Finding(name, target.store, check.verdict, True, check.reason, key_id(primary.current))]
+    def told(store: str, version: Version, said: Check, *, agrees: bool) -> Finding:
+        return Finding(name, store, said.verdict, agrees, said.reason, key_id(version))
+
+    found = [told(primary.store, primary.current, check, agrees=True)]
     for store, replica in seen.replicas.items():
         if isinstance(replica, Absent):
-            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=replica.reason))
+            found.append(_untold(name, store, replica.reason, trouble=None if replica.missing else Code.UNAVAILABLE))
             continue
         if replica.current is None:
-            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason="holds no credential yet"))
+            found.append(_untold(name, store, _EMPTY))
             continue
         try:
             theirs = engine.read(seen, replica, _with_value(replica, held) or replica.current)
         except Trouble as trouble:
-            findings.append(Finding(name, store, Verdict.UNKNOWN, agrees=False, reason=str(trouble)))
+            found.append(_untold(name, store, str(trouble), trouble=trouble.code))
             continue
-        same = ours.same_as(theirs)
-        said = check if same else issuer.verify(theirs)
-        findings.append(Finding(name, store, said.verdict, same, said.reason, key_id(replica.current)))
-    return findings
+        if ours.same_as(theirs):
+            found.append(told(store, replica.current, check, agrees=True))
+        elif s.key_of(replica.current) in s.retiring:
+            found.append(_untold(name, store, _RETIRING, key_id=key_id(replica.current)))
+        else:
+            found.append(told(store, replica.current, issuer.verify(theirs), agrees=False))
+    return found
+
+
+_EMPTY = "holds no credential yet"
+_RETIRING = "holds a credential that is on its way out; not tried, as that would count as use"
+
+
+def _untold(
+    name: str, store: str, why: str, *, trouble: Code | None = None, agrees: bool = False, key_id: str | None = None
+) -> Finding:
+    return Finding(name, store, Verdict.UNKNOWN, agrees, why, key_id, shown=False, trouble=trouble)
 
 
 def _with_value(entry: Entry, held: Held) -> Version | None:

@@ -20,6 +20,9 @@ The least policy that every operation works under, with `P` for `<mount>/<kind>/
     auth/token/lookup-self  read; tells an expired token from a missing permission
     auth/token/renew-self   update; without it, or past its max TTL, the token is not renewed but replaced
 
+`keyturn doctor` tells more with `update` on sys/capabilities-self, and who else reads an entry with `list` and
+`read` on sys/policies/acl. Neither is needed for anything else.
+
 OpenBao alone has `detailed-metadata`, which lists a folder with the metadata of its entries, in pages. With
 `list` on P of detailed-metadata the listing takes one call for each 200 paths of an environment. Where that is missing
 or not allowed it takes one for each entry, and holds the names of one environment at a time.
@@ -41,19 +44,21 @@ import re
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote
 
+from providers.stores import vault_policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.logs import masked
 from rotation.model import Credential, Entry, SecretValue, Version
-from rotation.ports import Clock, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.skew import Skew
 
 if TYPE_CHECKING:
     import requests
@@ -69,6 +74,8 @@ _NO_ENTRY: Final = ("/", "-pending")
 """Ends what a folder lists beside entries."""
 _PAGE: Final = 200
 """Paths asked for at once; some kilobytes each."""
+_SOON: Final = 86_400
+"""Seconds that a token which only a person can replace should be good for."""
 _PENDING: Final = "pending-"
 """Starts the ids of versions on the pending path; those on the main path are bare numbers."""
 
@@ -281,7 +288,9 @@ class VaultStore:
         self.name: Final = name
         self._prefix = f"{prefix.strip('/')}/" if prefix else ""
         self._clock = clock
-        self._server = _Server(name, address, mount.strip("/"), namespace, ca_bundle, auth, clock, timeout)
+        self._mount = mount.strip("/")
+        self._how = auth.how
+        self._server = _Server(name, address, self._mount, namespace, ca_bundle, auth, clock, timeout)
 
     def observe(self, entry: str) -> Entry:
         at = self._clock.now()
@@ -421,6 +430,104 @@ class VaultStore:
         else:
             self._patch(entry, {_DELETED: None}, half_done=pending.deleted)
         return True
+
+    # --- looking round: see rotation.ports.ExaminedStore, TellsReaders, TellsTime --------------------
+
+    @property
+    def skew(self) -> timedelta | None:
+        return self._server.skew.last
+
+    def examine(self, entries: Sequence[str]) -> Iterator[Diagnosis]:
+        """The token's end, and what it may do on the exact paths that a sweep uses (sys/capabilities-self)."""
+        try:
+            yield self._examined_token(self._server.inspect("GET", "auth/token/lookup-self") or {})
+        except Trouble as trouble:
+            remedy = "vault administrator: grant read on auth/token/lookup-self; it tells an expired token from a missing right"
+            yield Diagnosis("login", Grade.WARNING, str(trouble), remedy)
+        needs = {entry: self._needs(entry) for entry in entries}
+        folders = dict.fromkeys(["", *(f"{entry.rpartition('/')[0]}/" for entry in entries)])
+        listing = {self._path("metadata", folder): ("list",) for folder in folders}
+        try:
+            held = self._capabilities([*listing, *(path for need in needs.values() for path in need)])
+        except Trouble as trouble:
+            why = f"{self._how} may not ask what it may do (update on sys/capabilities-self)"
+            if trouble.code is not Code.DENIED:
+                why = str(trouble)
+            yield Diagnosis("permissions", Grade.UNCHECKED, why)
+            return
+        lacking = [self._lacking(held, listing, None), *(self._lacking(held, needs[entry], entry) for entry in entries)]
+        yield from (found for found in lacking if found)
+        if not any(lacking):
+            told = f"{self._how} may do all that a sweep does with {len(entries)} declared"
+            yield Diagnosis("permissions", Grade.GOOD, told)
+
+    def readers(self, entries: Sequence[str]) -> dict[str, list[str]]:
+        """Policies that grant read, but those of this login and `root`, whoever has them. Reads every policy of the server."""
+        about = (self._server.inspect("GET", "auth/token/lookup-self") or {}).get("data", {})
+        own = {"root", *(about.get("policies") or ()), *(about.get("identity_policies") or ())}
+        listed = self._server.inspect("GET", "sys/policies/acl", query={"list": "true"}) or {}
+        found: dict[str, list[str]] = {entry: [] for entry in entries}
+        for name in listed.get("data", {}).get("keys", ()):
+            if name in own:
+                continue
+            policy = self._server.inspect("GET", f"sys/policies/acl/{name}") or {}
+            rules = vault_policies.rules(policy.get("data", {}).get("policy") or "")
+            for entry in entries:
+                if vault_policies.grants(rules, self._path("data", entry), "read"):
+                    found[entry].append(name)
+        return found
+
+    def _needs(self, entry: str) -> dict[str, tuple[str, ...]]:
+        """What a sweep does with an entry, by path."""
+        return {
+            self._path("data", entry): ("create", "read", "update"),
+            self._path("data", _pending(entry)): ("create", "read", "update"),
+            self._path("metadata", entry): ("read", "patch"),
+            self._path("metadata", _pending(entry)): ("read",),
+        }
+
+    def _path(self, kind: str, path: str) -> str:
+        return f"{self._mount}/{kind}/{self._prefix}{path}"
+
+    def _capabilities(self, paths: Sequence[str]) -> dict[str, frozenset[str]]:
+        held: dict[str, frozenset[str]] = {}
+        for start in range(0, len(paths), _PAGE):
+            some = list(paths[start : start + _PAGE])
+            answer = self._server.inspect("POST", "sys/capabilities-self", {"paths": some}) or {}
+            told = answer.get("data") or answer
+            held |= {path: frozenset(told.get(path) or ()) for path in some}
+        return held
+
+    def _lacking(
+        self, held: Mapping[str, frozenset[str]], needs: Mapping[str, Sequence[str]], entry: str | None
+    ) -> Diagnosis | None:
+        told = [
+            f"{' and '.join(missing)} on {path}"
+            for path, wanted in needs.items()
+            if (missing := [f"'{each}'" for each in wanted if each not in held[path] and "root" not in held[path]])
+        ]
+        if not told:
+            return None
+        remedy = f"vault administrator: add that to a policy of {self._how}"
+        return Diagnosis("permissions", Grade.FAILING, f"{self._how} lacks {'; '.join(told)}", remedy, entry)
+
+    def _examined_token(self, answer: Json) -> Diagnosis:
+        about: Json = answer.get("data") or {}
+        ttl = int(about.get("ttl") or 0)
+        policies = ", ".join([*(about.get("policies") or ()), *(about.get("identity_policies") or ())]) or "none"
+        told = f"{self._how}; policies: {policies}"
+        if "root" in (about.get("policies") or ()):
+            remedy = "vault administrator: give Keyturn a login that may do what it needs and no more"
+            return Diagnosis("login", Grade.WARNING, f"{told}; a root token may do everything", remedy)
+        if not ttl:
+            return Diagnosis("login", Grade.GOOD, f"{told}; does not end")
+        told = f"{told}; good for {timedelta(seconds=ttl)} more"
+        if isinstance(self._server.login, TokenLogin) and ttl < _SOON:
+            remedy = (
+                "whoever runs this: renew the token, or configure a login that gets one (AppRole, Kubernetes, JWT, AWS)"
+            )
+            return Diagnosis("login", Grade.WARNING, f"{told}, and Keyturn can not get another", remedy)
+        return Diagnosis("login", Grade.GOOD, told)
 
     # --- the parts that operations are made of -----------------------------------------------------
 
@@ -668,6 +775,7 @@ class _Server:
         self._auth = auth
         self._clock = clock
         self._timeout = timeout
+        self.skew: Final = Skew(clock)
         self._lock = threading.Lock()
         self._client: Any = None
         self._adapter: Any = None
@@ -704,6 +812,32 @@ class _Server:
             raise self._trouble(Code.DENIED, call, message)
         raise self._refused(call, response, body)
 
+    @property
+    def login(self) -> Login:
+        return self._auth
+
+    def inspect(
+        self, method: str, path: str, body: Json | None = None, query: Mapping[str, str] | None = None
+    ) -> Json | None:
+        """What the server tells at a path of its own, outside the mount; None for 404. For questions only.
+
+        Raises:
+            Trouble: anything else but success.
+        """
+        call = _Call(path, "GET", path)  # whatever the method, it changes nothing
+        self._token(call, unlike=None)
+        response = self._request(call, method, path, body, query)
+        if response.status_code == 403:
+            raise self._trouble(
+                Code.DENIED, call, f"permission denied: the policy of {self._auth.how} does not grant it"
+            )
+        answer = self._body(call, response)
+        if response.ok:
+            return answer
+        if response.status_code == 404:
+            return None
+        raise self._refused(call, response, answer)
+
     def _send(self, call: _Call, begun: float) -> requests.Response:
         if call.writes and self._clock.monotonic() > begun + _LATEST_SECONDS:
             raise self._trouble(Code.UNAVAILABLE, call, "getting ready took too long; the write was not sent")
@@ -723,6 +857,7 @@ class _Server:
             response: requests.Response = self._adapter.request(
                 method, f"/v1/{quote(path)}", headers=headers, json=body, params=query, raise_exception=False
             )
+            self.skew.heard(response.headers.get("Date"))
             if response.request.method == method:
                 return response
             # Any redirection but 307 and 308 turns a write into a read, whose success would say nothing.

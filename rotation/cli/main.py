@@ -22,6 +22,7 @@ from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
+from rotation.cli.doctor import doctor
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
@@ -51,6 +52,7 @@ app = typer.Typer(
     "configuration; 3 a credential that should be dead is alive or unproven.",
 )
 app.add_typer(sandbox_app, name="sandbox")
+app.command()(doctor)
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
