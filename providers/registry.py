@@ -13,6 +13,7 @@ from rotation.model import SecretValue
 from rotation.ports import Clock, Issuer, SecretStore
 
 if TYPE_CHECKING:
+    from providers.issuers.description import Description
     from providers.stores.vault import Login
     from rotation.sections import (
         EntryReference,
@@ -126,6 +127,7 @@ def _vault(site: _Site, about: VaultConfig) -> SecretStore:
         ca_bundle=_file(site, ".caBundle", about.ca_bundle),
         auth=_vault_login(site, about),
         clock=site.clock,
+        environment=site.config.environment,
     )
 
 
@@ -172,15 +174,25 @@ def _described(
     site: _Site, kind: str, variables: Mapping[str, str | None], admin: EnvReference | EntryReference
 ) -> Issuer:
     """An issuer of which a description says everything."""
-    from providers.issuers.description import DescriptionFault, shipped  # noqa: PLC0415
     from providers.issuers.http import HttpIssuer  # noqa: PLC0415
+    from providers.issuers.language import DescriptionFault  # noqa: PLC0415
 
     given = {variable: value for variable, value in variables.items() if value is not None}
     try:
-        return HttpIssuer(site.name, shipped(kind), given, _admin(site, admin), site.clock)
+        return HttpIssuer(site.name, _description(site, kind), given, _admin(site, admin), site.clock)
     except DescriptionFault as error:
         paths = ((f"{site.path}.{fault.path}".rstrip("."), fault.text) for fault in error.faults)
         raise ConfigError(Fault(path, text) for path, text in paths) from None
+
+
+def _description(site: _Site, kind: str) -> Description:
+    if (ready := site.config.descriptions.get(kind)) is not None:
+        from providers.issuers.packed import description  # noqa: PLC0415
+
+        return description(ready)
+    from providers.issuers.description import shipped  # noqa: PLC0415 - pydantic and YAML; functions do without
+
+    return shipped(kind)
 
 
 def _generated(site: _Site, about: GeneratedConfig) -> Issuer:

@@ -9,159 +9,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-import jmespath
 import yaml
-from jmespath.exceptions import JMESPathError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from providers.issuers.language import (
+    ADMIN,
+    BASE_URL,
+    KEY_NAME,
+    DescriptionFault,
+    Expression,
+    Fault,
+    Statuses,
+    Template,
+    TimeFormat,
+    is_loopback,
+    read_time,
+)
 from rotation.errors import Code
 from rotation.model import Verdict
 from rotation.policy import read_duration
 
-BASE_URL: Final = "baseUrl"
-"""A variable of every description: another place where the vendor's API is served."""
-ADMIN: Final = "admin"
-"""The placeholder of the administrative credential; stands in `auth` and nowhere else."""
-KEY_NAME: Final = "key_name"
-"""The placeholder of the name under which a key is minted; carries the rotation token."""
+# --- kinds of fields -----------------------------------------------------------------------------
 
-Values = Mapping[str, str | int]
-"""What placeholders stand for. An optional variable that is not given is absent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong, and where."""
-
-    path: str
-    """As in `mint[0].request.path`; empty for the whole."""
-    text: str
-    """What is wrong and what is allowed."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
-
-
-class DescriptionFault(ValueError):  # noqa: N818 - reads as what it is where it is caught
-    """A description, or the variables given for it, can not be used. One line for each fault.
-
-    Parameters:
-        source: the file's or the issuer's name, which starts every line.
-        faults: all that were found.
-    """
-
-    def __init__(self, source: str, faults: list[Fault]) -> None:
-        super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
-        self.faults: Final = tuple(faults)
-
-
-# --- the small languages inside a description ----------------------------------------------------
-
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """Text with placeholders, as in `/projects/{project}/keys`. It can insert named values and do nothing else."""
-
-    text: str
-    names: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, given: Any) -> Template:
-        """Raises ValueError with what is allowed."""
-        text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-        if not isinstance(text, str):
-            raise ValueError("must be text; quote it where it begins with a brace, as in '{project}'")  # noqa: TRY004 - pydantic
-        if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
-            raise ValueError("has a brace that belongs to no placeholder; write placeholders as {name}")
-        return cls(text, tuple(_PLACEHOLDER.findall(text)))
-
-    def absent(self, values: Values) -> bool:
-        """Whether it names a value that is not given."""
-        return any(name not in values for name in self.names)
-
-    def fill(self, values: Values) -> str:
-        return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), self.text)
-
-    def fill_json(self, values: Values) -> str | int:
-        """A placeholder that stands alone keeps the type of its variable."""
-        alone = _PLACEHOLDER.fullmatch(self.text)
-        return values[alone[1]] if alone else self.fill(values)
-
-    def fill_path(self, values: Values) -> str:
-        """Each value escaped, so that it stays within its segment.
-
-        Raises:
-            ValueError: a segment would be empty, `.` or `..` and so lead to another resource.
-        """
-        path = _PLACEHOLDER.sub(lambda match: quote(str(values[match[1]]), safe=""), self.text)
-        if any(segment in ("", ".", "..") for segment in path.split("/")[1:]):
-            raise ValueError("a value is empty, '.' or '..', which would lead to another path")
-        return path
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Expression:
-    """A JMESPath expression over the JSON of an answer."""
-
-    text: str
-    search: Callable[[Any], Any]
-
-    @classmethod
-    def parse(cls, given: Any) -> Expression:
-        """Raises ValueError when it is not JMESPath."""
-        if not isinstance(given, str):
-            raise ValueError("must be a JMESPath expression, which is text")  # noqa: TRY004 - pydantic
-        try:
-            compiled = jmespath.compile(given)
-        except JMESPathError as error:
-            raise ValueError(f"is not a JMESPath expression: {str(error).splitlines()[0]}") from None
-        return cls(given, compiled.search)
-
-    def find(self, body: Any) -> Any:
-        """What it selects; None when there is nothing, or something of a type that it can not work on."""
-        try:
-            return self.search(body)
-        except JMESPathError:
-            return None
-
-    def holds(self, body: Any) -> bool:
-        """Whether what it selects is true as JMESPath sees it: anything but null, false and what is empty."""
-        found = self.find(body)
-        return not (found is None or found is False or found in ("", [], {}))
-
-
-@dataclass(frozen=True, slots=True)
-class Statuses:
-    """A set of HTTP statuses: `200`, `[200, 201]`, `4xx`."""
-
-    members: tuple[int | str, ...]
-
-    @classmethod
-    def parse(cls, given: Any) -> Statuses:
-        """Raises ValueError with what is allowed."""
-        members = tuple(given) if isinstance(given, list) else (given,)
-        for member in members:
-            number = isinstance(member, int) and not isinstance(member, bool) and 200 <= member <= 599
-            if not number and member not in ("2xx", "3xx", "4xx", "5xx"):
-                raise ValueError(f"{member!r} is no status; write 200 to 599, one of 2xx, 3xx, 4xx, 5xx, or a list")
-        if not members:
-            raise ValueError("needs at least one status")
-        return cls(members)
-
-    def __contains__(self, status: int) -> bool:
-        return status in self.members or f"{status // 100}xx" in self.members
 
 
 def _tree(given: Any) -> Any:
@@ -217,10 +95,6 @@ def base_url_fault(url: str) -> str | None:
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
         return None
     return "must begin with https://; plain http is allowed for 127.0.0.1, ::1 and localhost only"
-
-
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host) is not None
 
 
 def _base_url(given: Any) -> str:
@@ -341,21 +215,11 @@ class Time(Part):
     """A point in time in an answer."""
 
     path: Query
-    format: Literal["unix", "unix-ms", "iso8601"]
-    """Seconds or milliseconds since 1970, or text; without an offset it is UTC."""
+    format: TimeFormat
 
     def read(self, body: Any) -> datetime | None:
         """None when there is none, or nothing that can be read."""
-        found = self.path.find(body)
-        try:
-            if self.format == "iso8601":
-                at = datetime.fromisoformat(found) if isinstance(found, str) else None
-                return at.replace(tzinfo=at.tzinfo or UTC) if at else None
-            if isinstance(found, bool) or not isinstance(found, int | float):
-                return None
-            return datetime.fromtimestamp(found / 1000 if self.format == "unix-ms" else found, UTC)
-        except (ValueError, OverflowError, OSError):
-            return None
+        return read_time(self.path.find(body), self.format)
 
 
 KeyId = Annotated[dict[Name, Query], Field(min_length=1)]

@@ -20,23 +20,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from providers.issuers.description import (
-    ADMIN,
-    BASE_URL,
-    KEY_NAME,
-    Auth,
-    Description,
-    DescriptionFault,
-    Expression,
-    Item,
-    Mint,
-    Refusal,
-    Request,
-    Rule,
-    Step,
-    Template,
-    is_loopback,
-)
+from providers.issuers.language import ADMIN, BASE_URL, KEY_NAME, DescriptionFault, Expression, Template, is_loopback
 from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
@@ -54,6 +38,8 @@ from rotation.ports import Clock
 
 if TYPE_CHECKING:
     import requests
+
+    from providers.issuers.description import Auth, Description, Item, Mint, Refusal, Request, Rule, Step
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0

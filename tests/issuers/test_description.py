@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from providers.issuers import description
-from providers.issuers.description import DescriptionFault, Expression, Template, read, shipped, shipped_kinds
+from providers.issuers.description import read, shipped, shipped_kinds
 from providers.issuers.http import _OURS
+from providers.issuers.language import DescriptionFault, Expression, Template
 from rotation.names import KeyName
 
 Change = Callable[[dict[str, Any]], object]

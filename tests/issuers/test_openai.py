@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import requests
 
-from providers.issuers.description import DescriptionFault, shipped
+from providers.issuers.description import shipped
 from providers.issuers.http import HttpIssuer
+from providers.issuers.language import DescriptionFault
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, SecretValue, Verdict
 from rotation.ports import Issuer
