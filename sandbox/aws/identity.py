@@ -23,6 +23,7 @@ from botocore.credentials import Credentials
 from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from sandbox.aws import simulation
 from sandbox.aws.wire import UNSIGNED, Answer, Call, ServiceError
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Identity:
             self._check_no_keys(call)
         elif call.operation in {"AssumeRole", "AssumeRoleWithWebIdentity"}:
             self._check_trust(call)
+        elif call.name == "iam:SimulatePrincipalPolicy":
+            return simulation.answer(call, self._granted(call.parameters.get("PolicySourceArn", "")))
         headers = list({**call.headers, "x-moto-account-id": self.account_id}.items())
         environ = EnvironBuilder(method="POST", path="/", headers=headers, data=call.body).get_environ()
         clock = _clock.set(self._now)
@@ -172,6 +175,29 @@ class Identity:
             _clock.reset(clock)
         request_id = answer_headers.get("x-amzn-requestid", "")
         return Answer(int(status.split()[0]), b"".join(chunks), "text/xml", {"x-amzn-RequestId": request_id})
+
+    def _granted(self, arn: str) -> list[dict[str, Any]]:
+        """Every statement of the policies that a user or role has. The administrator may do everything.
+
+        Raises:
+            ServiceError: there is no such user or role.
+        """
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        name = name.rpartition("/")[2]
+        if kind == "user" and name in self._iam.users:
+            if name == ADMIN_USER:
+                return [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+            inline = [
+                self._iam.get_user_policy(name, each)["policy_document"] for each in self._iam.list_user_policies(name)
+            ]
+            attached, _ = self._iam.list_attached_user_policies(name)
+        elif kind == "role" and any(role.arn == arn for role in self._iam.get_roles()):
+            inline = [self._iam.get_role_policy(name, each)[1] for each in self._iam.list_role_policies(name)]
+            attached, _ = self._iam.list_attached_role_policies(name)
+        else:
+            raise ServiceError("NoSuchEntity", f"The {kind} with name {name} cannot be found.", 404)
+        defaults = [version.document for policy in attached for version in policy.versions if version.is_default]
+        return [statement for document in [*inline, *defaults] for statement in _statements(document)]
 
     def _check_no_keys(self, call: Call) -> None:
         user = self._iam.users.get(call.parameters.get("UserName", ""))

@@ -263,3 +263,68 @@ def test_web_identity_needs_no_signature(b: Bench) -> None:
     made = client.assume_role_with_web_identity(RoleArn=trusting, **login)["Credentials"]
     b.identity(made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"])
     refused("AccessDenied", 403, client.assume_role_with_web_identity, RoleArn=b.role({"AWS": "*"}), **login)
+
+
+# --- SimulatePrincipalPolicy -------------------------------------------------------------------------
+
+ONE, TWO = (f"arn:aws:secretsmanager:us-east-1:123456789012:secret:{name}-AbCdEf" for name in ("prod/a", "prod/b"))
+
+
+def simulated(
+    b: Bench, arn: str, action: str, *resources: str, **context: list[str]
+) -> dict[str, tuple[str, list[str]]]:
+    """By resource: the decision, and the context keys that it lacked."""
+    entries = [
+        {"ContextKeyName": key.replace("_", ":"), "ContextKeyValues": values, "ContextKeyType": "stringList"}
+        for key, values in context.items()
+    ]
+    answer = b.iam.simulate_principal_policy(
+        PolicySourceArn=arn, ActionNames=[action], ResourceArns=[*resources], ContextEntries=entries
+    )
+    (result,) = answer["EvaluationResults"]
+    return {
+        each["EvalResourceName"]: (each["EvalResourceDecision"], each["MissingContextValues"])
+        for each in result["ResourceSpecificResults"]
+    }
+
+
+@pytest.mark.parametrize("kind", ["user", "role"])
+def test_a_simulation_goes_by_all_policies_of_the_principal(b: Bench, kind: str) -> None:
+    """Inline and attached ones; what none allows is denied implicitly, and a deny wins over every allow."""
+    name = b.user() if kind == "user" else b.role("*").rpartition("/")[2]
+    allow = {"Effect": "Allow", "Action": "secretsmanager:Get*", "Resource": ONE}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allow, {**allow, "Resource": TWO}]})
+    deny = json.dumps({"Version": "2012-10-17", "Statement": {**allow, "Effect": "Deny", "Resource": TWO}})
+    attached = b.iam.create_policy(PolicyName=f"{name}-deny", PolicyDocument=deny)["Policy"]["Arn"]
+    if kind == "user":
+        b.iam.put_user_policy(UserName=name, PolicyName="inline", PolicyDocument=document)
+        b.iam.attach_user_policy(UserName=name, PolicyArn=attached)
+        arn = b.iam.get_user(UserName=name)["User"]["Arn"]
+    else:
+        b.iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=document)
+        b.iam.attach_role_policy(RoleName=name, PolicyArn=attached)
+        arn = b.iam.get_role(RoleName=name)["Role"]["Arn"]
+    read, write = "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"
+    assert simulated(b, arn, read, ONE, TWO) == {ONE: ("allowed", []), TWO: ("explicitDeny", [])}
+    assert simulated(b, arn, write, ONE) == {ONE: ("implicitDeny", [])}
+
+
+def test_a_condition_that_nothing_is_said_about_does_not_hold(b: Bench) -> None:
+    """Its key is listed as missing; given a value, it is judged."""
+    user = b.user()
+    condition = {"ForAllValues:StringLike": {"aws:TagKeys": ["keyturn:*"]}}
+    allow = {"Effect": "Allow", "Action": "secretsmanager:TagResource", "Resource": "*", "Condition": condition}
+    b.iam.put_user_policy(
+        UserName=user, PolicyName="p", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    )
+    arn, tag = b.iam.get_user(UserName=user)["User"]["Arn"], "secretsmanager:TagResource"
+    assert simulated(b, arn, tag, ONE) == {ONE: ("implicitDeny", ["aws:TagKeys"])}
+    assert simulated(b, arn, tag, ONE, aws_TagKeys=["keyturn:x"]) == {ONE: ("allowed", [])}
+    assert simulated(b, arn, tag, ONE, aws_TagKeys=["keyturn:x", "team"]) == {ONE: ("implicitDeny", [])}
+
+
+def test_a_principal_that_is_not_there_can_not_be_simulated(b: Bench) -> None:
+    """As for a role whose path is missing from its ARN."""
+    with pytest.raises(ClientError) as caught:
+        simulated(b, "arn:aws:iam::123456789012:role/nobody", "s3:GetObject", "*")
+    assert caught.value.response["Error"]["Code"] == "NoSuchEntity"
