@@ -105,7 +105,7 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         replicas=applied.replicas,
         issuer=applied.issuer,
         owner=applied.owner,
-        phase=_phase(s, seen, decision),
+        phase=phase(s, decision),
         rotation=staged or (s.at_work.token if s.at_work else None),
         key_id=s.key_id(s.current_key) if s.current_key else None,
         previous_key_id=s.key_id(previous) if previous else None,
@@ -119,8 +119,13 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
     )
 
 
-def _phase(s: Situation, seen: Observation, decision: d.Decision) -> Phase:
-    journal = seen.primary.journal
+def phase(s: Situation, decision: d.Decision | None) -> Phase:
+    """Where a secret stands that was seen.
+
+    Parameters:
+        decision: what is to be done next, or None when a failed call left that open.
+    """
+    journal = s.seen.primary.journal
     if set(journal.revoked) - set(journal.proven):
         return Phase.UNPROVEN
     if s.urgent or journal.unproven():
