@@ -73,6 +73,7 @@ def assemble(
     auditor: Auditor,
     clock: Clock | None = None,
     telemetry: Telemetry = NONE,
+    stopping: Callable[[], bool] | None = None,
 ) -> Assembly:
     """An engine over the stores and issuers of a configuration, none of them opened yet.
 
@@ -82,6 +83,7 @@ def assemble(
         auditor: the audit trail.
         clock: the system's, or in the sandbox environment the sandbox's, when not given.
         telemetry: watches.
+        stopping: see Engine.
     """
     time = clock or clock_of(config, env)
     chance = secrets.SystemRandom().random
@@ -107,7 +109,7 @@ def assemble(
         return Target(store, entry_name(store, environment, name)) if store else None
 
     places = Places(entry_name, locate)
-    engine = Engine(stores, issuers, places, time, auditor)
+    engine = Engine(stores, issuers, places, time, auditor, stopping=stopping)
     return Assembly(config, engine, stores, issuers, places, time, telemetry)
 
 
