@@ -486,8 +486,9 @@ def explain(s: Situation) -> Iterator[Decision]:
     """A current value that no attempt made: somebody's own, or a delayed write. Dead ones are replaced at once."""
     if s.explained or s.current is None:
         return
-    if s.current_key is None and s.current.id not in s.evidence.identified:
-        yield Identify(version=s.current, reason="current carries no token; is it one of our keys put there by hand?")
+    journal = s.seen.primary.journal
+    if s.current_key not in (*journal.attempts, *journal.promoted) and s.current.id not in s.evidence.identified:
+        yield Identify(version=s.current, reason="nothing tells where current comes from; is it one of our keys?")
         return
     if s.issuer.registry:
         yield from _try_current(s, "current is not what any rotation made; does it work?")
@@ -496,7 +497,7 @@ def explain(s: Situation) -> Iterator[Decision]:
             return
     if s.current.token is None:
         yield Adopt(version=s.current, reason="put there by hand; managed like any other from now on")
-    elif s.current.token not in s.seen.primary.journal.promoted:
+    elif s.current.token not in journal.promoted:
         written = facts.promoted(s.current.token, s.now)
         yield Note(facts=written, reason="current came back by a delayed write, and works")
 
@@ -564,6 +565,8 @@ def retire(s: Situation) -> Iterator[Decision]:
 
 def _retire(s: Situation, key: str) -> Iterator[Decision]:
     journal = s.seen.primary.journal
+    if any(a.key == key for a in s.usurpers) and not s.current_works:
+        return  # what it did to the current credential comes first
     if key in journal.revoked:
         yield from _prove(s, key)
         return
@@ -920,8 +923,8 @@ def tidy(s: Situation) -> Iterator[Decision]:
         if a.of
         and a.token not in held
         and a.token not in s.evidence.unspent
-        # One that carries what is current anyway may be forgotten once nobody works on it any more.
-        and (s.expired(a) if a.key == s.current_key or s.seen.unfenced else s.void(a))
+        # One that carries what is current anyway may be forgotten once nobody works on it any more, unless that dies.
+        and (s.expired(a) if (a.key == s.current_key and not s.urgent) or s.seen.unfenced else s.void(a))
     ]
     gone += [
         token

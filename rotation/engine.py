@@ -668,7 +668,8 @@ class Engine:
         return seen
 
     def _identify(self, action: d.Identify, seen: Observation, run: _Run) -> Observation:
-        """Somebody may have put the value of one of our keys there by hand: then it is that key which is current."""
+        """A person, or a write that came late, may have put the value of one of our keys there: then it is that key
+        which is current, and where it is dead it has to go again."""
         run.evidence.identified.add(action.version.id)
         try:
             held = self.read(seen, seen.primary, action.version)
@@ -678,11 +679,11 @@ class Engine:
             raise
         s = self._situation(seen, run)
         for key in reversed(s.keys):
-            if key in seen.primary.journal.revoked:
+            if key == s.current_key:
                 continue
             ours = self._value_of(key, seen, run)
             if ours is not None and ours.same_as(held):
-                self._audit(run, "identify", seen, reason="put there by hand", token=key, key_id=s.key_id(key))
+                self._audit(run, "identify", seen, reason="put there by something else", token=key, key_id=s.key_id(key))
                 written = facts.adopted(key, action.version.id, self._clock.now())
                 after = self._record(seen, run, written)
                 return replace(after, primary=_named(after.primary))

@@ -185,7 +185,7 @@ class Situation:
             for token, key_id in self.seen.primary.journal.key_ids.items():
                 if key_id == version.key_id:
                     return token
-        return version.token
+        return next((t for t, held in self.seen.primary.journal.adopted.items() if held == version.id), version.token)
 
     def void(self, attempt: Attempt) -> bool:
         """Whether an attempt can not be promoted any more: current has left its base, for ever."""
@@ -305,7 +305,7 @@ class Situation:
         """Whether the journal knows how the current version came to be current, and why it should still work."""
         token = self.current.token if self.current else None
         journal = self.seen.primary.journal
-        if self.pending is None and self.usurped:
+        if self.pending is None and self.usurpers:
             return False
         if self.delisted:
             return False  # somebody has deleted it at the issuer, or its list is late
@@ -368,15 +368,19 @@ class Situation:
         )
 
     @cached_property
-    def usurped(self) -> bool:
-        """Where there is one credential only: whether a mint that came to nothing may have destroyed what is current."""
+    def usurpers(self) -> tuple[Attempt, ...]:
+        """Where there is one credential only: attempts that came to nothing, whose mint may have destroyed what is
+        current."""
         journal = self.seen.primary.journal
         made = journal.attempts.get(self.current_key or "")
-        return self.issuer.model is Model.REPLACE and any(
-            a.of is None
+        if self.issuer.model is not Model.REPLACE or self.current is None:
+            return ()
+        return tuple(
+            a
+            for a in journal.attempts.values()
+            if a.of is None
             and a.token not in (self.current_key, *self.evidence.unspent, *journal.promoted, *self.roles)
             and (made is None or a.at + ATTEMPT_LIFE > made.at)
-            for a in journal.attempts.values()
         )
 
     def rivals(self, attempt: Attempt) -> bool:
