@@ -16,9 +16,10 @@ Key Vault has no compare-and-set. promote() looks at what is current and then wr
 another promotion can be overwritten. What heals that is the engine's rule for such stores. discard() has the
 same gap: it can empty what somebody staged at that moment, which costs that attempt and nothing else.
 
-promote() also sets not-before to the time of writing, and expiry to that time, a rotation period and a grace
-period later, from the policy as it is then. Key Vault enforces neither; portal and Event Grid tell by them.
-So Event Grid's SecretNearExpiry, sent thirty days ahead of the expiry, comes before the rotation is due.
+promote() also sets not-before to the time of writing, and expiry to thirty days after the next rotation is due, from
+the policy as it is then. Key Vault enforces neither; portal and Event Grid tell by them. Event Grid sends
+SecretNearExpiry thirty days ahead of the expiry, and at once where that is nearer: so it comes when the rotation is due,
+and SecretExpired when it is a month late.
 
 The journal only grows: a version of a secret can not be deleted, only the secret as a whole, and no secret is
 ever deleted while its entry exists, since its name could not be written any more. A rotation adds five
@@ -94,6 +95,8 @@ _NAME: Final = re.compile(r"[0-9A-Za-z-]{1,119}")
 _MARK: Final = "The tags of this version are Keyturn's."
 """The value where tags are all that matters."""
 _LOOKS: Final = 3
+_NOTICE: Final = timedelta(days=30)
+"""How long before a version's expiry Event Grid sends SecretNearExpiry; it can not be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,9 +649,9 @@ def _own_tags(policy: Mapping[str, str]) -> dict[str, str]:
 
 
 def _life(policy: Mapping[str, str]) -> timedelta | None:
-    """From a promotion until its credential should be gone. None when the policy does not say."""
+    """From a promotion until its version is shown as expired. None when the policy does not say."""
     try:
-        return policies.read_duration(policy["rotate-every"]) + policies.read_duration(policy["grace"])
+        return policies.read_duration(policy["rotate-every"]) + _NOTICE
     except (KeyError, ValueError):
         return None
 

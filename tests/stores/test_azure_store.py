@@ -188,21 +188,21 @@ def test_consumers_read_the_text(store: KeyVaultStore, kv: KeyVaultServer) -> No
 
 
 def test_portal_and_event_grid_are_told_when(kv: KeyVaultServer, make: Make) -> None:
-    """Not before now, and expired a rotation and a grace period later; the user's own tags beside ours."""
+    """Not before now; near its expiry, which is thirty days ahead of it, when it is due; the user's tags beside ours."""
     clock = FakeClock(datetime(2026, 5, 1, 12, tzinfo=UTC))
     store = make(clock=clock)
     store.create(ENTRY, full_policy() | {"tag.cost-centre": "4711", "tag.Team": "Süd"})
     rotated(store, ENTRY)
     last = versions(kv, ENTRY)[-1]
     assert last.not_before == int(clock.now().timestamp())
-    assert last.expires == int((clock.now() + timedelta(days=30, hours=24)).timestamp())
+    assert last.expires == int((clock.now() + timedelta(days=30 + 30)).timestamp())
     own = {name: text for name, text in (last.tags or {}).items() if not name.startswith("keyturn-")}
     assert own == {"cost-centre": "4711", "Team": "Süd"}
     clock.move(timedelta(days=1))
     store.set_policy(ENTRY, full_policy() | {"rotate-every": "2d", "grace": "1h"})
     rotated(store, ENTRY)
     last = versions(kv, ENTRY)[-1]
-    assert last.expires == int((clock.now() + timedelta(days=2, hours=1)).timestamp())
+    assert last.expires == int((clock.now() + timedelta(days=2 + 30)).timestamp())
     assert (last.tags or {}).keys() == {"keyturn-token", "keyturn-key"}
 
 
