@@ -103,6 +103,10 @@ class Version:
     """The value, when looking at the entry brought it along anyway."""
 
 
+@dataclass(frozen=True, slots=True)
+
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """What one store says of one secret at one moment."""
@@ -155,6 +159,56 @@ class Policy:
     """The primary store."""
     issuer: str
     owner: str
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time of the week in which rotations may begin, in the schedule's zone."""
+
+    days: tuple[int, ...]
+    """Weekdays on which it opens, Monday is 0; ascending, each once."""
+    opens: int
+    """Minutes after midnight."""
+    closes: int
+    """Minutes after the same midnight: more than 1440 where it lasts into the next day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blackout:
+    """A time in which nothing is rotated by schedule, as in a release freeze; naive, in the schedule's zone."""
+
+    start: datetime
+    end: datetime
+    """The first moment after it."""
+    reason: str
+
+
+class Restraint(StrEnum):
+    """What keeps a rotation that is due from beginning."""
+
+    WINDOW = "window"
+    BLACKOUT = "blackout"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a secret rotates, beyond the age that its policy allows. The empty one is a plain interval."""
+
+    every: timedelta | None = None
+    """The age at which it should rotate; None for the latest that is allowed."""
+    cron: str = ""
+    """Five fields in place of an interval, in the zone's time."""
+    zone: str = "UTC"
+    """IANA's name of the time zone of cron, windows and blackouts."""
+    windows: tuple[Window, ...] = ()
+    """When rotations may begin; empty for always."""
+    blackouts: tuple[Blackout, ...] = ()
+    jitter: timedelta = timedelta(0)
+    """How far the moments of different secrets, and of one secret's rotations, may lie apart."""
+    earliest: timedelta = timedelta(0)
+    """The schedule never rotates a younger credential."""
+    overrides: tuple[Restraint, ...] = (Restraint.WINDOW,)
+    """What gives way where the secret would otherwise become overdue."""
+
+
     rotate_every: timedelta
     grace: timedelta
     replicas: tuple[str, ...] = ()
@@ -181,6 +235,8 @@ class Model(StrEnum):
 
     MINT = "mint"
     """Two or more keys live side by side."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """Where in its life a credential is replaced; `rotate_every` is the age that it must not exceed."""
     SLOTS = "slots"
     """A fixed number of places; creating destroys what the place held, so only a place that is free is used."""
     REPLACE = "replace"

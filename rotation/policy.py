@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final
 
 from rotation import form as forms
-from rotation.model import Consumer, Drain, Ending, Policy
+from rotation.model import Blackout, Consumer, Drain, Ending, Policy, Restraint, Schedule, Window
 
 KEYS: Final = (
     "installation",
@@ -32,6 +32,7 @@ KEYS: Final = (
     "paired-with",
     "smoke-test",
     "form",
+    "schedule",
 )
 """Every key that a written policy may have; optional ones are left out when empty. Those that start with
 `tag.` are the user's own tags."""
@@ -64,6 +65,111 @@ def show_duration(span: timedelta) -> str:
 
 
 def written(policy: Policy) -> dict[str, str]:
+# --- schedules -----------------------------------------------------------------------------------
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_WINDOW: Final = re.compile(r"((?:[A-Za-z]{3}(?:-[A-Za-z]{3})? )+)([0-9]{2}):([0-5][0-9])-([0-9]{2}):([0-5][0-9])")
+_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2})?")
+_MIDNIGHT: Final = 24 * 60
+_CRON: Final = ("*,# ", "@+:_")
+"""What a tag can not hold of a cron expression, and what stands for it: no expression has that."""
+_PLAIN: Final = Schedule()
+_NOTHING: Final = "nothing"
+
+
+def read_window(text: str) -> Window:
+    """`Sun 02:00-05:00`, `Mon-Fri 22:00-04:00`: one that closes before it opens lasts into the next day.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    found = _WINDOW.fullmatch(text)
+    if found is None:
+        raise ValueError("is not a window")
+    days: set[int] = set()
+    for word in found[1].split():
+        first, _, last = word.partition("-")
+        start, end = (_day(name) for name in (first, last or first))
+        days |= {day % 7 for day in range(start, (end if end >= start else end + 7) + 1)}
+    opens, closes = int(found[2]) * 60 + int(found[3]), int(found[4]) * 60 + int(found[5])
+    if opens >= _MIDNIGHT or closes > _MIDNIGHT:
+        raise ValueError("has a time after 24:00")
+    return Window(tuple(sorted(days)), opens, closes if closes > opens else closes + _MIDNIGHT)
+
+
+def _day(name: str) -> int:
+    if name.capitalize() not in _DAYS:
+        raise ValueError(f"has no day {name}")
+    return _DAYS.index(name.capitalize())
+
+
+def show_window(window: Window) -> str:
+    """The form that read_window() reads."""
+    closes = window.closes if window.closes <= _MIDNIGHT else window.closes - _MIDNIGHT
+    hours = f"{window.opens // 60:02}:{window.opens % 60:02}-{closes // 60:02}:{closes % 60:02}"
+    return f"{' '.join(_DAYS[day] for day in window.days)} {hours}"
+
+
+def read_moment(text: str, *, end: bool = False) -> datetime:
+    """`2026-12-18` or `2026-12-18T18:00`, naive; at the end of a range a date is all of its day. Raises ValueError."""
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("is not a date")
+    if "T" in text:
+        return datetime.fromisoformat(text)
+    return datetime.combine(date.fromisoformat(text), time()) + timedelta(days=int(end))
+
+
+def show_moment(moment: datetime, *, end: bool = False) -> str:
+    """The form that read_moment() reads."""
+    if moment.time() != time():
+        return moment.strftime("%Y-%m-%dT%H:%M")
+    return (moment - timedelta(days=int(end))).strftime("%Y-%m-%d")
+
+
+def written_schedule(schedule: Schedule) -> str:
+    """A schedule in words that a tag can hold, and a person read; empty for a plain interval."""
+    words = [
+        *([("every", show_duration(schedule.every))] if schedule.every else []),
+        *([("cron", schedule.cron.translate(str.maketrans(*_CRON)))] if schedule.cron else []),
+        *([("zone", schedule.zone)] if schedule.zone != _PLAIN.zone else []),
+        *(("window", show_window(window).replace(" ", "_")) for window in schedule.windows),
+        *(
+            ("blackout", f"{show_moment(b.start)}/{show_moment(b.end, end=True)}/{b.reason.replace(' ', '_')}")
+            for b in schedule.blackouts
+        ),
+        *(("jitter", show_duration(span)) for span in [schedule.jitter] if span),
+        *(("earliest", show_duration(span)) for span in [schedule.earliest] if span),
+        *([("overrides", "+".join(schedule.overrides) or _NOTHING)] if schedule.overrides != _PLAIN.overrides else []),
+    ]
+    return " ".join(f"{name}={text}" for name, text in words)
+
+
+def read_schedule(text: str) -> Schedule:
+    """What written_schedule() wrote. Raises ValueError or KeyError when nothing of ours did."""
+    said: dict[str, list[str]] = {}
+    for name, given in (word.split("=", 1) for word in text.split()):
+        said.setdefault(name, []).append(given)
+    one = {name: given[-1] for name, given in said.items()}
+    overrides = one.get("overrides", "+".join(_PLAIN.overrides))
+    blackouts = (given.split("/", 2) for given in said.get("blackout", ()))
+    return Schedule(
+        every=read_duration(one["every"]) if "every" in one else None,
+        cron=one.get("cron", "").translate(str.maketrans(*reversed(_CRON))),
+        zone=one.get("zone", _PLAIN.zone),
+        windows=tuple(read_window(given.replace("_", " ")) for given in said.get("window", ())),
+        blackouts=tuple(
+            Blackout(read_moment(start), read_moment(end, end=True), reason.replace("_", " "))
+            for start, end, reason in blackouts
+        ),
+        jitter=read_duration(one.get("jitter", "0s")),
+        earliest=read_duration(one.get("earliest", "0s")),
+        overrides=() if overrides == _NOTHING else tuple(Restraint(word) for word in overrides.split("+")),
+    )
+
+
+# --- whole policies ------------------------------------------------------------------------------
+
+
     """The policy as metadata strings; read() gives it back."""
     drain = policy.drain
     strings = {
@@ -84,6 +190,7 @@ def written(policy: Policy) -> dict[str, str]:
     }
     strings["form"] = forms.encoded(policy.form)
     return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
+    strings["schedule"] = written_schedule(policy.schedule)
 
 
 def read(strings: Mapping[str, str]) -> Policy:
@@ -106,6 +213,7 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
             raise ValueError(fault)  # noqa: TRY301 - told like whatever else can not be read
         return Policy(
             installation=strings[key := "installation"],
+        schedule = read_schedule(strings.get(key := "schedule", ""))
             environment=strings[key := "environment"],
             name=strings[key := "name"],
             store=strings[key := "store"],
@@ -123,5 +231,6 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
             tags=tuple(sorted((k.removeprefix(TAG), text) for k, text in strings.items() if k.startswith(TAG))),
         )
     except (KeyError, ValueError) as error:
+            schedule=schedule,
         message = f"applied policy: {key!r} is missing or can not be read"
         raise ValueError(message) from error
