@@ -253,8 +253,8 @@ def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:
     """
     store, what = site.stores[reference.store], f"the admin credential {reference.name} in {reference.store}"
     try:
-        current = store.observe(reference.name).current
-        fields = store.read(reference.name, current).fields if current else {}
+        current = store.current(reference.name)
+        fields = current.fields
     except Trouble as trouble:
         code = trouble.code if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else Code.DENIED
         told = f"{what} can not be read: {trouble}"
@@ -263,5 +263,5 @@ def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:
         return fields["value"]
     if len(fields) == 1:
         return next(iter(fields.values()))
-    told = f"has several fields ({', '.join(fields)}) and none is called value" if fields else "has no value"
+    told = f"has several fields ({', '.join(fields)}) and none is called value"
     raise Trouble(Code.DENIED, site.name, f"{what} {told}")

@@ -60,6 +60,19 @@ class SecretStore(Protocol):
     def read(self, entry: str, version: Version) -> Credential:
         """The value of a version. Raises NOT_FOUND when it can not be read any more."""
 
+    def current(self, entry: str) -> Credential:
+        """What a consumer who asks for the entry gets now.
+
+        Raises NOT_FOUND when that is nothing: there is no such entry, it is deleted, or it has no value yet.
+        """
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        """The policy that is in force for the entry, found out without a look at any value; {} when nobody manages it.
+
+        What the store itself enforces of a policy is told as it is enforced, not as it was written.
+        Raises NOT_FOUND when there is no such entry, or it is deleted.
+        """
+
     def find(self, entry: str, token: str) -> Version | None:
         """The version written under a rotation token, in whatever role, or None when it is gone."""
 

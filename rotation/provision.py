@@ -152,8 +152,9 @@ class Provisioner:
             if trouble.code is Code.NOT_FOUND:
                 return None
             raise
-        ours = not _unmanaged(seen) and _foreign(seen, policy) is None
-        if seen.current is None or not (_unmanaged(seen) or (ours and _is_adopted(seen))):
+        unmanaged = _unmanaged(seen.policy)
+        ours = not unmanaged and _foreign(seen.policy, policy) is None
+        if seen.current is None or not (unmanaged or (ours and _is_adopted(seen))):
             return None
         return self._engine.read(Observation(policy, seen, {}), seen, seen.current)
 
@@ -167,7 +168,7 @@ class Provisioner:
                 raise
             self._tell(f"{policy.store}: there is no {target.entry} to adopt; it is made.")
             return False
-        if not _unmanaged(seen):
+        if not _unmanaged(seen.policy):
             # An adoption that was cut off, or somebody else's, which is refused like any.
             self._settle_entry(policy.store, policy)
             return _is_adopted(seen)
@@ -193,22 +194,25 @@ class Provisioner:
                 raise
             restored = client.restore(entry)
             try:
-                seen = client.observe(entry)
+                applied = client.applied(entry)
             except Trouble as second:
                 raise (trouble if second.code is Code.NOT_FOUND else second) from None
-            if (fault := _foreign(seen, policy)) and not self._takes(store, policy, seen, same_as):
+            if (fault := _foreign(applied, policy)) and not self._takes(store, policy, same_as):
                 told = " It was in its recovery window, and has been restored to look at it." if restored else ""
                 raise Refusal(f"{store}: {entry} {fault}.{told} It was left alone.") from None
             if restored:
                 self._tell(f"{store}: {entry} was deleted and has been restored.")
-            if dict(seen.policy) != written(policy):
+            if dict(applied) != written(policy):
                 client.set_policy(entry, written(policy))
             return True
         return False
 
-    def _takes(self, store: str, policy: Policy, seen: Entry, same_as: Credential | None) -> bool:
+    def _takes(self, store: str, policy: Policy, same_as: Credential | None) -> bool:
         """Whether a replica's entry that nobody manages may be taken: it holds what the primary does."""
-        if same_as is None or not _unmanaged(seen) or seen.current is None:
+        if same_as is None:
+            return False
+        seen = self._stores[store].observe(self.entry(store, policy))
+        if not _unmanaged(seen.policy) or seen.current is None:
             return False
         if not self._engine.read(Observation(policy, seen, {}), seen, seen.current).same_as(same_as):
             raise Refusal(
@@ -247,11 +251,11 @@ class Provisioner:
         Parameters:
             policy: as last applied.
         """
-        seen = self._own(policy.store, policy)
-        if seen is None:
+        found = self._own(policy.store, policy)
+        if found is None:
             return None
         try:
-            applied = policies.read(seen.policy)
+            applied = policies.read(found)
         except ValueError as error:
             return Applied(policy, str(error))
         there = (store for store in applied.replicas if store not in self._stores or self._own(store, applied))
@@ -284,16 +288,16 @@ class Provisioner:
         if store in self._stores and self._own(store, policy) is not None:
             self._stores[store].set_policy(self.entry(store, policy), {})
 
-    def _own(self, store: str, policy: Policy) -> Entry | None:
-        """The entry, provided that it is this secret's."""
+    def _own(self, store: str, policy: Policy) -> Mapping[str, str] | None:
+        """What is applied to the entry, provided that it is there and this secret's."""
         try:
-            seen = self._stores[store].observe(self.entry(store, policy))
+            applied = self._stores[store].applied(self.entry(store, policy))
         except Trouble as trouble:
             if trouble.code is Code.NOT_FOUND:
                 return None
             raise
         wanted = written(policy)
-        return seen if all(seen.policy.get(key) == wanted[key] for key in _BELONGING) else None
+        return applied if all(applied.get(key) == wanted[key] for key in _BELONGING) else None
 
     # --- delete ----------------------------------------------------------------------------------
 
@@ -449,8 +453,8 @@ class Provisioner:
         return Situation(seen, Evidence(), capabilities, Order(), self._clock.now())
 
 
-def _unmanaged(seen: Entry) -> bool:
-    return "installation" not in seen.policy
+def _unmanaged(applied: Mapping[str, str]) -> bool:
+    return "installation" not in applied
 
 
 def _is_adopted(seen: Entry) -> bool:
@@ -458,10 +462,10 @@ def _is_adopted(seen: Entry) -> bool:
     return seen.current is not None and seen.current.id in seen.journal.adopted.values()
 
 
-def _foreign(seen: Entry, policy: Policy) -> str | None:
-    """Why an existing entry is not this secret's to take up, or None."""
-    wanted, found = written(policy), seen.policy
-    if _unmanaged(seen):
+def _foreign(found: Mapping[str, str], policy: Policy) -> str | None:
+    """Why an existing entry with this applied policy is not this secret's to take up, or None."""
+    wanted = written(policy)
+    if _unmanaged(found):
         return "exists and was not made by Keyturn; `adopt: true` takes it under management with its value as it is"
     for key in (*_BELONGING, "issuer"):
         if found.get(key) != wanted[key]:

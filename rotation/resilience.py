@@ -163,6 +163,12 @@ class PatientStore:
     def read(self, entry: str, version: Version) -> Credential:
         return self._call("read", lambda: self._store.read(entry, version), repeatable=True)
 
+    def current(self, entry: str) -> Credential:
+        return self._call("current", lambda: self._store.current(entry), repeatable=True)
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        return self._call("applied", lambda: self._store.applied(entry), repeatable=True)
+
     def read_many(self, entries: Sequence[str]) -> Mapping[str, Version]:
         """Nothing where the store reads one by one; the caller then does."""
         store = self._store

@@ -32,6 +32,8 @@ path "secret/data/*" { capabilities = ["create", "read", "update", "patch"] }
 path "secret/metadata/*" { capabilities = ["create", "read", "update", "patch", "list", "delete"] }
 # OpenBao only: the metadata of a whole directory in one call.
 path "secret/detailed-metadata/*" { capabilities = ["list"] }
+# All of a version but its values.
+path "secret/subkeys/*" { capabilities = ["read"] }
 # Single versions.
 path "secret/delete/*" { capabilities = ["update"] }
 path "secret/undelete/*" { capabilities = ["update"] }

@@ -321,7 +321,7 @@ def test_an_admin_credential_may_be_an_entry(fields: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("store", "told"),
     [
-        (shelf(), "has no value"),
+        (shelf(), "can not be read: vault: shared/openai: has no value"),
         (shelf(Credential.of(a=CANARY, b=CANARY)), "has several fields (a, b) and none is called value"),
         (
             MemoryStore("vault", MemoryVault(), Clock().now),
@@ -341,7 +341,7 @@ def test_a_store_that_is_down_is_no_final_answer() -> None:
     """The next sweep tries again."""
 
     def down(call: str) -> None:
-        if call == "before observe":
+        if call == "before current":
             raise Trouble(Code.UNAVAILABLE, "vault", "no answer", retry_after=3)
 
     with pytest.raises(Trouble) as raised:

@@ -27,10 +27,12 @@ entry with native rotation or with a current version that is not ours; stage, of
 not seen with a value; whatever is refused, to find out why. Throttled calls are sent again, at most
 three times; so are reads that got no answer. Nothing else is: a write whose answer was lost may have had its effect.
 
-The least policy that every operation works under, on the entries: secretsmanager: CreateSecret,
-DeleteSecret, DescribeSecret, GetSecretValue, ListSecretVersionIds, PutSecretValue,
-RemoveRegionsFromReplication, ReplicateSecretToRegions, RestoreSecret, TagResource, UntagResource and
-UpdateSecretVersionStage; ListSecrets on `*`; with a key of one's own kms:Decrypt and kms:GenerateDataKey.
+A policy's `allowed-cidrs` and `allowed-vpces` are one statement of the entry's resource policy, which denies
+GetSecretValue from elsewhere; other people's statements stay. It says nothing of other operations, so that whoever may
+manage the entry can always put it right, and exempts the role that the store assumes, and AWS's own services.
+
+`CALLS` says what each operation calls. With a key of one's own, whoever reads or writes values needs kms:Decrypt and
+kms:GenerateDataKey besides.
 
 Facts from the API reference and the user guide of the service (2026, as botocore 1.44 ships them).
 """
@@ -83,6 +85,43 @@ _VALUE_BYTES: Final = 65_536
 _PAGE: Final = 100
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+CALLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "observe": ("DescribeSecret", "ListSecretVersionIds"),
+    "read": ("GetSecretValue",),
+    "read_many": ("BatchGetSecretValue", "GetSecretValue"),
+    "current": ("GetSecretValue",),
+    "applied": ("DescribeSecret",),
+    "find": ("GetSecretValue", "DescribeSecret"),
+    "stage": ("PutSecretValue", "DescribeSecret", "UpdateSecretVersionStage"),
+    "promote": ("UpdateSecretVersionStage", "DescribeSecret"),
+    "discard": ("UpdateSecretVersionStage", "DescribeSecret"),
+    "record": ("TagResource", "DescribeSecret"),
+    "forget": ("UntagResource", "DescribeSecret"),
+    "listing": ("ListSecrets",),
+    "create": ("CreateSecret", "TagResource"),
+    "set_policy": ("DescribeSecret", "TagResource", "UntagResource"),
+    "delete": ("DescribeSecret", "DeleteSecret"),
+    "restore": ("DescribeSecret", "RestoreSecret"),
+}
+"""What each operation of the port may call, as IAM names it. Making an entry with tags takes TagResource, too."""
+REPLICATED: Final[Mapping[str, tuple[str, ...]]] = {
+    "create": ("ReplicateSecretToRegions",),
+    "delete": ("RemoveRegionsFromReplication",),
+    "restore": ("ReplicateSecretToRegions",),
+}
+"""What comes to that where the service replicates entries to other regions."""
+RESTRICTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "create": ("PutResourcePolicy",),
+    "applied": ("GetResourcePolicy",),
+    "set_policy": ("GetResourcePolicy", "PutResourcePolicy", "DeleteResourcePolicy"),
+}
+"""What comes to that where the policy has `allowed-cidrs` or `allowed-vpces`."""
+ANYWHERE: Final = ("BatchGetSecretValue", "ListSecrets")
+"""Calls that IAM can not limit to an entry (Service Authorization Reference). Each value of a batch takes GetSecretValue."""
+JOURNAL_TAGS: Final = ("keyturn:journal.*",)
+POLICY_TAGS: Final = ("keyturn:policy.*", "keyturn:tags*")
+"""Patterns of the tags that the journal, or the policy, is made of; beside the user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +188,7 @@ class SecretsManagerStore:
         self._replica_regions = tuple(replica_regions)
         self._recovery_window_days = recovery_window_days
         self._clock = clock
+        self._exempt = login.role_arn
         self._service = _Service(name, region, endpoint_url, login, clock, timeout)
         self._valued: set[str] = set()
         """Entries that were seen with AWSCURRENT, which is never taken off again. Saves stage() a look."""
@@ -200,6 +240,28 @@ class SecretsManagerStore:
                     credential = self._credential(held["Name"], held)
                     found[held["Name"]] = Version(id=held["VersionId"], token=None, credential=credential)
         return found
+
+    def current(self, entry: str) -> Credential:
+        told = "has no value"
+        try:
+            # A refusal is not looked into: a consumer may do nothing but this.
+            answer = self._service.ask(_Call(entry, "get_secret_value", {"SecretId": entry}, again=_READ))
+            if answer["VersionId"] != NO_CREDENTIAL:
+                return self._credential(entry, answer)
+        except _Refusal as refusal:
+            if refusal.error not in ("InvalidRequestException", "ResourceNotFoundException"):
+                raise
+            told = "the entry is deleted" if refusal.code is Code.INVALID else "no such entry, or it has no value"
+        raise self._trouble(Code.NOT_FOUND, entry, told)
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        about = self._describe(entry)
+        policy = _policy(_tags(about))
+        if not _restricted(policy):
+            return policy
+        return {key: text for key, text in policy.items() if key not in _NETWORKS} | _enforced(
+            self._statements(entry), self._exempt
+        )
 
     def find(self, entry: str, token: str) -> Version | None:
         try:
@@ -300,6 +362,8 @@ class SecretsManagerStore:
             if refusal.error not in ("InvalidRequestException", "ResourceExistsException"):
                 raise
             raise self._trouble(Code.CONFLICT, entry, "the entry exists already, perhaps deleted") from None
+        if _restricted(policy):
+            self._put_statements(entry, [self._wall(entry, policy)], half_done=True)
 
     def set_policy(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. One that failed half-way is completed by the next."""
@@ -308,10 +372,15 @@ class SecretsManagerStore:
         gone = [key for key in _owned(old) if key in old and key not in new]
         changed = {key: text for key, text in new.items() if old.get(key) != text}
         self._check_room(entry, len([key for key in old | new if key not in gone and not key.startswith(_JOURNAL)]))
+        # The tags say that values are walled off from before they are until after they are: so applied() finds out.
+        opened = _restricted(_policy(old)) and not _restricted(policy)
+        done = opened and self._wall_off(entry, policy)
         if gone:
-            self._ask(entry, "untag_resource", SecretId=entry, TagKeys=gone)
+            self._ask(entry, "untag_resource", half_done=done, SecretId=entry, TagKeys=gone)
         if changed:
-            self._ask(entry, "tag_resource", half_done=bool(gone), SecretId=entry, Tags=_tag_list(changed))
+            self._ask(entry, "tag_resource", half_done=done or bool(gone), SecretId=entry, Tags=_tag_list(changed))
+        if _restricted(policy):
+            self._wall_off(entry, policy, half_done=bool(gone or changed))
 
     def delete(self, entry: str) -> None:
         """As the port says. The service's own replicas go first, for good; restore() makes them anew."""
@@ -338,6 +407,38 @@ class SecretsManagerStore:
             regions = [{"Region": region} for region in self._replica_regions]
             self._ask(entry, "replicate_secret_to_regions", half_done=True, SecretId=entry, AddReplicaRegions=regions)
         return True
+
+    # --- from where values may be read -------------------------------------------------------------
+
+    def _wall(self, entry: str, policy: Mapping[str, str]) -> Json:
+        if self._exempt is None:
+            told = "no role is configured that could be exempt from the policy's networks, so rotation might lock itself out"
+            raise self._trouble(Code.INVALID, entry, told)
+        return _wall(*(policy.get(key, "").split() for key in _NETWORKS), exempt=self._exempt)
+
+    def _wall_off(self, entry: str, policy: Mapping[str, str], *, half_done: bool = False) -> bool:
+        """Makes our statement of the resource policy what the policy says. Whether anything was written."""
+        wanted = [self._wall(entry, policy)] if _restricted(policy) else []
+        there = self._statements(entry)
+        new = [statement for statement in there if not _is_ours(statement)] + wanted
+        if new == there:
+            return False
+        self._put_statements(entry, new, half_done=half_done)
+        return True
+
+    def _statements(self, entry: str) -> list[Any]:
+        """Of the entry's resource policy."""
+        text = self._ask(entry, "get_resource_policy", SecretId=entry).get("ResourcePolicy")
+        found = json.loads(text)["Statement"] if text else []
+        return found if isinstance(found, list) else [found]
+
+    def _put_statements(self, entry: str, statements: list[Any], *, half_done: bool) -> None:
+        if not statements:
+            self._ask(entry, "delete_resource_policy", half_done=half_done, SecretId=entry)
+            return
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        written = {"ResourcePolicy": document, "BlockPublicPolicy": True}
+        self._ask(entry, "put_resource_policy", half_done=half_done, SecretId=entry, **written)
 
     # --- the parts that operations are made of -----------------------------------------------------
 
@@ -556,6 +657,56 @@ def _owned(tags: Mapping[str, str]) -> set[str]:
 def _policy(tags: Mapping[str, str]) -> dict[str, str]:
     own = {_USER + key: tags[key] for key in _user_tags(tags) if key in tags}
     return _joined(_under(_POLICY, tags)) | own
+
+
+_NETWORKS: Final = ("allowed-cidrs", "allowed-vpces")
+"""Of the policy: addresses, and ids of VPC endpoints, with spaces between."""
+_OURS: Final = "KeyturnAllowedNetworks"
+"""Names our statement among those of a resource policy."""
+
+
+def _restricted(policy: Mapping[str, str]) -> bool:
+    return any(policy.get(key) for key in _NETWORKS)
+
+
+def _wall(cidrs: list[str], vpces: list[str], *, exempt: str) -> dict[str, Any]:
+    """Denies values to whoever comes from elsewhere.
+
+    A condition with Not is met, too, where a request has no such key: one that comes through a VPC endpoint has no
+    aws:SourceIp, one from elsewhere no aws:SourceVpce. All conditions must be met to deny, so either way in is enough.
+    Source: IAM user guide, "IAM JSON policy elements: Condition operators", "AWS global condition context keys".
+    """
+    elsewhere: dict[str, Any] = {
+        "ArnNotEquals": {"aws:PrincipalArn": [exempt]},
+        "BoolIfExists": {"aws:PrincipalIsAWSService": "false", "aws:ViaAWSService": "false"},
+    }
+    elsewhere |= {"NotIpAddress": {"aws:SourceIp": cidrs}} if cidrs else {}
+    elsewhere |= {"StringNotEquals": {"aws:SourceVpce": vpces}} if vpces else {}
+    return {
+        "Sid": _OURS,
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "secretsmanager:GetSecretValue",
+        "Resource": "*",
+        "Condition": elsewhere,
+    }
+
+
+def _is_ours(statement: Any) -> bool:
+    return isinstance(statement, dict) and statement.get("Sid") == _OURS
+
+
+def _enforced(statements: Iterable[Any], exempt: str | None) -> dict[str, str]:
+    """The networks that our statement lets in; nothing where it is gone, or was changed beyond those."""
+    for statement in filter(_is_ours, statements):
+        conditions = [
+            statement.get("Condition", {}).get(operator, {}).get(key, [])
+            for operator, key in (("NotIpAddress", "aws:SourceIp"), ("StringNotEquals", "aws:SourceVpce"))
+        ]
+        lists = [[found] if isinstance(found, str) else found for found in conditions]
+        if exempt and statement == _wall(*lists, exempt=exempt):
+            return {key: " ".join(found) for key, found in zip(_NETWORKS, lists, strict=True) if found}
+    return {}
 
 
 def _utc(at: datetime) -> datetime:

@@ -28,8 +28,8 @@ observe() reads 25 of them a call: about two calls more for each such year, 73 f
 There is no compaction yet. Above 500 versions Key Vault can not back the secret up. Of two facts under one key the
 later one holds, by a time that every writer puts after all that it has read, so that clocks need not agree.
 
-What every operation works under, as actions of a role below Microsoft.KeyVault/vaults/secrets/ ("Key Vault
-Secrets Officer" has them all), or as permissions of an access policy:
+`ACTIONS` says what each operation needs, as actions of a role below Microsoft.KeyVault/vaults/secrets/ ("Key Vault
+Secrets Officer" has them all). As permissions of an access policy these are
 
     getSecret/action, setSecret/action, readMetadata/action   get, set, list
     delete, recover/action                                    delete, recover; for delete() and restore() only
@@ -75,6 +75,33 @@ _POLICY: Final = "-policy"
 _KEPT: Final = (_MAIN, _PENDING, _JOURNAL)
 _PARTS: Final = (_MAIN, _POLICY, _PENDING, _JOURNAL)
 """In the order of deleting: who looks meanwhile finds no entry, not half of one."""
+
+VAULT: Final = "vault"
+_GET, _SET, _LIST = "getSecret/action", "setSecret/action", "readMetadata/action"
+_LOOK: Final = ((_GET, _POLICY), (_GET, _MAIN), (_LIST, VAULT))
+"""Whether there is such an entry, and what of it is deleted."""
+ACTIONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "observe": (*_LOOK, (_GET, _PENDING), (_LIST, _JOURNAL)),
+    "read": (*_LOOK, (_GET, _PENDING), (_LIST, _MAIN), (_LIST, _PENDING)),
+    "current": ((_GET, _MAIN),),
+    "applied": ((_GET, _POLICY), (_LIST, _MAIN), (_LIST, VAULT)),
+    "find": (*_LOOK, (_GET, _PENDING), (_LIST, _MAIN), (_LIST, _PENDING)),
+    "stage": (*_LOOK, (_SET, _PENDING)),
+    "promote": (*_LOOK, (_GET, _PENDING), (_LIST, _MAIN), (_LIST, _PENDING), (_SET, _MAIN)),
+    "discard": ((_GET, _PENDING), (_SET, _PENDING)),
+    "record": (*_LOOK, (_SET, _JOURNAL)),
+    "forget": (*_LOOK, (_SET, _JOURNAL)),
+    "listing": ((_LIST, VAULT),),
+    "create": ((_GET, _POLICY), (_LIST, _MAIN), (_LIST, _PENDING), (_LIST, _JOURNAL), (_LIST, VAULT), (_SET, _POLICY)),
+    "set_policy": ((_GET, _POLICY), (_SET, _POLICY)),
+    "delete": tuple(("delete", part) for part in _PARTS),
+    "restore": (("recover/action", VAULT), *((_LIST, part) for part in _PARTS)),
+}
+"""What each operation of the port may need: action, and the part of the entry that it is done to.
+
+What is deleted is not part of an entry any more: to look for it, or to recover it, is asked of the vault. So is a list of
+its secrets. set_policy() of an entry that nobody managed looks at all parts, as observe() does.
+"""
 
 _OURS: Final = "keyturn-"
 """Starts every tag of ours, but not those of the journal's facts."""
@@ -199,6 +226,20 @@ class KeyVaultStore:
             raise self._trouble(Code.NOT_FOUND, entry, f"version {version.id} can not be read any more")
         return found.version.credential
 
+    def current(self, entry: str) -> Credential:
+        found = self._get(entry, _MAIN)
+        if found is None or found.version.credential is None:
+            raise self._trouble(Code.NOT_FOUND, entry, "no such entry, it is deleted, or it has no value")
+        return found.version.credential
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        policy = self._get(entry, _POLICY)
+        if not self._has(entry, _MAIN):
+            if policy is None:
+                raise self._absent(entry)
+            self._refuse_deleted(entry, [_MAIN])
+        return self._applied(entry, policy)
+
     def find(self, entry: str, token: str) -> Version | None:
         found = self._search(entry, token)
         if found is None:
@@ -255,7 +296,7 @@ class KeyVaultStore:
         self._refuse_sibling(entry)
         tags = self._packed(entry, policy)
         for part in _PARTS:
-            if self._get(entry, part):
+            if self._has(entry, part):
                 raise self._trouble(Code.CONFLICT, entry, f"{entry}{part} exists already")
             if part != _POLICY and self._is_deleted(entry, part):
                 raise self._trouble(Code.CONFLICT, entry, f"{entry}{part} exists already, and is deleted")
@@ -292,7 +333,7 @@ class KeyVaultStore:
             recovered = [part for part in parts if self._recover(entry, part, until, half_done=done)]
             done = done or bool(recovered)
             for part in recovered:
-                while not self._is_there(entry, part):
+                while not self._has(entry, part):
                     self._wait(entry, f"{entry}{part} is still being recovered", until)
         return done
 
@@ -496,6 +537,10 @@ class KeyVaultStore:
         if entry.endswith((_PENDING, _JOURNAL, _POLICY)):
             told = f"a managed entry can not end in {_PENDING!r}, {_JOURNAL!r} or {_POLICY!r}: so end Keyturn's own"
             raise self._trouble(Code.INVALID, entry, told)
+
+    def _has(self, entry: str, part: str) -> bool:
+        """Whether there is a version, found out without any value."""
+        return next(self._versions(entry, part), None) is not None
 
     def _is_there(self, entry: str, part: str) -> bool:
         """Whether there is a version, be it a disabled one."""

@@ -108,6 +108,18 @@ class MemoryStore:
                 return kept.credential
         raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: version {version.id} can not be read")
 
+    def current(self, entry: str) -> Credential:
+        found = self._call("current", entry)
+        self._hook("after current")
+        if found.current is None or found.current.credential is None:
+            raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: has no value")
+        return found.current.credential
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        found = self._call("applied", entry)
+        self._hook("after applied")
+        return dict(found.policy)
+
     def find(self, entry: str, token: str) -> Version | None:
         found = self._call("find", entry)
         self._hook("after find")

@@ -11,12 +11,8 @@ the old payload for editing; the checksum tells a version whose value was change
 Journal and policy are custom_metadata, keys `journal.<fact>` and `policy.<key>`, written by HTTP PATCH
 only: it merges on the server, so that two writers never erase each other.
 
-The least policy that every operation works under, with `P` for `<mount>/<kind>/<prefix>`:
+`PATHS` says what each operation needs. Two more, of no entry, make life easier:
 
-    P of data      create, read, update
-    P of metadata  create, read, patch, list
-    P of delete    update
-    P of undelete  update
     auth/token/lookup-self  read; tells an expired token from a missing permission
     auth/token/renew-self   update; without it, or past its max TTL, the token is not renewed but replaced
 
@@ -70,6 +66,8 @@ _JOURNAL: Final = "journal."
 _POLICY: Final = "policy."
 _DELETED: Final = "keyturn.deleted"
 """Marks a deleted entry that has no version which could be deleted."""
+_NO_VALUES: Final = "subkeys"
+"""The kind of path that tells of a version all but its values."""
 _NO_ENTRY: Final = ("/", "-pending")
 """Ends what a folder lists beside entries."""
 _PAGE: Final = 200
@@ -78,6 +76,52 @@ _SOON: Final = 86_400
 """Seconds that a token which only a person can replace should be good for."""
 _PENDING: Final = "pending-"
 """Starts the ids of versions on the pending path; those on the main path are bare numbers."""
+_SIBLING: Final = "-pending"
+"""Ends the pending path."""
+
+FOLDER: Final = "folder"
+EACH: Final = "each"
+PATHS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
+    "observe": (("data", "", "read"), ("data", _SIBLING, "read"), ("metadata", "", "read")),
+    "read": (("data", "", "read"), ("data", _SIBLING, "read")),
+    "current": (("data", "", "read"),),
+    "applied": (("subkeys", "", "read"), ("metadata", "", "read")),
+    "find": (
+        ("data", "", "read"),
+        ("data", _SIBLING, "read"),
+        ("metadata", "", "read"),
+        ("metadata", _SIBLING, "read"),
+    ),
+    "stage": (("data", _SIBLING, "create"), ("data", _SIBLING, "update"), ("data", _SIBLING, "read")),
+    "promote": (("data", "", "create"), ("data", "", "update"), ("data", _SIBLING, "read")),
+    "discard": (("data", _SIBLING, "update"),),
+    "record": (("metadata", "", "patch"),),
+    "forget": (("metadata", "", "patch"),),
+    "listing": (("metadata", FOLDER, "list"), ("metadata", EACH, "read"), ("detailed-metadata", FOLDER, "list")),
+    "create": (("metadata", "", "read"), ("metadata", "", "create"), ("metadata", "", "patch")),
+    "set_policy": (("metadata", "", "read"), ("metadata", "", "patch")),
+    "delete": (
+        ("subkeys", "", "read"),
+        ("subkeys", _SIBLING, "read"),
+        ("metadata", "", "read"),
+        ("metadata", "", "patch"),
+        ("delete", "", "update"),
+        ("delete", _SIBLING, "update"),
+    ),
+    "restore": (
+        ("subkeys", "", "read"),
+        ("subkeys", _SIBLING, "read"),
+        ("metadata", "", "read"),
+        ("metadata", "", "patch"),
+        ("undelete", "", "update"),
+        ("undelete", _SIBLING, "update"),
+    ),
+}
+"""What each operation of the port may need: kind of path, what follows the entry's name, capability.
+
+A folder is that of one environment, and each an entry or a pending path in it. The list of `detailed-metadata`, which
+OpenBao alone has, takes the place of the read of each. `subkeys` answers like `data`, with null for every value.
+"""
 
 
 class Login(Protocol):
@@ -260,6 +304,7 @@ class VaultStore:
         ca_bundle: PEM file with the authorities to trust; None for the usual ones.
         auth: how to log in.
         clock: for the time of looking, and for the token's life.
+        environment: the one whose entries listing() gives; None for all. A login may list one folder and no other.
         timeout: seconds that one answer may take; connecting has 2 s more.
     """
 
@@ -283,9 +328,11 @@ class VaultStore:
         ca_bundle: str | None = None,
         auth: Login,
         clock: Clock,
+        environment: str | None = None,
         timeout: float = 8.0,
     ) -> None:
         self.name: Final = name
+        self._environment = environment
         self._prefix = f"{prefix.strip('/')}/" if prefix else ""
         self._clock = clock
         self._mount = mount.strip("/")
@@ -321,6 +368,17 @@ class VaultStore:
         if found is None or found.credential is None:
             raise self._trouble(Code.NOT_FOUND, entry, f"version {version.id} can not be read any more")
         return found.credential
+
+    def current(self, entry: str) -> Credential:
+        main = self._look(entry, entry)
+        if main.version is None or main.version.credential is None:
+            # Which of the two only the metadata tells, which a consumer has no business with.
+            told = "the entry is deleted" if main.number else "no such entry, or it has no value"
+            raise self._trouble(Code.NOT_FOUND, entry, told)
+        return main.version.credential
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        return _under(_POLICY, self._require(entry, self._look(entry, entry, kind=_NO_VALUES)))
 
     def find(self, entry: str, token: str) -> Version | None:
         paths = (entry, _pending(entry))
@@ -376,7 +434,7 @@ class VaultStore:
 
     def listing(self) -> Iterator[Listed]:
         """As the port says."""
-        for environment in self._names(""):
+        for environment in self._names("") if self._environment is None else [f"{self._environment}/"]:
             if not environment.endswith("/"):
                 continue
             for entry, metadata in self._detailed(environment) or self._one_by_one(environment):
@@ -405,24 +463,24 @@ class VaultStore:
 
     def delete(self, entry: str) -> None:
         """As the port says: the newest versions are soft-deleted. `vault kv metadata delete` is for ever."""
-        main = self._look(entry, entry)
+        main = self._look(entry, entry, kind=_NO_VALUES)
         if main.version:
             self._switch(entry, "delete", entry, main.number)
         elif not main.number:
             if self._metadata(entry, entry) is None:
                 return
             self._patch(entry, {_DELETED: "true"})
-        pending = self._look(entry, _pending(entry), half_done=True)
+        pending = self._look(entry, _pending(entry), kind=_NO_VALUES, half_done=True)
         if pending.version:
             self._switch(entry, "delete", _pending(entry), pending.number, half_done=True)
 
     def restore(self, entry: str) -> bool:
-        main = self._look(entry, entry)
+        main = self._look(entry, entry, kind=_NO_VALUES)
         empty = None if main.number else self._metadata(entry, entry)
         if not main.deleted and not (empty and _DELETED in _custom(empty)):
             return False
         # The main path last: the entry comes back complete.
-        pending = self._look(entry, _pending(entry))
+        pending = self._look(entry, _pending(entry), kind=_NO_VALUES)
         if pending.deleted:
             self._switch(entry, "undelete", _pending(entry), pending.number)
         if main.deleted:
@@ -531,17 +589,23 @@ class VaultStore:
 
     # --- the parts that operations are made of -----------------------------------------------------
 
-    def _look(self, entry: str, path: str, number: int | None = None, *, half_done: bool = False) -> _Seen:
-        """One version of a path, the newest by default, with the custom metadata that comes with it."""
+    def _look(
+        self, entry: str, path: str, number: int | None = None, *, kind: str = "data", half_done: bool = False
+    ) -> _Seen:
+        """One version of a path, the newest by default, with the custom metadata that comes with it.
+
+        Parameters:
+            kind: `data`, or `subkeys` for all but the values; token, key id and credential are not known then.
+        """
         query = {} if number is None else {"version": str(number)}
-        answer = self._server.ask(self._call(entry, "GET", "data", path, query=query, half_done=half_done))
+        answer = self._server.ask(self._call(entry, "GET", kind, path, query=query, half_done=half_done))
         if answer is None:
             return _Seen()
-        payload, about = answer["data"]["data"], answer["data"]["metadata"]
+        payload, about = answer["data"][kind], answer["data"]["metadata"]
         pending = path == _pending(entry)
         version = None
         if payload or (payload is not None and not pending):
-            token, key_id, credential = _opened(payload)
+            token, key_id, credential = _opened(payload) if kind == "data" else (None, None, None)
             version = Version(
                 id=f"{_PENDING if pending else ''}{about['version']}",
                 token=token,
@@ -662,7 +726,7 @@ class _Seen:
 
 
 def _pending(entry: str) -> str:
-    return f"{entry}-pending"
+    return f"{entry}{_SIBLING}"
 
 
 def _custom(metadata: Json) -> Json:

@@ -277,6 +277,7 @@ class Vault:
             self._settle(name.lower())
             entry = self._view(name.lower(), stale)
             if not entry or entry.state is not State.ACTIVE:
+                self._refused(name.lower(), State.RECOVERING)  # whoever asks for versions asks for the outcome, too
                 return Page([], after, more=False)
             rest = sorted((each for each in entry.versions if each.id > after), key=lambda each: each.id)
             page = rest[:limit]

@@ -206,6 +206,8 @@ class StoreContract:
         absent = entry_name("never-made")
         calls: list[Callable[[], object]] = [
             lambda: store.observe(absent),
+            lambda: store.current(absent),
+            lambda: store.applied(absent),
             lambda: store.read(absent, version),
             lambda: store.find(absent, new_token()),
             lambda: store.record(absent, {"future.x": "a=b"}),
@@ -216,6 +218,38 @@ class StoreContract:
             with trouble(Code.NOT_FOUND, store, absent):
                 call()
         assert [listed.name for listed in store.listing()] == [entry]
+
+    def test_a_consumer_gets_what_is_current(self, store: SecretStore, second_client: SecretStore, entry: str) -> None:
+        """current(): nothing before the first promotion, then what was promoted last, never what is pending."""
+        with trouble(Code.NOT_FOUND, store, entry):
+            store.current(entry)
+        waiting, first = value(), value()
+        staged(store, entry, waiting)
+        with trouble(Code.NOT_FOUND, store, entry):
+            store.current(entry)
+        rotated(store, entry, first)
+        staged(store, entry, waiting)
+        assert second_client.current(entry).same_as(first)
+        store.delete(entry)
+        with trouble(Code.NOT_FOUND, store, entry):
+            second_client.current(entry)
+
+    def test_the_policy_can_be_looked_up_alone(
+        self, store: SecretStore, second_client: SecretStore, entry: str, entry_name: Names, by_hand: ByHand
+    ) -> None:
+        """applied(): before there is a version, with versions, and after a change; none where nobody manages the entry."""
+        assert second_client.applied(entry) == full_policy()
+        rotated(store, entry)
+        staged(store, entry)
+        store.set_policy(entry, full_policy(owner="somebody-else"))
+        assert second_client.applied(entry) == full_policy(owner="somebody-else")
+        by_hand(entry_name("billing-gateway"), value())
+        assert second_client.applied(entry_name("billing-gateway")) == {}
+        store.delete(entry)
+        with trouble(Code.NOT_FOUND, store, entry):
+            store.applied(entry)
+        assert store.restore(entry)
+        assert store.applied(entry) == full_policy(owner="somebody-else")
 
     def test_an_existing_entry_is_not_created_again(
         self, store: SecretStore, second_client: SecretStore, entry: str

@@ -194,6 +194,15 @@ class Client:
             raise self._trouble(Code.NOT_FOUND, entry, f"version {version.id} can not be read")
         return opened(found.payload, text_only=found.text_only)
 
+    def current(self, entry: str) -> Credential:
+        found = self._look(entry, "read current", self._newest)
+        if found is None:
+            raise self._trouble(Code.NOT_FOUND, entry, "has no value")
+        return opened(found.payload, text_only=found.text_only)
+
+    def applied(self, entry: str) -> Mapping[str, str]:
+        return self._look(entry, "read the policy", lambda e: e.policy)
+
     def _newest(self, found: State) -> Stored | None:
         return found.main[-1] if found.main else None
 

@@ -224,13 +224,13 @@ def test_every_operation_costs_the_calls_it_needs(store: KeyVaultStore, kv: KeyV
     recovers = [
         call
         for parts in (("-pending", "-journal"), ("-policy",), ("",))
-        for method in ("POST /deletedsecrets/*{}/recover", "GET /secrets/*{}")
+        for method in ("POST /deletedsecrets/*{}/recover", "GET /secrets/*{}/versions")
         for call in (method.format(part) for part in parts)
     ]
     made = [
-        f"GET /{kind}/*{part}"
+        path
         for part in ("", "-policy", "-pending", "-journal")
-        for kind in ("secrets", "deletedsecrets")
+        for path in (f"GET /secrets/*{part}/versions", f"GET /deletedsecrets/*{part}")
     ]
     made.remove("GET /deletedsecrets/*-policy")
     expected: list[tuple[str, Callable[[], object], list[str]]] = [

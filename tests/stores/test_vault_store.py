@@ -56,6 +56,7 @@ from tests.world import FakeClock, Trail
 LEAST = """
 path "secret/data/PREFIX/*" { capabilities = ["create", "read", "update"] }
 path "secret/metadata/PREFIX/*" { capabilities = ["create", "read", "patch", "list"] }
+path "secret/subkeys/PREFIX/*" { capabilities = ["read"] }
 path "secret/delete/PREFIX/*" { capabilities = ["update"] }
 path "secret/undelete/PREFIX/*" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
