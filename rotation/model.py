@@ -149,17 +149,6 @@ class Consumer:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What is declared for one secret. The copy in the primary store's metadata is the one that counts."""
-
-    installation: str
-    environment: str
-    name: str
-    store: str
-    """The primary store."""
-    issuer: str
-    owner: str
-@dataclass(frozen=True, slots=True)
 class Window:
     """A time of the week in which rotations may begin, in the schedule's zone."""
 
@@ -209,6 +198,17 @@ class Schedule:
     """What gives way where the secret would otherwise become overdue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is declared for one secret. The copy in the primary store's metadata is the one that counts."""
+
+    installation: str
+    environment: str
+    name: str
+    store: str
+    """The primary store."""
+    issuer: str
+    owner: str
     rotate_every: timedelta
     grace: timedelta
     replicas: tuple[str, ...] = ()
@@ -224,6 +224,8 @@ class Schedule:
     """The user's own tags on the entry, by name."""
     smoke_test: bool = False
     """A new credential must also answer one minimal real request before it is promoted."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """Where in its life a credential is replaced; `rotate_every` is the age that it must not exceed."""
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -235,8 +237,6 @@ class Model(StrEnum):
 
     MINT = "mint"
     """Two or more keys live side by side."""
-    schedule: Schedule = field(default_factory=Schedule)
-    """Where in its life a credential is replaced; `rotate_every` is the age that it must not exceed."""
     SLOTS = "slots"
     """A fixed number of places; creating destroys what the place held, so only a place that is free is used."""
     REPLACE = "replace"

@@ -64,7 +64,6 @@ def show_duration(span: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
-def written(policy: Policy) -> dict[str, str]:
 # --- schedules -----------------------------------------------------------------------------------
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -170,6 +169,7 @@ def read_schedule(text: str) -> Schedule:
 # --- whole policies ------------------------------------------------------------------------------
 
 
+def written(policy: Policy) -> dict[str, str]:
     """The policy as metadata strings; read() gives it back."""
     drain = policy.drain
     strings = {
@@ -189,8 +189,8 @@ def read_schedule(text: str) -> Schedule:
         "smoke-test": "yes" if policy.smoke_test else "",
     }
     strings["form"] = forms.encoded(policy.form)
-    return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
     strings["schedule"] = written_schedule(policy.schedule)
+    return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
 
 
 def read(strings: Mapping[str, str]) -> Policy:
@@ -211,9 +211,9 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
         form = forms.decoded(strings.get(key := "form", ""))
         if (fault := forms.fault(form)) is not None:
             raise ValueError(fault)  # noqa: TRY301 - told like whatever else can not be read
+        schedule = read_schedule(strings.get(key := "schedule", ""))
         return Policy(
             installation=strings[key := "installation"],
-        schedule = read_schedule(strings.get(key := "schedule", ""))
             environment=strings[key := "environment"],
             name=strings[key := "name"],
             store=strings[key := "store"],
@@ -228,9 +228,9 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
             paired_with=strings.get("paired-with") or None,
             smoke_test=strings.get("smoke-test") == "yes",
             form=form,
+            schedule=schedule,
             tags=tuple(sorted((k.removeprefix(TAG), text) for k, text in strings.items() if k.startswith(TAG))),
         )
     except (KeyError, ValueError) as error:
-            schedule=schedule,
         message = f"applied policy: {key!r} is missing or can not be read"
         raise ValueError(message) from error
