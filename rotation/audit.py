@@ -1,4 +1,4 @@
-"""The audit trail as a file of JSON lines: appended, flushed to disk, never rewritten."""
+"""The audit trail as JSON lines: in a file that is appended to and never rewritten, or on a stream that a platform keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from rotation.errors import Code, Trouble
 from rotation.ports import Record
@@ -28,9 +29,7 @@ class FileAuditor:
 
     def write(self, record: Record) -> None:
         """Raises Trouble(UNAVAILABLE) when the record can not be kept; the caller must then do nothing."""
-        shown = {name: value for name, value in asdict(record).items() if value not in (None, "", {})}
-        shown["at"] = record.at.isoformat()
-        line = json.dumps(shown, sort_keys=True).encode() + b"\n"
+        line = _line(record).encode()
         try:
             with self._lock:
                 if self._descriptor is None:
@@ -42,3 +41,31 @@ class FileAuditor:
             raise Trouble(Code.UNAVAILABLE, "audit trail", f"{self._path}: {error.strerror}") from None
         if written != len(line):
             raise Trouble(Code.UNAVAILABLE, "audit trail", f"{self._path}: the disk took only part of a record")
+
+
+class StreamAuditor:
+    """Writes each record as one line of a stream, for a host whose disk does not outlive it and whose platform keeps
+    what is printed.
+
+    Parameters:
+        stream: standard output, as a rule.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def write(self, record: Record) -> None:
+        """Raises Trouble(UNAVAILABLE) when nobody takes the line; the caller must then do nothing."""
+        try:
+            with self._lock:
+                self._stream.write(_line(record))
+                self._stream.flush()
+        except (OSError, ValueError) as error:  # a closed stream is a ValueError
+            raise Trouble(Code.UNAVAILABLE, "audit trail", f"standard output: {error}") from None
+
+
+def _line(record: Record) -> str:
+    shown = {name: value for name, value in asdict(record).items() if value not in (None, "", {})}
+    shown["at"] = record.at.isoformat()
+    return json.dumps(shown, sort_keys=True) + "\n"

@@ -59,5 +59,23 @@ def start(level: str = "WARNING", stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    _hold_sdks(logging.INFO)
+
+
+def adopt(level: str = "INFO") -> None:
+    """Puts the masking formatter into the handlers that a platform has given the process; without any, see start().
+
+    SDKs, which log every request at INFO, are held at WARNING.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        start(level)
+    for handler in root.handlers:
+        handler.setFormatter(JsonFormatter())
+    root.setLevel(level)
+    _hold_sdks(logging.WARNING)
+
+
+def _hold_sdks(least: int) -> None:
     for sdk in ("azure", "botocore", "boto3", "hvac", "urllib3", "requests", "msal"):
-        logging.getLogger(sdk).setLevel(max(logging.INFO, logging.getLogger().level))
+        logging.getLogger(sdk).setLevel(max(least, logging.getLogger().level))
