@@ -178,18 +178,23 @@ def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
     with sweeping(assembly.telemetry, assembly.clock, assembly.config.environment) as watched:
         begun = begin(assembly, file)
         watched.secrets = len(begun.secrets)
-        for trouble in begun.troubles:
-            _log.warning("%s; left alone, and orphans with it; the next sweep looks again", trouble)
-        for orphan in begun.adopted:
-            _log.warning("%s: orphaned key %s found; condemned", orphan.policy.name, orphan.key.key_id)
-        if begun.missing:
-            _log.warning("not applied yet: %s", ", ".join(begun.missing))
+        tell_begun(begun)
         worst = Ended.FAILED if begun.troubles else Ended.DONE
         for policy, outcome in begun.run_all():
             tell(assembly, policy, outcome)
             worst = max(worst, ended(outcome), key=[*Ended].index)
         watched.result = "done" if worst is Ended.DONE else "failed"
     return worst
+
+
+def tell_begun(begun: Begun) -> None:
+    """Lines in the log about what a sweep found when it looked round."""
+    for trouble in begun.troubles:
+        _log.warning("%s; left alone, and orphans with it; the next sweep looks again", trouble)
+    for orphan in begun.adopted:
+        _log.warning("%s: orphaned key %s found; condemned", orphan.policy.name, orphan.key.key_id)
+    if begun.missing:
+        _log.warning("not applied yet: %s", ", ".join(begun.missing))
 
 
 def tell(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from rotation import sweep
 from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor
 from rotation.config import Config, ConfigError, find_stack_file, load
-from rotation.engine import Target
+from rotation.engine import Outcome, Target
 from rotation.errors import Trouble
 from rotation.model import Policy
+from rotation.observe.environment import watcher
 from rotation.ports import Auditor, Clock, Record
+from rotation.telemetry import Kind, Telemetry, running
 
 Stack = Annotated[
     str | None,
@@ -91,13 +93,28 @@ class Context:
         """See sweep.opened()."""
         sweep.opened(self.assembly, policies)
 
+    def run(self, kind: Kind, policy: Policy, work: Callable[[Target], Outcome]) -> Outcome:
+        """Does something with a declared secret, told to whoever watches."""
+        target = self.assembly.target(policy)
+        return running(self.assembly.telemetry, self.assembly.clock, kind, policy, lambda: work(target))
+
     def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
         """See sweep.managed()."""
         return sweep.managed(self.assembly, self.path.name)
 
 
-def open_context(stack: str | None, file: Path | None) -> Context:
+def open_context(
+    stack: str | None,
+    file: Path | None,
+    *,
+    telemetry: Telemetry | None = None,
+    stopping: Callable[[], bool] | None = None,
+) -> Context:
     """Reads the configuration and puts the engine together; opens no connection.
+
+    Parameters:
+        telemetry: watches; what the environment asks for when not given.
+        stopping: see Engine.
 
     Raises:
         ConfigError: the stack file is missing or faulty; the text has one line per fault.
@@ -108,7 +125,8 @@ def open_context(stack: str | None, file: Path | None) -> Context:
     trail = os.environ.get("KEYTURN_AUDIT_FILE")
     where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
     recorded = Trail(FileAuditor(where))
-    return Context(assemble(config, os.environ, recorded, CLOCK.get()), path, recorded)
+    watches = telemetry or watcher(os.environ)
+    return Context(assemble(config, os.environ, recorded, CLOCK.get(), watches, stopping), path, recorded)
 
 
 __all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]

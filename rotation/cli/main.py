@@ -22,7 +22,9 @@ from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
+from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
+from rotation.cli.metrics import metrics
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
@@ -53,6 +55,8 @@ app = typer.Typer(
 )
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(doctor)
+app.command()(metrics)
+app.command("run")(run_daemon)
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -224,7 +228,7 @@ def rotate(
         context,
         context.declared(names),
         "rotating",
-        lambda policy: engine.rotate(context.assembly.target(policy), take_over=take_over),
+        lambda policy: context.run("rotate", policy, lambda target: engine.rotate(target, take_over=take_over)),
         json=json,
     )
 
@@ -294,9 +298,9 @@ def emergency(
     started = context.assembly.clock.now()
 
     def work(policy: Policy) -> Outcome:
-        target = context.assembly.target(policy)
+        target, engine = context.assembly.target(policy), context.assembly.engine
         try:
-            return context.assembly.engine.emergency(target, contain_after=delay)
+            return context.run("emergency", policy, lambda target: engine.emergency(target, contain_after=delay))
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
 
@@ -366,7 +370,7 @@ def rollback(
         context,
         context.declared(names),
         "rolling back",
-        lambda policy: engine.rollback(context.assembly.target(policy)),
+        lambda policy: context.run("rollback", policy, engine.rollback),
         json=json,
     )
 
@@ -401,7 +405,7 @@ def submit(
         context,
         policies,
         "submitting",
-        lambda policy: assembly.engine.submit(assembly.target(policy), credential, key_id),
+        lambda policy: context.run("submit", policy, lambda target: assembly.engine.submit(target, credential, key_id)),
         json=json,
     )
 
