@@ -103,10 +103,6 @@ class Version:
     """The value, when looking at the entry brought it along anyway."""
 
 
-@dataclass(frozen=True, slots=True)
-
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """What one store says of one secret at one moment."""
