@@ -254,6 +254,8 @@ class Mint(Part):
     fields: Annotated[dict[Name, Query], Field(min_length=1)]
     """The fields of the credential."""
     created_at: Time | None = None
+    expires_at: Time | None = None
+    """When the key stops working by itself; an answer without that time says that it does not, or nothing."""
     errors: Refusals = ()
 
 
@@ -386,6 +388,19 @@ class LastUsed(Part):
     """The answer may lag by this much."""
 
 
+class Administrator(Part):
+    """How the vendor tells of administrative credentials, the one in use among them."""
+
+    request: Request
+    ok: Status = Statuses(("2xx",))
+    items: Query
+    redacted: Query
+    """Of an item: the value with its middle left out, as in `sk-admin-...WXYZ`; tells which is the one in use."""
+    name: Query | None = None
+    created_at: Time | None = None
+    expires_at: Time | None = None
+
+
 class Spread(Part):
     """How long a change takes to be seen by those who use keys."""
 
@@ -414,6 +429,7 @@ class Description(Part):
     """Sent with every request."""
     auth: Auth
     """Of administrative requests; `{admin}` is the administrative credential."""
+    admin: Administrator | None = None
     error_code: Query | None = None
     """Where an error says which it is, in one word. Nothing else of an answer ever stands in a message."""
     request_id: Header = "x-request-id"
@@ -607,6 +623,8 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
                 f"mint[{index}].request", f"never says {{{KEY_NAME}}}, so that a lost key could not be found again"
             )
         used.add(way.when or KEY_NAME)
+    if d.admin:
+        yield from check_request("admin.request", d.admin.request, always)
     yield from check_request("list.request", d.listing.request, always)
     yield from check_request("verify.request", d.verify.request, always)
     yield from check_auth("verify.auth", d.verify.auth, {field for way in d.mint for field in way.fields})

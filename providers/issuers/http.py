@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from http.cookiejar import DefaultCookiePolicy
@@ -34,7 +34,8 @@ from rotation.model import (
     Verdict,
     values_alive,
 )
-from rotation.ports import Clock
+from rotation.ports import Clock, Diagnosis, Grade
+from rotation.skew import Skew
 
 if TYPE_CHECKING:
     import requests
@@ -57,6 +58,13 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _PLAIN: Final = re.compile(r"[\x20-\x7e]{1,200}")
 _TELLING: Final = 6
 """From this length on, a secret or a piece of one is not repeated."""
+_RATE: Final = re.compile(r"(?:x-)?rate-?limit-(limit|remaining)(-[a-z-]+)?")
+"""The two headers of one limit, as most vendors call them; what follows says of what."""
+_LOW: Final = 0.1
+"""Part of a limit below which what remains is warned of."""
+_SOON: Final = timedelta(days=14)
+"""An administrative credential should be good for so long."""
+_LEFT_OUT: Final = re.compile(r"\.{2,}|\*{2,}|…")
 _SENDABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -132,6 +140,9 @@ class HttpIssuer:
         self._about = description
         self._admin = admin
         self._clock = clock
+        self._skew: Final = Skew(clock)
+        self._rates: Final[dict[str, str]] = {}
+        """Rate-limit headers by name in lower case, as last heard."""
         self._base = str(variables.get(BASE_URL, description.base_url)).rstrip("/")
         defaults = {name: v.default for name, v in description.variables.items() if v.default is not None}
         self._values: Final[Mapping[str, str | int]] = {**defaults, **variables}
@@ -158,7 +169,8 @@ class HttpIssuer:
             told = f"the answer has no key id or no value ({answer}); the key may exist and is to be looked for"
             raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {told}", maybe_applied=True)
         credential = Credential({name: SecretValue(value) for name, value in values.items()})
-        return Issued(key_id, credential, way.created_at.read(answer.body) if way.created_at else None)
+        created_at, expires_at = (time.read(answer.body) if time else None for time in (way.created_at, way.expires_at))
+        return Issued(key_id, credential, created_at, expires_at)
 
     def keys(self) -> Iterator[KeyInfo]:
         pagination = self._about.listing.pagination
@@ -214,6 +226,20 @@ class HttpIssuer:
         if asked.at.path.find(answer.body) is None and asked.never and asked.never.holds(answer.body):
             return LastUse(known=True, granularity=asked.granularity)
         return unknown
+
+    # --- looking round: see rotation.ports.ExaminedIssuer, TellsTime ------------------------------
+
+    @property
+    def skew(self) -> timedelta | None:
+        return self._skew.last
+
+    def examine(self) -> Iterator[Diagnosis]:
+        """The age and the end of the administrative credential, and what is left of rate limits."""
+        try:
+            yield self._administrator()
+        except Trouble as trouble:
+            yield Diagnosis("admin credential's end", Grade.UNCHECKED, str(trouble))
+        yield from self._limits()
 
     def close(self) -> None:
         with self._lock:
@@ -319,6 +345,57 @@ class HttpIssuer:
                 return Check(rule.verdict, f"{rule.reason} ({_brief(answer)})", answer.request_id, facts)
         return Check(Verdict.UNKNOWN, f"an answer that does not tell ({_brief(answer)})", answer.request_id, facts)
 
+    def _administrator(self) -> Diagnosis:
+        """What the vendor says of the administrative credential that is in use; it is told by its redacted value."""
+        check, asked = "admin credential's end", self._about.admin
+        if asked is None:
+            return Diagnosis(check, Grade.UNCHECKED, f"{self._about.title} do not come with a way to ask for it")
+        what = "asking about the administrative credential"
+        answer = self._ask(what, asked.request, {})
+        if answer.status not in asked.ok:
+            raise self._refused(what, answer)
+        value, items = self._admin().reveal(), asked.items.find(answer.body)
+        found = (
+            [item for item in items if _redacts(asked.redacted.find(item), value)] if isinstance(items, list) else []
+        )
+        if len(found) != 1:
+            which = "several look like it" if found else "it is not among those that are listed first"
+            return Diagnosis(check, Grade.UNCHECKED, which)
+        name = _text(asked.name.find(found[0])) if asked.name else None
+        told = f"it is called {name}" if name and _fit(_PLAIN, name, (value,)) else "it has no name"
+        now = self._clock.now()
+        if asked.created_at and (made := asked.created_at.read(found[0])):
+            told += f", made {_days(now - made)} ago"
+        ends = asked.expires_at.read(found[0]) if asked.expires_at else None
+        if ends is None:
+            return Diagnosis(check, Grade.GOOD, f"{told}; no end is told")
+        told = f"{told}; ends {ends:%Y-%m-%d %H:%MZ}, in {_days(ends - now)}"
+        if ends - now > _SOON:
+            return Diagnosis(check, Grade.GOOD, told)
+        remedy = "issuer's administrator: make a new one and put it where this one comes from, before it ends"
+        return Diagnosis(check, Grade.WARNING, told, remedy)
+
+    def _limits(self) -> Iterator[Diagnosis]:
+        """One for each limit of which the vendor's answers have told, by its headers."""
+        told: dict[str, dict[str, int]] = {}
+        for header, text in dict(self._rates).items():
+            if (parts := _RATE.fullmatch(header)) and text.isdecimal():
+                told.setdefault((parts[2] or "").strip("-"), {})[parts[1]] = int(text)
+        if not told:
+            yield Diagnosis("quota", Grade.UNCHECKED, "its answers to questions carry no rate-limit headers")
+        for of, numbers in sorted(told.items()):
+            left, limit = numbers.get("remaining"), numbers.get("limit")
+            if left is None:
+                continue
+            what = f"{left}{f' of {limit}' if limit is not None else ''} {of or 'requests'} left"
+            if left and (limit is None or left > limit * _LOW):
+                yield Diagnosis("quota", Grade.GOOD, what)
+                continue
+            remedy = (
+                "issuer's administrator: see who else uses it up, or have it raised; a sweep asks again until it may"
+            )
+            yield Diagnosis("quota", Grade.WARNING if left else Grade.FAILING, what, remedy)
+
     # --- requests --------------------------------------------------------------------------------
 
     def _ask(
@@ -390,6 +467,9 @@ class HttpIssuer:
                         return _Silence(f"the answer has more than {MAX_ANSWER_BYTES} bytes", sent=True)
                     if self._clock.monotonic() - started > CALL_SECONDS:
                         return _Silence(f"the answer took more than {CALL_SECONDS:.0f} s", sent=True)
+                heard = {header.lower(): text for header, text in response.headers.items()}
+                self._skew.heard(heard.get("date"))
+                self._rates.update({header: text for header, text in heard.items() if _RATE.fullmatch(header)})
                 body = _parsed(bytes(raw))
                 error = _text(self._about.error_code.find(body)) if self._about.error_code else None
                 request_id = response.headers.get(self._about.request_id)
@@ -530,6 +610,18 @@ def _filled_json(tree: Any, values: Mapping[str, str | int]) -> Any:
         case list():
             return [_filled_json(node, values) for node in tree if present(node)]
     return tree
+
+
+def _redacts(shown: Any, value: str) -> bool:
+    """Whether this is the value with its middle left out, and says enough of it to tell."""
+    parts = _LEFT_OUT.split(shown) if isinstance(shown, str) else []
+    if len(parts) != 2 or len("".join(parts)) < _TELLING:
+        return False
+    return bool(parts[1]) and value.startswith(parts[0]) and value.endswith(parts[1])
+
+
+def _days(gap: timedelta) -> str:
+    return f"{gap.days} d" if gap.days >= 2 else f"{max(gap.total_seconds(), 0) / 3600:.0f} h"
 
 
 def _parts(key_id: str) -> list[str]:

@@ -17,6 +17,8 @@ import signal
 import socket
 import sys
 import time
+from datetime import UTC
+from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 ADMIN_KEY_VARIABLE = "SANDBOX_OPENAI_ADMIN_KEY"
 
+_NOW = "SANDBOX_NOW"
 _MODELS = {"gpt-4.1-mini": 1_744_318_173, "gpt-4o-mini": 1_721_172_741, "text-embedding-3-small": 1_705_948_997}
 _ANSWER = "This is the sandbox: no model was asked."
 _ANSWER_TOKENS = 10
@@ -52,6 +55,7 @@ def create_app(state: State, control: Control, now: Callable[[], datetime]) -> F
     """The WSGI application. `now` gives the time that delays, expiry, limits and all records go by."""
     app = Flask("sandbox.openai", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config[_NOW] = now
     v1 = Blueprint("v1", __name__, url_prefix="/v1")
     _guard(app, state, control, now)
     _projects(v1, state, control)
@@ -451,7 +455,11 @@ def _refusal(error: ApiError) -> Response:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Writes no access log: request lines carry queries, and the control plane has a log of its own."""
+    """Tells the sandbox's time. Writes no access log: request lines carry queries, and the control plane has one."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:  # noqa: ARG002 - it is asked for the present only
+        at: datetime = self.server.app.config[_NOW]()  # type: ignore[attr-defined]
+        return format_datetime(at.astimezone(UTC), usegmt=True)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass

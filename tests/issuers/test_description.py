@@ -122,7 +122,7 @@ def test_a_sound_description_is_read() -> None:
 # Each row spoils the description in one place, and gives the one line that is said of it.
 FORM: list[tuple[Change, str]] = [
     (without("title"), "title: is needed"),
-    (at("titel", "x"), "titel: is not a field here; allowed: auth, base_url, capabilities, *, variables, verify"),
+    (at("titel", "x"), "titel: is not a field here; allowed: admin, auth, base_url, capabilities, *, variables, verify"),
     (at("mint.0.request.methd", "GET"), "mint[0].request.methd: is not a field here; allowed: headers, json, method, path, query"),
     (at("mint.0.request.method", "FETCH"), "mint[0].request.method: input should be 'GET', 'POST', 'PUT', 'PATCH' or 'DELETE'"),
     (at("mint.0.request.path", "keys"), "mint[0].request: its path must begin with / and hold no ?, #, %, // or space; parameters stand under query"),
@@ -191,6 +191,18 @@ def test_each_fault_is_named(change: Change, told: str) -> None:
     faults = faults_of(yaml.safe_dump(changed(change), sort_keys=False))
     pattern = ".*".join(re.escape(part) for part in told.split("*"))
     assert [fault for fault in faults if re.fullmatch(pattern, fault)] == faults
+
+
+def test_what_asks_about_the_admin_credential_is_checked_like_any_request() -> None:
+    """Its path takes variables that are always given, and nothing secret."""
+    about = {"request": {"path": "/{team}/admins"}, "items": "data", "redacted": "shown"}
+    with pytest.raises(DescriptionFault) as caught:
+        read(yaml.safe_dump(changed(lambda d: d.update(admin=about))), "x")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "admin.request.path: {team} may be absent here; sure to be given: days, org"
+    ]
+    about["request"] = {"path": "/{org}/admins"}
+    assert read(yaml.safe_dump(changed(lambda d: d.update(admin=about))), "x").admin
 
 
 def test_two_forms_of_key_id_must_differ_in_length() -> None:

@@ -30,9 +30,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from providers.issuers import http
 from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
+from rotation.clock import SystemClock
 from rotation.errors import Code, Trouble
 from rotation.model import Check, Credential, SecretValue, Verdict
-from rotation.ports import Issuer
+from rotation.ports import Diagnosis, Grade, Issuer
 from tests.contracts.issuer import (
     IssuerContract,
     IssuerHarness,
@@ -401,6 +402,25 @@ class TestRequests:
         assert done.stdout.strip() == "False"
 
 
+class TestMints:
+    @pytest.mark.parametrize(
+        ("form", "given"),
+        [("unix", 1_800_000_000), ("unix-ms", 1_800_000_000_000), ("iso8601", "2027-01-15T08:00:00Z"), ("unix", None)],
+    )
+    def test_a_key_that_ends_by_itself_says_when(self, at: VendorHarness, form: str, given: object) -> None:
+        """In whatever form the vendor has times; null is no end."""
+        at.about["mint"][0]["expires_at"] = {"path": "key.ends", "format": form}
+        body = {"key": {"id": "id-1", "ends": given}, "secret": "val-1"}
+        at.vendor.instead["mint"] = lambda: answer(201, body)
+        told = at.client().mint(key_name("a")).expires_at
+        assert told == (datetime(2027, 1, 15, 8, tzinfo=UTC) if given else None)
+
+    def test_without_a_word_in_the_description_no_end_is_known(self, at: VendorHarness) -> None:
+        """Even where the answer has one."""
+        at.vendor.instead["mint"] = lambda: answer(201, {"key": {"id": "id-1", "ends": 1}, "secret": "val-1"})
+        assert at.issuer.mint(key_name("a")).expires_at is None
+
+
 class TestAnswers:
     @pytest.mark.parametrize(
         ("status", "code"),
@@ -753,6 +773,93 @@ class TestLastUse:
         for nonsense in (True, 10**30, "1767323045", -(10**20)):
             paged.vendor.instead["last_use"] = partial(answer, 200, {"used": nonsense})
             assert not issuer.last_use("id-1").known
+
+
+ADMINS: dict[str, Any] = {
+    "request": {"path": "/{org}/keys"},
+    "items": "admins",
+    "redacted": "shown",
+    "name": "label",
+    "created_at": {"path": "made", "format": "iso8601"},
+    "expires_at": {"path": "ends", "format": "iso8601"},
+}
+
+
+class TestLookingRound:
+    """What an issuer tells of itself by reading alone."""
+
+    def told(self, at: VendorHarness, *admins: dict[str, Any], status: int = 200) -> Diagnosis:
+        at.about["admin"] = ADMINS
+        at.vendor.instead["keys"] = lambda: answer(status, {"admins": [*admins]})
+        return next(iter(at.client().examine()))
+
+    def test_the_administrative_credential_is_told_by_its_redacted_value(self, at: VendorHarness) -> None:
+        """Among others, with its age; never the value itself."""
+        made = (at.clock.now() - timedelta(days=40)).isoformat()
+        found = self.told(
+            at, {"shown": "adm-****0000"}, {"shown": f"adm-...{ADMIN[-4:]}", "label": "rotation", "made": made}
+        )
+        assert (found.grade, found.text) == (Grade.GOOD, "it is called rotation, made 40 d ago; no end is told")
+
+    @pytest.mark.parametrize(("days", "grade"), [(15, Grade.GOOD), (13, Grade.WARNING), (0, Grade.WARNING)])
+    def test_one_that_ends_soon_is_warned_of(self, at: VendorHarness, days: int, grade: Grade) -> None:
+        """While there is time to make another."""
+        ends = (at.clock.now() + timedelta(days=days, hours=1)).isoformat()
+        found = self.told(at, {"shown": f"adm-**{ADMIN[-4:]}", "ends": ends})
+        assert found.grade is grade
+        assert bool(found.remedy) is (grade is Grade.WARNING)
+
+    @pytest.mark.parametrize(
+        "shown", ["adm-****zzzz", ADMIN, f"**{ADMIN[-3:]}", "adm-5f****", "", None, 7, "a*b*c", f"b**{ADMIN[-6:]}"]
+    )
+    def test_what_does_not_tell_which_it_is_tells_nothing(self, at: VendorHarness, shown: object) -> None:
+        """Another's, one that says too little, or no redacted value at all."""
+        assert self.told(at, {"shown": shown}).grade is Grade.UNCHECKED
+
+    def test_two_that_look_alike_tell_nothing(self, at: VendorHarness) -> None:
+        """The end of the one is not that of the other."""
+        assert self.told(at, *[{"shown": f"adm-**{ADMIN[-4:]}"}] * 2).grade is Grade.UNCHECKED
+
+    def test_a_refusal_is_a_reason_and_no_error(self, at: VendorHarness) -> None:
+        """An administrative credential need not be allowed to ask about itself."""
+        found = self.told(at, status=403)
+        assert found.grade is Grade.UNCHECKED
+        assert "HTTP 403" in found.text
+
+    def test_a_description_without_it_says_so(self, at: VendorHarness) -> None:
+        """Not every vendor tells."""
+        assert [found.grade for found in at.issuer.examine()] == [Grade.UNCHECKED] * 2
+
+    @pytest.mark.parametrize(
+        ("headers", "grade"),
+        [
+            ({"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "4990"}, Grade.GOOD),
+            ({"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "500"}, Grade.WARNING),
+            ({"ratelimit-limit": "60", "ratelimit-remaining": "0"}, Grade.FAILING),
+            ({"x-ratelimit-remaining-requests": "3"}, Grade.GOOD),
+            ({"x-ratelimit-limit-requests": "3"}, None),
+            ({"x-ratelimit-remaining": "many"}, Grade.UNCHECKED),
+            ({}, Grade.UNCHECKED),
+        ],
+    )
+    def test_what_is_left_of_a_rate_limit(
+        self, at: VendorHarness, headers: dict[str, str], grade: Grade | None
+    ) -> None:
+        """By the headers of the last answers, whatever they were answers to."""
+        at.vendor.instead["keys"] = lambda: answer(200, {"keys": []}, **headers)
+        list(at.issuer.keys())
+        quotas = [found.grade for found in at.issuer.examine() if found.check == "quota"]
+        assert quotas == ([grade] if grade else [])
+
+    def test_the_time_is_told_by_every_answer(self, at: VendorHarness) -> None:
+        """And by none before the first."""
+        ahead = FakeClock()
+        ahead.move(SystemClock().now() - ahead.now() + timedelta(minutes=7))
+        issuer = at.client(clock=ahead)
+        assert issuer.skew is None
+        issuer.verify(Credential.of(value="x"))
+        assert issuer.skew is not None
+        assert timedelta(minutes=6) < issuer.skew < timedelta(minutes=8)
 
 
 class TestVerdicts:

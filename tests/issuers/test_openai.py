@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from providers.issuers.http import HttpIssuer
 from providers.issuers.language import DescriptionFault
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, SecretValue, Verdict
-from rotation.ports import Issuer
+from rotation.ports import Grade, Issuer
 from sandbox.openai.harness import OpenAIServer
 from tests.contracts.issuer import IssuerContract, IssuerHarness, Mishap, Operation, key_name
 from tests.world import FakeClock
@@ -310,6 +311,14 @@ class TestKeys:
         assert key["id"] == issued.key_id
         assert key["expires_at"] == key["created_at"] + 3600
 
+    def test_a_key_with_a_lifetime_says_when_it_ends(self, shared: OpenAIHarness, separate: OpenAIHarness) -> None:
+        """In both ways of making one; the engine then replaces it in time."""
+        for harness in (shared, separate):
+            issued = harness.client(expiresIn=3600).mint(key_name("a"))
+            assert issued.created_at is not None
+            assert issued.expires_at == issued.created_at + timedelta(hours=1)
+            assert harness.client().mint(key_name("b")).expires_at is None
+
     def test_no_lifetime_is_asked_for_otherwise(self, separate: OpenAIHarness) -> None:
         """The field is left out; it is not in the older description of the API."""
         separate.issuer.mint(key_name("token1"))
@@ -342,6 +351,33 @@ class TestKeys:
         assert raised.value.code is Code.DENIED
         assert "invalid_api_key" in str(raised.value)
         assert wrong[-4:] not in str(raised.value)
+
+    def test_the_admin_key_in_use_is_known_among_others(self, shared: OpenAIHarness) -> None:
+        """By what OpenAI shows of it; one that ends soon is warned of."""
+        shared.admin("POST", "admin_api_keys", {"name": "another"})
+        ending = shared.admin("POST", "admin_api_keys", {"name": "rotation", "expires_in_seconds": 86_400})
+        shared.clock.sleep(3)  # until it is accepted everywhere
+        found = next(iter(shared.issuer.examine()))
+        assert (found.grade, "no end is told" in found.text) == (Grade.GOOD, True)
+        found = next(iter(shared.client(lambda: SecretValue(ending["value"])).examine()))
+        assert found.grade is Grade.WARNING
+        assert found.text.startswith("it is called rotation, made 0 h ago; ends ")
+        assert ending["value"] not in found.text + found.remedy
+
+    def test_the_vendors_clock_is_told(self, shared: OpenAIHarness) -> None:
+        """The stand-in's goes by the test's clock; another machine's may be off."""
+        list(shared.issuer.keys())
+        assert shared.issuer.skew is not None
+        assert abs(shared.issuer.skew) < timedelta(seconds=2)
+        late = FakeClock()
+        late.move(shared.clock.now() - late.now() + timedelta(minutes=10))
+        variables = shared.variables
+        with HttpIssuer(
+            "openai", shipped("openai"), variables, lambda: SecretValue(shared.server.admin_key), late
+        ) as off:
+            list(off.keys())
+            assert off.skew is not None
+            assert timedelta(minutes=9) < off.skew < timedelta(minutes=11)
 
     def test_a_throttled_call_says_when_to_come_back(self, shared: OpenAIHarness) -> None:
         """From Retry-After."""
