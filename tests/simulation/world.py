@@ -339,15 +339,18 @@ class World:
     # --- the end -----------------------------------------------------------------------------------
 
     def unsettled(self) -> Broken | None:
-        """Invariant 2, and that all stores agree. None when all is as it should be."""
+        """Invariant 2, that all stores agree, and that what leaked is dead. None when all is as it should be."""
         shown = set(self.handed)
         if None in shown or len(shown) > 1:
             return Broken(Harm.STUCK, f"stores hand out {self.handed}")
+        if lost := {value for value in shown if value and not self.vendor.accepts(value, self.wire.now)}:
+            return Broken(Harm.STUCK, f"{sorted(lost)} handed out and refused")
+        ours = self.vendor.ours() if self.setting.nature.registry else []
+        if leaked := [key.key_id for key in ours if key.token in self.emergencies]:
+            return Broken(Harm.STUCK, f"{leaked} condemned in an emergency, and alive")
         live = {key.value for key in self.vendor.ours()}
         if self.setting.nature.model is not Model.MINT:
             live &= self._stored()  # what a slot holds when no answer came, nobody knows
-            if lost := {value for value in shown if value and not self.vendor.accepts(value, self.wire.now)}:
-                return Broken(Harm.STUCK, f"{sorted(lost)} handed out and refused")
         if self.setting.nature.registry and (extra := live - shown):
             return Broken(Harm.ORPHAN, f"{sorted(extra)} live, and stores hand out {self.handed}")
         return None
