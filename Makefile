@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test kill lint types check clean
+.PHONY: help setup demo test simulate kill lint types check clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo: setup ## the main job, end to end, on local stand-ins
 
 test: setup ## every test that fits into a few minutes
 	$(BIN)/python -m pytest -n 2
+
+simulate: setup ## every crash, lost answer and interleaving that the model has; takes an hour on two cores
+	$(BIN)/python -m tests.simulation
 
 kill: setup ## kill the real keyturn at every request that it makes; takes the better part of an hour
 	$(BIN)/python -m tests.kill

@@ -149,7 +149,7 @@ PARTS: Final = 8
 """Jobs into which the pairs of one scenario in one setting are cut, by their first deed."""
 BATCH: Final = 250
 """Random executions that make one job."""
-BATCHES: Final = 2
+BATCHES: Final = 1
 EXAMPLES: Final = 60
 
 
