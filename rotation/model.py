@@ -103,6 +103,19 @@ class Version:
     """The value, when looking at the entry brought it along anyway."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRotation:
+    """What the store's own service says of an entry that it can have rotated by itself."""
+
+    enabled: bool
+    begun: str | None = None
+    """Token of a rotation that it has begun and that no value was staged for yet."""
+    function: str = ""
+    """What it calls to rotate, as it names it."""
+    schedule: str = ""
+    """When it does, in its own words."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """What one store says of one secret at one moment."""
@@ -116,6 +129,8 @@ class Entry:
     journal: Journal
     policy: Mapping[str, str] = field(default_factory=dict)
     """The applied policy as short strings; see rotation.policy."""
+    service: ServiceRotation | None = None
+    """None where the store's service rotates nothing, or was never told to rotate this."""
 
 
 class Ending(StrEnum):
@@ -220,6 +235,8 @@ class Policy:
     """The user's own tags on the entry, by name."""
     smoke_test: bool = False
     """A new credential must also answer one minimal real request before it is promoted."""
+    native: bool = False
+    """The primary store's own service starts the rotations that are due; sweeps only have it start what it missed."""
     schedule: Schedule = field(default_factory=Schedule)
     """Where in its life a credential is replaced; `rotate_every` is the age that it must not exceed."""
 

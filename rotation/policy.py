@@ -32,6 +32,7 @@ KEYS: Final = (
     "paired-with",
     "smoke-test",
     "form",
+    "rotation",
     "schedule",
 )
 """Every key that a written policy may have; optional ones are left out when empty. Those that start with
@@ -190,6 +191,7 @@ def written(policy: Policy) -> dict[str, str]:
     }
     strings["form"] = forms.encoded(policy.form)
     strings["schedule"] = written_schedule(policy.schedule)
+    strings["rotation"] = "native" if policy.native else ""
     return {key: text for key, text in strings.items() if text} | {f"{TAG}{name}": text for name, text in policy.tags}
 
 
@@ -227,6 +229,7 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
             consumers=consumers,
             paired_with=strings.get("paired-with") or None,
             smoke_test=strings.get("smoke-test") == "yes",
+            native=strings.get("rotation") == "native",
             form=form,
             schedule=schedule,
             tags=tuple(sorted((k.removeprefix(TAG), text) for k, text in strings.items() if k.startswith(TAG))),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Version
+from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, SecretValue, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,27 @@ class ReadsMany(Protocol):
 
     def read_many(self, entries: Sequence[str]) -> Mapping[str, Version]:
         """Current versions by entry, with their values. What can not be read is not among them."""
+
+
+@runtime_checkable
+class RotatesByItself(Protocol):
+    """A store whose own service can start rotations, by calling a function of ours for each of their steps."""
+
+    def start_rotation(self, entry: str, token: str) -> None:
+        """Has the service start a rotation under a token, now. The same token twice is one.
+
+        Raises CONFLICT while the service counts another one as begun, INVALID when it was never told how to rotate
+        this entry.
+        """
+
+    def set_rotation(self, entry: str, every: timedelta | None) -> None:
+        """Has the service rotate an entry at least this often, or never. Starts no rotation.
+
+        Raises CONFLICT while the service counts one as begun.
+        """
+
+    def rotating(self, entry: str, token: str, right: SecretValue) -> AbstractContextManager[None]:
+        """What is staged under this token meanwhile goes out with the right that the service gave to its rotation."""
 
 
 class Issuer(Protocol):

@@ -12,11 +12,23 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Literal, TypeVar
 
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, Verdict, Version
-from rotation.ports import Clock, Issuer, Listed, ReadsMany, SecretStore, StoreFeatures
+from rotation.model import (
+    Capabilities,
+    Check,
+    Credential,
+    Entry,
+    Issued,
+    KeyInfo,
+    LastUse,
+    SecretValue,
+    Verdict,
+    Version,
+)
+from rotation.ports import Clock, Issuer, Listed, ReadsMany, RotatesByItself, SecretStore, StoreFeatures
 from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alone
 
 T = TypeVar("T")
@@ -175,6 +187,20 @@ class PatientStore:
         if not isinstance(store, ReadsMany):
             return {}
         return self._call("read_many", lambda: store.read_many(entries), repeatable=True)
+
+    def start_rotation(self, entry: str, token: str) -> None:
+        self._call("start_rotation", lambda: self._rotator(entry).start_rotation(entry, token), repeatable=True)
+
+    def set_rotation(self, entry: str, every: timedelta | None) -> None:
+        self._call("set_rotation", lambda: self._rotator(entry).set_rotation(entry, every), repeatable=True)
+
+    def rotating(self, entry: str, token: str, right: SecretValue) -> AbstractContextManager[None]:
+        return self._rotator(entry).rotating(entry, token, right)
+
+    def _rotator(self, entry: str) -> RotatesByItself:
+        if isinstance(self._store, RotatesByItself):
+            return self._store
+        raise Trouble(Code.INVALID, self.name, f"{entry}: there is no service here that rotates it by itself")
 
     def find(self, entry: str, token: str) -> Version | None:
         return self._call("find", lambda: self._store.find(entry, token), repeatable=True)
