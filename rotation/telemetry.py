@@ -29,6 +29,7 @@ Several watchers are one: ``Several(a, b)``. A provider that reads the service's
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -222,9 +223,17 @@ def _tell(watcher: Telemetry, error: Exception) -> None:
 _now: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
-def heard(request_id: str | None) -> None:
-    """The service's own id of the request that is being answered. Ids are not secret; never give a token or a value."""
-    if request_id and (call := _now.get()) is not None:
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def heard(request_id: str | None, *, checked: bool = False) -> None:
+    """The service's own id of the request that is being answered.
+
+    Parameters:
+        request_id: anything but a UUID is dropped, because a gateway may answer with a token in its place.
+        checked: the caller has held it against its secrets, and any form will do.
+    """
+    if request_id and (checked or _UUID.fullmatch(request_id)) and (call := _now.get()) is not None:
         call.request_id = request_id
 
 

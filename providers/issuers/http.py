@@ -36,6 +36,7 @@ from rotation.model import (
 )
 from rotation.ports import Clock, Diagnosis, Grade
 from rotation.skew import Skew
+from rotation.telemetry import heard
 
 if TYPE_CHECKING:
     import requests
@@ -467,18 +468,20 @@ class HttpIssuer:
                         return _Silence(f"the answer has more than {MAX_ANSWER_BYTES} bytes", sent=True)
                     if self._clock.monotonic() - started > CALL_SECONDS:
                         return _Silence(f"the answer took more than {CALL_SECONDS:.0f} s", sent=True)
-                heard = {header.lower(): text for header, text in response.headers.items()}
-                self._skew.heard(heard.get("date"))
-                self._rates.update({header: text for header, text in heard.items() if _RATE.fullmatch(header)})
+                named = {header.lower(): text for header, text in response.headers.items()}
+                self._skew.heard(named.get("date"))
+                self._rates.update({header: text for header, text in named.items() if _RATE.fullmatch(header)})
                 body = _parsed(bytes(raw))
                 error = _text(self._about.error_code.find(body)) if self._about.error_code else None
                 request_id = response.headers.get(self._about.request_id)
+                request_id = request_id if request_id and _fit(_WORD, request_id, call.secrets) else None
+                heard(request_id, checked=True)
                 return _Answer(
                     status=response.status_code,
                     headers=dict(response.headers),
                     body=body,
                     error=error if error and _fit(_WORD, error, call.secrets) else None,
-                    request_id=request_id if request_id and _fit(_WORD, request_id, call.secrets) else None,
+                    request_id=request_id,
                     milliseconds=round((self._clock.monotonic() - started) * 1000),
                 )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:

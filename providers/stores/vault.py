@@ -55,6 +55,7 @@ from rotation.logs import masked
 from rotation.model import Credential, Entry, SecretValue, Version
 from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
+from rotation.telemetry import heard
 
 if TYPE_CHECKING:
     import requests
@@ -940,6 +941,7 @@ class _Server:
         except ValueError:
             body = None
         if isinstance(body, dict):
+            heard(str(body.get("request_id", "")))
             return body
         if response.status_code >= 500:
             return {}  # a gateway's own page
