@@ -27,6 +27,9 @@ entry with native rotation or with a current version that is not ours; stage, of
 not seen with a value; whatever is refused, to find out why. Throttled calls are sent again, at most
 three times; so are reads that got no answer. Nothing else is: a write whose answer was lost may have had its effect.
 
+The service may rotate an entry by itself (RotateSecret): it registers a version without a value as AWSPENDING, and calls
+a function of ours, which stages under that version's id.
+
 A policy's `allowed-cidrs` and `allowed-vpces` are one statement of the entry's resource policy, which denies
 GetSecretValue from elsewhere; other people's statements stay. It says nothing of other operations, so that whoever may
 manage the entry can always put it right, and exempts the role that the store assumes, and AWS's own services.
@@ -46,13 +49,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
-from rotation.model import Credential, Entry, SecretValue, Version
+from rotation.model import Credential, Entry, SecretValue, ServiceRotation, Version
 from rotation.ports import Clock, Listed, StoreFeatures
 from rotation.telemetry import heard
 
@@ -158,6 +161,7 @@ class SecretsManagerStore:
         replica_regions: where new and restored entries are replicated to by the service itself, under the
             service's own key there.
         recovery_window_days: 7 to 30; how long a deleted entry can be restored.
+        rotation_function: ARN of the Lambda function that the service calls to rotate; None where it rotates nothing.
         clock: for the time of looking, and the pauses between repeated reads.
         timeout: seconds that one answer may take; connecting has 2 s more.
     """
@@ -180,6 +184,7 @@ class SecretsManagerStore:
         kms_key_id: str | None = None,
         replica_regions: Iterable[str] = (),
         recovery_window_days: int = 30,
+        rotation_function: str | None = None,
         clock: Clock,
         timeout: float = 8.0,
     ) -> None:
@@ -188,6 +193,9 @@ class SecretsManagerStore:
         self._kms_key_id = kms_key_id
         self._replica_regions = tuple(replica_regions)
         self._recovery_window_days = recovery_window_days
+        self._rotation_function = rotation_function
+        self._rights: dict[tuple[str, str], SecretValue] = {}
+        """RotationToken by entry and version id, while the service's rotation is worked on."""
         self._clock = clock
         self._exempt = login.role_arn
         self._service = _Service(name, region, endpoint_url, login, clock, timeout)
@@ -205,11 +213,11 @@ class SecretsManagerStore:
         current = None if labels.get(_CURRENT) == NO_CREDENTIAL else labels.get(_CURRENT)
         pending = None if labels.get(_PENDING) == labels.get(_CURRENT) else labels.get(_PENDING)
         # RotateSecret registers a pending version before there is a value; only a list of versions tells.
-        native = pending is not None and "RotationEnabled" in about
+        begun, native = None, pending is not None and "RotationEnabled" in about
         foreign = current is not None and _token(current, journal) is None
         made = self._made(entry) if native or foreign else {}
         if native and pending not in made:
-            pending = None
+            begun, pending = pending, None
         return Entry(
             store=self.name,
             name=entry,
@@ -218,6 +226,7 @@ class SecretsManagerStore:
             pending=_version(pending, journal, made),
             journal=journal,
             policy=_policy(tags),
+            service=_service_rotation(about, begun),
         )
 
     def read(self, entry: str, version: Version) -> Credential:
@@ -289,6 +298,44 @@ class SecretsManagerStore:
         # The same token with the same value does nothing at all: a label that has gone elsewhere stays there.
         if not {_PENDING, _CURRENT} & set(answer["VersionStages"]):
             self._label_again(entry, token, begun)
+
+    def start_rotation(self, entry: str, token: str) -> None:
+        self._rotate(entry, ClientRequestToken=token)
+
+    def set_rotation(self, entry: str, every: timedelta | None) -> None:
+        about = self._describe(entry)
+        now = _service_rotation(about, None)
+        if every is None:
+            if now and now.enabled:
+                self._ask(entry, "cancel_rotate_secret", SecretId=entry)
+            return
+        if self._rotation_function is None:
+            told = "its policy is native, and no rotationFunction is configured for this store"
+            raise self._trouble(Code.INVALID, entry, told)
+        schedule = _rate(every)
+        if now == ServiceRotation(enabled=True, function=self._rotation_function, schedule=schedule):
+            return
+        rules = {"ScheduleExpression": schedule}
+        self._rotate(entry, RotationLambdaARN=self._rotation_function, RotationRules=rules, RotateImmediately=False)
+
+    def _rotate(self, entry: str, **parameters: Any) -> None:
+        try:
+            self._ask(entry, "rotate_secret", SecretId=entry, **parameters)
+        except _Refusal as refusal:
+            if refusal.code is not Code.INVALID:
+                raise
+            labels = _labels(self._describe(entry))
+            if labels.get(_PENDING) in (None, labels.get(_CURRENT)):
+                raise
+            raise self._trouble(Code.CONFLICT, entry, "the service counts a rotation of it as begun") from None
+
+    @contextmanager
+    def rotating(self, entry: str, token: str, right: SecretValue) -> Iterator[None]:
+        self._rights[entry, token] = right
+        try:
+            yield
+        finally:
+            del self._rights[entry, token]
 
     def promote(self, entry: str, pending: Version, expected: str | None) -> None:
         begun = self._clock.monotonic()
@@ -477,6 +524,8 @@ class SecretsManagerStore:
     def _put(self, entry: str, token: str, label: str, begun: float, again: frozenset[Code], **value: Any) -> Json:
         """Without the label's name the service would move AWSCURRENT."""
         parameters = {"SecretId": entry, "ClientRequestToken": token, "VersionStages": [label], **value}
+        if right := self._rights.get((entry, token)):
+            parameters["RotationToken"] = right.reveal()
         try:
             return self._ask(entry, "put_secret_value", again=again, begun=begun, **parameters)
         except _Refusal as refusal:
@@ -598,6 +647,23 @@ class SecretsManagerStore:
 def _labels(about: Json) -> dict[str, str]:
     """Version id by label. Each label is on one version at most."""
     return {label: version for version, labels in about.get("VersionIdsToStages", {}).items() for label in labels}
+
+
+def _service_rotation(about: Json, begun: str | None) -> ServiceRotation | None:
+    """None where rotation was never configured."""
+    if "RotationEnabled" not in about:
+        return None
+    rules = about.get("RotationRules", {})
+    days = rules.get("AutomaticallyAfterDays")
+    schedule = rules.get("ScheduleExpression") or (_rate(timedelta(days=days)) if days else "")
+    return ServiceRotation(about["RotationEnabled"], begun, about.get("RotationLambdaARN", ""), schedule)
+
+
+def _rate(every: timedelta) -> str:
+    """An interval of whole hours as a schedule expression (RotationRulesType, ScheduleExpression)."""
+    hours = every // timedelta(hours=1)
+    count, unit = (hours // 24, "day") if hours % 24 == 0 else (hours, "hour")
+    return f"rate({count} {unit}{'' if count == 1 else 's'})"
 
 
 def _token(version_id: str, journal: Journal) -> str | None:
