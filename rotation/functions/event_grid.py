@@ -131,7 +131,7 @@ def _read(event: _Members) -> Notice | Handshake | Other:
         _refuse("is of a secret by its type and of something else by its data")
     address = _Address.read(about.text("id"))
     entry = _agreed("secret", event.text("subject"), about.text("objectname"), address.entry if address else None)
-    if entry is None or not _NAME.fullmatch(entry):
+    if entry is None or not _NAME.fullmatch(entry) or not (address or about.text("objectname")):
         _refuse("names no secret")
     topic = _VAULT_OF_TOPIC.search(event.same("topic", "source") or "")
     vault = _agreed("vault", about.text("vaultname"), topic and topic[1], _short(address.host) if address else None)

@@ -1,0 +1,141 @@
+"""Builds the package of the Azure Functions app: `python -m hosting.azure --stack prod`.
+
+    build/keyturn-functions.zip    host.json, function_app.py, requirements.txt, Pulumi.<stack>.yaml, our modules
+
+The same sources and the same stack file give the same bytes. The packages that requirements.txt names are installed by
+the remote build when the app is deployed; it names what this stack needs and no other cloud's SDK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hosting import archive
+from hosting.closure import Closure, closure
+from rotation.config import Config, ConfigError, find_stack_file, load
+
+ROOT: Final = Path(__file__).parents[1]
+OUTPUT: Final = Path("build") / "keyturn-functions.zip"
+
+_APP: Final = ROOT / "hosting" / "functions"
+_PROGRAMMING_MODEL: Final = "azure-functions>=1.21,<3"
+"""Not pinned: its 1.x is for Python up to 3.12, its 2.x for later ones."""
+
+_STORES: Final = {
+    "aws-secrets-manager": "providers.stores.aws",
+    "azure-key-vault": "providers.stores.azure",
+    "hashicorp-vault": "providers.stores.vault",
+}
+"""The modules of each kind; others whose name goes on after an underscore belong to it."""
+_HTTP: Final = ("providers.issuers.http", "providers.issuers.description", "providers.issuers.language")
+_NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
+
+_DISTRIBUTIONS: Final = {
+    "azure.core": "azure-identity",
+    "azure.identity": "azure-identity",
+    "azure.keyvault": "azure-keyvault-secrets",
+    "boto3": "boto3",
+    "botocore": "boto3",
+    "cronsim": "cronsim",
+    "hvac": "hvac",
+    "jmespath": "jmespath",
+    "pydantic": "pydantic",
+    "pydantic_core": "pydantic",
+    "requests": "requests",
+    "urllib3": "requests",
+    "yaml": "PyYAML",
+}
+"""Where what is imported comes from, as requirements.txt names it."""
+_ALONG: Final = {"cronsim": ("tzdata",)}
+"""What comes along without an import: the time zones of schedules."""
+
+
+class Unpackable(ValueError):  # noqa: N818 - says of the stack what it is
+    """The stack can not be packed as it is; the text says why."""
+
+
+def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
+    """The package's contents by name.
+
+    Raises:
+        ConfigError: the stack file is faulty.
+        Unpackable: it refers to a file that a package can not hold.
+    """
+    config = load(stack_file)
+    modules = _modules(config, root)
+    packed = {
+        "function_app.py": (_APP / "function_app.py").read_bytes(),
+        "host.json": (_APP / "host.json").read_bytes(),
+        "requirements.txt": _requirements(modules, root),
+        stack_file.name: stack_file.read_bytes(),
+        **modules.files,
+        **_certificates(config, stack_file.parent),
+    }
+    if "providers/issuers/http.py" in packed:
+        packed |= archive.modules(root, "providers/issuers/descriptions")
+    return packed
+
+
+def _modules(config: Config, root: Path) -> Closure:
+    kinds = {about.kind for about in config.stores.values()}
+    unused = [module for kind, module in _STORES.items() if kind not in kinds] + [*_NEVER]
+    if all(about.kind == "generated" for about in config.issuers.values()):
+        unused += _HTTP
+    unused_too = tuple(f"{module}_" for module in unused)
+    return closure(
+        root,
+        ["hosting/functions/function_app.py"],
+        lambda module: module in unused or module.startswith(unused_too),
+    )
+
+
+def _requirements(modules: Closure, root: Path) -> bytes:
+    lines = (root / "requirements.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0]: line for line in lines if "==" in line}
+    wanted = {_PROGRAMMING_MODEL}
+    for name in sorted(modules.foreign - {"azure.functions"}):
+        found = [of for start, of in _DISTRIBUTIONS.items() if name == start or name.startswith(f"{start}.")]
+        if not found:
+            raise Unpackable(f"{name} is imported, and nothing says which requirement it comes from")
+        wanted |= {pinned[of] for of in (*found, *_ALONG.get(found[0], ()))}
+    return ("\n".join(sorted(wanted, key=str.casefold)) + "\n").encode()
+
+
+def _certificates(config: Config, folder: Path) -> dict[str, bytes]:
+    """Files with authorities to trust, which are public, where the stack file refers to them."""
+    found: dict[str, bytes] = {}
+    for store, about in config.stores.items():
+        name = getattr(about, "ca_bundle", None)
+        if name is None or Path(name).is_absolute():
+            continue
+        path = Path(name)
+        if ".." in path.parts or not (folder / path).is_file():
+            raise Unpackable(f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below")
+        found[path.as_posix()] = (folder / path).read_bytes()
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds the package; prints where it is and what the app has to install."""
+    parser = argparse.ArgumentParser(prog="python -m hosting.azure", description=__doc__.splitlines()[0])
+    parser.add_argument("--stack", "-s", default="prod", help="whose Pulumi.NAME.yaml the app works by; prod as a rule")
+    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a stack file by path, instead of --stack")
+    parser.add_argument("--output", "-o", type=Path, default=OUTPUT, metavar="FILE", help=f"{OUTPUT} as a rule")
+    given = parser.parse_args(arguments)
+    try:
+        packed = entries(find_stack_file(given.stack, given.config, Path.cwd()))
+    except (ConfigError, Unpackable) as fault:
+        print(fault, file=sys.stderr)  # noqa: T201 - a command
+        return 2
+    archive.write(given.output, packed)
+    needs = ", ".join(packed["requirements.txt"].decode().split())
+    print(f"{given.output}: {len(packed)} files, {given.output.stat().st_size:,} bytes; installs {needs}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
