@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+STACK  ?= prod
 
-.PHONY: help setup demo test simulate kill lint types check clean
+.PHONY: help setup demo test simulate kill lint types check functions worker clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +39,12 @@ types: setup ## strict types
 	$(BIN)/mypy
 
 check: lint types ## lint and types
+
+functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
+	@$(BIN)/python -m hosting.azure --stack $(STACK)
+
+worker: setup ## drive the built app by the Functions worker's own library; needs Python 3.13 and a package index
+	@$(BIN)/python -m tests.worker
 
 clean: ## stop the sandbox; remove what was built and its state
 	@if [ -x $(BIN)/keyturn ]; then $(BIN)/keyturn sandbox reset --yes || true; fi
