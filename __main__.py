@@ -23,8 +23,7 @@ production = config.environment == "prod"
 secrets = [
     RotatedSecret(
         policy,
-        # In production the rotation function mints: whoever applies holds no administrative credential.
-        bootstrap="function" if production else "apply",
+        bootstrap=config.bootstrap,
         adopt=config.handling[policy.name].adopt,
         adopt_key_id=config.handling[policy.name].adopt_key_id,
         force_revoke=config.handling[policy.name].force_revoke,

@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -25,6 +26,7 @@ from rotation.policy import show_duration, written
 from rotation.sections import (
     ADMIN_FORM,
     FIELDS,
+    LONGEST_FORM,
     LONGEST_NAME,
     SIBLING,
     TAGGED,
@@ -120,6 +122,8 @@ def _policy(secret: SecretSection, installation: str, environment: str) -> Polic
         consumers=tuple(Consumer(consumer.name, consumer.refresh_within) for consumer in secret.consumers),
         paired_with=secret.paired_with,
         smoke_test=secret.smoke_test,
+        allowed_cidrs=secret.allowed_cidrs,
+        allowed_vpces=secret.allowed_vpces,
         form=secret.form,
         tags=secret.tags,
     )
@@ -289,6 +293,48 @@ def _metadata_fits(secret: SecretSection, declared: _Declared) -> _Found:
             yield "tags", f"with the rest of the policy take {size} characters in {name}", f"at most {PACKED_POLICY}"
 
 
+def _networks_enforced(secret: SecretSection, declared: _Declared) -> _Found:
+    """Refused where a store could not keep what it promises: a wall with a hole is none."""
+    given = {"allowedCidrs": secret.allowed_cidrs, "allowedVpces": secret.allowed_vpces}
+    stores = {name: declared.stores.get(name) for name in dict.fromkeys((secret.store, *secret.replicas))}
+    for field_name, networks in given.items():
+        if not networks:
+            continue
+        for name, store in stores.items():
+            if isinstance(store, KeyVaultConfig):
+                told = f"can not be kept by {name}: a Key Vault's firewall is the whole vault's, no secret has one of its own"
+                yield field_name, told, "nothing; set the vault's own network rules"
+            elif isinstance(store, VaultConfig) and field_name == "allowedVpces":
+                told = f"can not be kept by {name}: Vault knows addresses, not endpoints of AWS"
+                yield field_name, told, "allowedCidrs, which bind the tokens that `keyturn policy vault --for read` prints"
+            elif isinstance(store, SecretsManagerConfig) and not store.role_arn:
+                told = f"needs roleArn in {name}: that role is exempt, or rotation would lock itself out"
+                yield field_name, told, f"roleArn in stores.{name}"
+    if secret.allowed_cidrs and not secret.allowed_vpces and not any(map(_is_public, secret.allowed_cidrs)):
+        for name, store in stores.items():
+            if isinstance(store, SecretsManagerConfig):
+                told = f"has private addresses only, and {name} sees public ones: nobody could read it"
+                yield "allowedCidrs", told, "public networks, or allowedVpces"
+
+
+def _is_public(network: str) -> bool:
+    return not any(ip_network(network).subnet_of(private) for private in _PRIVATE if _same_kind(network, private))
+
+
+def _same_kind(network: str, other: IPv4Network | IPv6Network) -> bool:
+    return ip_network(network).version == other.version
+
+
+_PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
+"""What no public address is in (RFC 1918, 6598, 4193)."""
+
+
+def _networks_fit(secret: SecretSection, _: _Declared) -> _Found:
+    for field_name, networks in (("allowedCidrs", secret.allowed_cidrs), ("allowedVpces", secret.allowed_vpces)):
+        if (length := len(" ".join(networks))) > LONGEST_FORM:
+            yield field_name, f"take {length} characters in the store's metadata", f"at most {LONGEST_FORM}"
+
+
 def _key_id_of_adopted(secret: SecretSection, _: _Declared) -> _Found:
     if secret.adopt_key_id is not None and not secret.adopt:
         yield "adoptKeyId", "has no effect without adopt", "together with adopt: true"
@@ -333,6 +379,8 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"format", "issuer"}), _format_fits),
     (frozenset({"format", "tags", "name", "store", "replicas", "issuer", "owner", "consumers"}), _metadata_fits),
     (frozenset({"adopt", "adoptKeyId"}), _key_id_of_adopted),
+    (frozenset({"allowedCidrs", "allowedVpces", "store", "replicas"}), _networks_enforced),
+    (frozenset({"allowedCidrs", "allowedVpces"}), _networks_fit),
 )
 """Each rule, and the fields that must have been readable for it to mean anything."""
 

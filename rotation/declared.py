@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rotation import names
 from rotation.model import Policy
@@ -71,6 +71,11 @@ class Config:
     """Where relative paths start: the folder of the file."""
     descriptions: Mapping[str, Any] = field(default_factory=dict)
     """Vendors by kind, where they come ready-made; the others are read when they are opened."""
+
+    @property
+    def bootstrap(self) -> Literal["apply", "function"]:
+        """Who mints first credentials. In production what sweeps does: whoever applies holds no issuer's credential."""
+        return "function" if self.environment == "prod" else "apply"
 
 
 def entry_name(store: StoreConfig, environment: str, name: str) -> str:

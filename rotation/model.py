@@ -235,6 +235,10 @@ class Policy:
     """The user's own tags on the entry, by name."""
     smoke_test: bool = False
     """A new credential must also answer one minimal real request before it is promoted."""
+    allowed_cidrs: tuple[str, ...] = ()
+    """Networks that its value may be read from; with neither of these, any."""
+    allowed_vpces: tuple[str, ...] = ()
+    """Ids of VPC endpoints of AWS that its value may be read through."""
     native: bool = False
     """The primary store's own service starts the rotations that are due; sweeps only have it start what it missed."""
     schedule: Schedule = field(default_factory=Schedule)

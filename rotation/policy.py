@@ -31,6 +31,8 @@ KEYS: Final = (
     "consumers",
     "paired-with",
     "smoke-test",
+    "allowed-cidrs",
+    "allowed-vpces",
     "form",
     "rotation",
     "schedule",
@@ -188,6 +190,8 @@ def written(policy: Policy) -> dict[str, str]:
         "consumers": " ".join(f"{c.name}={show_duration(c.refresh_within)}" for c in policy.consumers),
         "paired-with": policy.paired_with or "",
         "smoke-test": "yes" if policy.smoke_test else "",
+        "allowed-cidrs": " ".join(policy.allowed_cidrs),
+        "allowed-vpces": " ".join(policy.allowed_vpces),
     }
     strings["form"] = forms.encoded(policy.form)
     strings["schedule"] = written_schedule(policy.schedule)
@@ -229,6 +233,8 @@ def _read(items: frozenset[tuple[str, str]]) -> Policy:
             consumers=consumers,
             paired_with=strings.get("paired-with") or None,
             smoke_test=strings.get("smoke-test") == "yes",
+            allowed_cidrs=tuple(strings.get("allowed-cidrs", "").split()),
+            allowed_vpces=tuple(strings.get("allowed-vpces", "").split()),
             native=strings.get("rotation") == "native",
             form=form,
             schedule=schedule,

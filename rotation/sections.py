@@ -11,7 +11,7 @@ import re
 import string
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -134,6 +134,8 @@ Span = Annotated[
 ]
 
 
+CIDRS: Final = "a list of networks, as in 198.51.100.0/24 or 2001:db8::/32"
+VPCES: Final = "a list of ids of VPC endpoints, as in vpce-0a1b2c3d4e5f60718"
 FORMAT: Final = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
 TAGS: Final = "a mapping of at most 10 tags, NAME: TEXT"
 LONGEST_FORM: Final = 512
@@ -176,6 +178,29 @@ def _tags(value: object) -> tuple[tuple[str, str], ...]:
             raise _refusal(f"has a tag {name} whose text not every store can hold", told)
     return tuple(sorted(value.items()))
 
+
+def _networks(value: object) -> tuple[str, ...]:
+    """Networks as the standard library writes them, each once."""
+    found: list[str] = []
+    for text in value if isinstance(value, list | tuple) else [value]:
+        try:
+            network = ip_network(text if isinstance(text, str) else "")
+        except ValueError:
+            raise _refusal("has something that is no network, or one with bits set beyond its length", CIDRS) from None
+        if not network.prefixlen:
+            raise _refusal(f"has {network}, which lets everybody in", f"{CIDRS}; or leave it out")
+        if str(network) in found:
+            raise _refusal(f"names {network} twice", CIDRS)
+        found.append(str(network))
+    return tuple(found)
+
+
+Networks = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_networks),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "examples": ["198.51.100.0/24"]}}),
+]
+Endpoint = Annotated[str, StringConstraints(pattern=r"^vpce-[0-9a-f]{8,17}$")]
 
 Format = Annotated[
     str,
@@ -505,6 +530,8 @@ class SecretSection(Section):
     contain_after: Span = Field("5m", validate_default=True, description=_SPAN_FORM)
     paired_with: Text | None = Field(None, description="the name of another secret")
     smoke_test: bool = Field(default=False, description="true or false")
+    allowed_cidrs: Networks = Field((), description=CIDRS)
+    allowed_vpces: Annotated[tuple[Endpoint, ...], Field(strict=False)] = Field((), description=VPCES)
     form: Format = Field("", alias="format", description=FORMAT)
     tags: Tags = Field((), description=TAGS)
     adopt: bool = Field(default=False, description="true or false")

@@ -68,6 +68,8 @@ def inputs(policy: Policy) -> Props:
         "consumers": [f"{consumer.name}={show_duration(consumer.refresh_within)}" for consumer in policy.consumers],
         "pairedWith": policy.paired_with or "",
         "smokeTest": policy.smoke_test,
+        "allowedCidrs": list(policy.allowed_cidrs),
+        "allowedVpces": list(policy.allowed_vpces),
         "format": policy.form or "raw",
         "tags": [f"{name}={text}" for name, text in policy.tags],
     }
@@ -97,6 +99,8 @@ def policy_of(props: Mapping[str, Any]) -> Policy:
         consumers=tuple(Consumer(name, read_duration(within)) for name, within in consumers),
         paired_with=props["pairedWith"] or None,
         smoke_test=props["smokeTest"],
+        allowed_cidrs=tuple(props.get("allowedCidrs", ())),
+        allowed_vpces=tuple(props.get("allowedVpces", ())),
         form="" if form == "raw" else form,
         tags=tuple((name, text) for name, _, text in tags),
     )
@@ -247,6 +251,7 @@ def _section(props: Props) -> Props:
         | _format(props.get("format", "raw"))
         | {
             "drain": {below: props[name] for name, below in _DRAIN.items()},
+            **{name: list(props[name]) for name in ("allowedCidrs", "allowedVpces") if props.get(name)},
             "consumers": [{"name": name, "refreshWithin": within} for name, within in consumers],
             "tags": {name: text for name, _, text in tags},
         }

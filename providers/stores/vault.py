@@ -449,7 +449,7 @@ class VaultStore:
         found = self._metadata(entry, entry)
         if found is None:
             # This setting is the default. Without any, the server answers 204 and creates nothing.
-            self._server.ask(self._call(entry, "POST", "metadata", entry, body={"max_versions": 0}))
+            self._server.ask(self._call(entry, "POST", "metadata", entry, body={"cas_required": False}))
         elif found["current_version"] or any(key.startswith((_JOURNAL, _POLICY, _DELETED)) for key in _custom(found)):
             raise self._trouble(Code.CONFLICT, entry, "the entry exists already, perhaps deleted")
         # Merged, not written with the POST: of two creators at once, none erases what the other's run has recorded.

@@ -25,6 +25,7 @@ from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names,
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.metrics import metrics
+from rotation.cli.policy import policy as policy_command
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(doctor)
+app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
 
