@@ -160,10 +160,18 @@ def unapplied(config: Config, applied: Policy) -> tuple[str, ...]:
     Nothing acts on a policy that is not applied; whoever has just edited the file may think so.
     """
     declared = next((policy for policy in config.policies if policy.name == applied.name), applied)
-    from rotation.sections import SecretSection  # noqa: PLC0415 - of no use in a function, and what it loads is slow
+    return tuple(_in_file(field) for field in diff(applied, declared).changes if field not in _OF_STACK)
 
-    known = SecretSection.model_fields
-    return tuple(known[field].alias or field for field in diff(applied, declared).changes if field in known)
+
+_OF_STACK: Final = ("installation", "environment")
+"""What the stack says for all of its secrets."""
+_CALLED: Final = {"form": "format", "native": "rotation (of its store)"}
+"""Fields of a policy that the file calls otherwise than their names say."""
+
+
+def _in_file(field: str) -> str:
+    first, *others = field.split("_")
+    return _CALLED.get(field) or first + "".join(word.capitalize() for word in others)
 
 
 def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
