@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeGuard
 
 from rotation import journal as facts
 from rotation.journal import Attempt, Why
 from rotation.model import Capabilities, Ending, Entry, Model, Verdict, Version
-from rotation.situation import ATTEMPT_LIFE, EMERGENCY_CLAIM, Absent, Evidence, Observation, Order, Situation
+from rotation.situation import ATTEMPT_LIFE, EMERGENCY_CLAIM, Absent, Evidence, Observation, Order, Situation, Stop
 
 # --- what can be decided -------------------------------------------------------------------------
 
@@ -191,6 +191,11 @@ class Forget(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start(Action):
+    """Have the store's own service start the rotation, which comes back to us in steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
     """Nothing to do now."""
 
@@ -225,6 +230,8 @@ class Cause(StrEnum):
     """A revoked credential is not refused."""
     FAILED = "failed"
     """A call was refused."""
+    SCHEDULE = "schedule"
+    """A blackout, or a window that stays shut, lasts longer than the age that is allowed."""
     IMPOSSIBLE = "impossible"
     """What was asked for can not be had."""
 
@@ -243,6 +250,13 @@ class Done(Rest):
     """All is as declared."""
 
     due_at: datetime | None
+    due_why: str = ""
+    """Why it is due then, where that is not its age."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached(Rest):
+    """A step of the service's rotation is done: as far as it was to go."""
 
 
 Decision = Action | Rest
@@ -261,15 +275,18 @@ def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: O
     """
     situation = Situation(seen, evidence, issuer, order, now)
     rests: list[Rest] = []
-    for rule in DESTROY if order.destroy else RULES:
+    for rule in DESTROY if order.destroy else STEP if order.token else RULES:
         for decision in rule(situation):
+            if isinstance(decision, Reached):
+                return decision
             if isinstance(decision, Rest):
                 rests.append(decision)
             elif (error := evidence.failed.get(signature(decision))) is None:
                 return decision
             else:
                 rests.append(Hold(cause=Cause.FAILED, reason=error))  # what does not depend on it goes on
-    return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at)
+    why = situation.due.reason if situation.due else ""
+    return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at, due_why=why)
 
 
 def signature(action: Action) -> str:
@@ -304,6 +321,10 @@ BACKOFF_MOST: Final = timedelta(hours=6)
 SHOWN_WITHIN: Final = timedelta(seconds=30)
 """For so long a value that was staged may not show in a look: stores are eventually consistent."""
 A_MOMENT: Final = timedelta(seconds=2)
+WITHIN_DAYS: Final = timedelta(days=1)
+WITHIN_HOURS: Final = timedelta(hours=1)
+"""How late a store's own service may rotate: within the day that is due, or the hour where the interval is in hours
+(Secrets Manager, RotationRulesType, Duration)."""
 FULL: Final = timedelta(hours=1)
 """When to look again whether an old credential is gone."""
 
@@ -371,6 +392,12 @@ def pending(s: Situation) -> Iterator[Decision]:
     if not s.readable(version):
         yield Discard(store=primary, version=version, reason="staged in a form that is not declared any more")
         return
+    if s.left_to_service(attempt):
+        yield _await_service(s, attempt.at + ATTEMPT_LIFE, "the store's service is at work on its rotation")
+        return
+    if s.order.token and s.order.stop is Stop.STAGED:
+        yield Reached(reason="staged")
+        return
     yield from _stage_in_replicas(s, version)
     yield from _verify(s, attempt, version)
 
@@ -380,6 +407,8 @@ def _stage_in_replicas(s: Situation, version: Version) -> Iterator[Decision]:
     for store, entry in s.seen.replicas.items():
         if isinstance(entry, Absent) or store not in s.policy.replicas:
             continue
+        if _behind(s, store, entry):
+            continue  # first what is current: it has one place for what is staged
         if entry.pending is None or entry.pending.token != version.token:
             yield Copy(store=store, version=version, reason=f"stage the same value in {store}")
         elif (store, version.token) not in s.evidence.matched:
@@ -450,6 +479,9 @@ def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decis
     ]
     if waiting and not s.emergency:
         yield Hold(cause=Cause.STORE, reason=f"verified; promotion waits for {', '.join(waiting)}")
+        return
+    if s.order.token and s.order.stop is Stop.VERIFIED:
+        yield Reached(reason="verified, and staged in every store")
         return
     yield Promote(store=s.policy.store, version=version, expected=attempt.base, reason="verified, and nothing moved")
 
@@ -540,8 +572,11 @@ def mirror(s: Situation) -> Iterator[Decision]:
                 cause=Cause.STORE, reason=f"{store} differs: the entry in {s.policy.store} was changed outside Keyturn"
             )
             continue
-        if s.current_key in s.seen.primary.journal.revoked or not s.readable(current):
+        if not _behind(s, store, entry):
             continue  # what replaces it goes to the replicas
+        if _unknown(s, entry.current):
+            yield from _before_overwriting(s, entry.current)
+            continue
         if copy is None or copy.token != current.token:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
@@ -549,6 +584,39 @@ def mirror(s: Situation) -> Iterator[Decision]:
         else:
             expected = entry.current.id if entry.current else None
             yield Promote(store=store, version=copy, expected=expected, reason=f"mirror to {store}")
+
+
+def _behind(s: Situation, store: str, entry: Entry) -> bool:
+    """Whether a replica is to be brought to what the primary hands out: that must be known to work."""
+    current = s.current
+    return (
+        store in s.policy.replicas
+        and current is not None
+        and current.token is not None
+        and (entry.current is None or entry.current.token != current.token)
+        and s.current_key not in s.seen.primary.journal.revoked
+        and s.readable(current)
+        and not s.found_dead
+        and bool(s.explained or s.current_works or not s.issuer.registry)
+    )
+
+
+def _unknown(s: Situation, version: Version | None) -> TypeGuard[Version]:
+    """Whether a replica's version is ours, and the journal knows nothing of it: it was restored from a backup."""
+    journal = s.seen.primary.journal
+    known = (*journal.attempts, *journal.promoted, *journal.adopted)
+    return version is not None and version.token is not None and version.token not in known
+
+
+def _before_overwriting(s: Situation, version: Version) -> Iterator[Decision]:
+    """It may work where the primary's does not. Once that one does, the other drains like what was current."""
+    if s.issuer.registry and not s.current_works:
+        yield from _try_current(s, "a replica hands out what the journal does not know; does the primary's work?")
+        return
+    noted = facts.promoted(version.token or "", s.now)
+    if version.key_id:
+        noted |= facts.key_fact(version.token or "", version.key_id)
+    yield Note(facts=noted, reason="handed out by a replica, and not in the journal")
 
 
 def replace_condemned(s: Situation) -> Iterator[Decision]:
@@ -580,11 +648,15 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
             if (rest := _draining(s, key, since)) is not None:
                 yield rest
                 return
-        elif held.why is Why.SUPERSEDED and key not in journal.contain and (until := s.last_write(key)):
-            # Without compare-and-set it may have been handed out for a moment, and nobody noted it.
-            if (rest := _draining(s, key, until)) is not None:
-                yield rest
-                return
+        elif (
+            held.why in (Why.SUPERSEDED, Why.ORPHAN)
+            and key not in journal.contain
+            # It may have been handed out without being noted: for a moment, before a delayed write or a person's;
+            # or by a store that the journal knows nothing of.
+            and (rest := _draining(s, key, s.last_write(key) or held.at)) is not None
+        ):
+            yield rest
+            return
         yield from _revoke(s, key)
         return
     if s.promoted_at(key) is None:
@@ -624,7 +696,11 @@ def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
 def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     """Find out a key's id; a key that was never minted is forgotten once no mint can come any more."""
     attempts = s.attempts_of(key)
-    if not attempts and s.key_id(key) is None and (key in s.seen.primary.journal.adopted or s.promoted_at(key)):
+    journal = s.seen.primary.journal
+    if not attempts and s.key_id(key) is None and (key in journal.adopted or s.promoted_at(key)):
+        if key not in journal.adopted and s.evidence.listed is None:
+            yield ListKeys(reason="nothing of its mint is recorded; does the issuer know it?")
+            return
         yield from _revoked_by_hand(s, key)  # not ours by name, so no list tells
         return
     why = Why.SUPERSEDED if all(s.void(a) for a in attempts) else Why.LOST
@@ -633,7 +709,7 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
             written = facts.condemned(key, s.now, why) | facts.key_fact(key, key_id)
             yield Condemn(key=key, why=why, facts=written, reason="minted, and not to be used")
         return
-    held = s.seen.primary.journal.condemned.get(key)
+    held = journal.condemned.get(key)
     since = [a.at for a in attempts] + ([held.at] if held else [])
     latest = max(since, default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE
     if s.evidence.listed is None or (s.evidence.listed_at and s.evidence.listed_at < latest <= s.now):
@@ -641,7 +717,7 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     elif s.now < latest:
         yield Wait(until=latest, reason="a mint was intended; it is not in the issuer's list yet")
     else:
-        known = s.seen.primary.journal.about(key)
+        known = journal.about(key)
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
 
 
@@ -756,7 +832,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     """A key that a paused run might still promote dies only after current has left that run's base."""
     if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
-    due = s.due_at is not None and s.due_at <= s.now and key not in s.seen.primary.journal.contain
+    due = s.due_now and key not in s.seen.primary.journal.contain
     if (due or s.urgent) and not s.crowded:
         return  # the rotation that is due does it
     if s.at_work:
@@ -849,14 +925,20 @@ def begin(s: Situation) -> Iterator[Decision]:
         Why.REPLACE: "the current credential is condemned or dead",
         Why.ROLLBACK: "back to the previous credential",
         Why.ASKED: "asked for",
-        Why.DUE: f"due since {s.due_at:%Y-%m-%d %H:%M}Z" if s.due_at else "due",
+        Why.DUE: f"due since {s.due_at:%Y-%m-%d %H:%M}Z"
+        if s.due_at and s.due_at <= s.now
+        else "its service asks for it",
     }
     journal = s.seen.primary.journal
     off = journal.backoff
     if off and off.until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
         yield Wait(until=off.until, reason=f"backing off after {off.failures} failed in a row ({off.error})")
+    elif why is Why.DUE and s.order.token is None and not s.due_now:
+        yield _closed(s)
     elif why in (Why.DUE, Why.ASKED) and s.seen.pair_free_at and s.seen.pair_free_at > s.now:
         yield Wait(until=s.seen.pair_free_at, reason=f"its pair {s.policy.paired_with} has its own window first")
+    elif s.evidence.started:
+        yield _await_service(s, s.now + ATTEMPT_LIFE, "the store's service was told to rotate")
     elif s.at_work:
         yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
     elif why is Why.ROLLBACK:
@@ -872,15 +954,92 @@ def begin(s: Situation) -> Iterator[Decision]:
         if not s.retiring:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:
-            full = "the issuer is full" if s.full else "there are enough of them"
+            full = "the issuer is full" if s.full else "the journal is" if s.cramped else "there are enough of them"
             yield Wait(until=s.now + FULL, reason=f"old credentials have to go before another is made: {full}")
+    elif s.policy.native and s.order.token is None and why in (Why.DUE, Why.ASKED):
+        yield from _have_service_rotate(s, why, reasons[why])
     else:
         yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
+
+
+def _closed(s: Situation) -> Wait | Hold:
+    """Due, and outside the times in which its schedule lets it begin. Nobody becomes overdue in silence."""
+    assert s.opening is not None, "only what is due waits"
+    told = f"waits for {s.opening.reason}"
+    if s.now < s.opening.overdue:
+        return Wait(until=s.opening.at, reason=told)
+    return Hold(cause=Cause.SCHEDULE, reason=f"overdue, and {told}; `keyturn rotate {s.policy.name}` does not wait")
+
+
+def _have_service_rotate(s: Situation, why: Why, reason: str) -> Iterator[Decision]:
+    """One scheduler for each secret: of a native one the service starts the rotations, also those that it missed."""
+    journal, service = s.seen.primary.journal, s.seen.primary.service
+    tried = [a for a in journal.attempts.values() if a.why is Why.DUE and not s.void(a)]
+    if why is Why.DUE and s.due_at and not tried and not journal.backoff:
+        days = s.policy.rotate_every % timedelta(days=1) == timedelta(0)
+        missed = s.due_at + (WITHIN_DAYS if days else WITHIN_HOURS)
+        if s.now < missed:
+            yield Wait(until=missed, reason="the store's service rotates it by itself")
+            return
+    if service and service.begun:
+        # While it counts as begun, the service refuses to begin another.
+        stuck = Version(id=service.begun, token=service.begun)
+        yield Discard(store=s.policy.store, version=stuck, reason="the service's rotation came to no value")
+        return
+    yield Start(reason=reason)
+
+
+def _await_service(s: Situation, until: datetime, reason: str) -> Wait:
+    """A person who asked stays and looks; a sweep goes on."""
+    stays = s.evidence.started and s.order.replace is not None
+    return Wait(until=s.now + A_MOMENT if stays else until, soon=stays, look=stays, reason=reason)
+
+
+def served(s: Situation) -> Iterator[Decision]:
+    """Take the rotation that the service has started as far as this step goes, and no other one.
+
+    Its token is the attempt's, so it can mint once: where the value did not get into the store, the rotation is given
+    up by taking its label off, which lets the service begin another under a new token.
+    """
+    primary, token = s.seen.primary, s.order.token or ""
+    attempt = primary.journal.attempts.get(token)
+    refusal = _not_served(s, token)
+    if s.current and s.current.id == token:
+        yield Reached(reason="current already")
+    elif refusal:
+        yield Hold(cause=Cause.IMPOSSIBLE, reason=refusal)
+    elif attempt is None and s.order.stop is Stop.VERIFIED:
+        yield Reached(reason="the service tries its settings; there is nothing of ours to verify")
+    elif attempt is None and s.order.stop is Stop.PROMOTED:
+        yield Hold(cause=Cause.IMPOSSIBLE, reason=f"version {token} is none that a rotation made")
+    elif s.pending is not None:
+        yield from pending(s)
+    elif attempt is None or token in s.evidence.unspent:
+        yield from begin(s)
+    elif s.now < attempt.at + SHOWN_WITHIN and token not in primary.journal.condemned:
+        yield Wait(until=s.now + A_MOMENT, soon=True, look=True, reason="what was staged may not show yet")
+    else:
+        spent = Version(id=token, token=token)
+        yield Discard(store=s.policy.store, version=spent, reason="its one mint came to no value that a store holds")
+
+
+def _not_served(s: Situation, token: str) -> str | None:
+    """Why a rotation of the service's is none to work on."""
+    primary = s.seen.primary
+    if not s.policy.native:
+        return "its applied policy leaves rotation to sweeps; take the service's own off it"
+    if primary.service is None or not primary.service.enabled:
+        return "the service's rotation of it is not enabled"
+    if token not in (primary.service.begun, primary.pending.id if primary.pending else None):
+        return f"version {token} is not pending; it was given up, or another took its place"
+    return None
 
 
 def _why(s: Situation) -> Why | None:
     if s.current is None:
         return Why.FIRST
+    if s.order.token:
+        return Why.REPLACE if s.urgent else Why.DUE
     asked = s.order.replace is not None and s.order.replace == s.handed_out
     if s.order.back_to and asked:
         return Why.ROLLBACK
@@ -939,4 +1098,5 @@ def tidy(s: Situation) -> Iterator[Decision]:
 
 
 DESTROY: Final[tuple[Rule, ...]] = (contain, retire)
+STEP: Final[tuple[Rule, ...]] = (note, mirror, served)
 RULES: Final[tuple[Rule, ...]] = (contain, note, explain, pending, mirror, replace_condemned, retire, begin, tidy)

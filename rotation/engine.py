@@ -21,14 +21,27 @@ from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Journal, Why
 from rotation.model import Check, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName, token_in
-from rotation.ports import Auditor, Clock, Issuer, Record, SecretStore
-from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation, Streak, foreign_token
+from rotation.ports import Auditor, Clock, Issuer, Record, RotatesByItself, SecretStore
+from rotation.situation import (
+    ATTEMPT_LIFE,
+    Absent,
+    Evidence,
+    Observation,
+    Order,
+    Situation,
+    Stop,
+    Streak,
+    foreign_token,
+)
 
 CALL_LIMIT: Final = timedelta(seconds=60)
 """Total timeout of one outgoing call; providers keep to it."""
 
 MOST_STEPS: Final = 300
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
+
+CLOCKS_AGREE: Final = timedelta(seconds=30)
+"""A difference below this is the age of an answer, and not worth telling from none."""
 
 _ASK_AGAIN: Final = 5.0
 _ASK_SELDOM: Final = 40.0
@@ -113,6 +126,8 @@ class Engine:
         tokens: gives a fresh rotation token, 32 to 64 characters of letters, digits and `-`.
         stopping: asked between two effects; once it is true a run begins no more of them, finishes a mint whose intent
             it has written, and leaves the rest to the next one.
+        ahead: how far our clock is ahead of a store's, by its name. A grace period ends by the store's clock, so that
+            a runner whose own is wrong revokes nothing too early.
     """
 
     def __init__(
@@ -124,6 +139,7 @@ class Engine:
         auditor: Auditor,
         tokens: Callable[[], str] = lambda: uuid.uuid4().hex,
         stopping: Callable[[], bool] | None = None,
+        ahead: Callable[[str], timedelta] | None = None,
     ) -> None:
         self._stores = stores
         self._issuers = issuers
@@ -132,6 +148,7 @@ class Engine:
         self._auditor = auditor
         self._tokens = tokens
         self._stopping = stopping
+        self._ahead = ahead
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -156,10 +173,17 @@ class Engine:
             if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
                 known_stores = [name for name in (target.store, *replicas) if name in self._stores]
                 open_doors = {name for name in known_stores if not self._stores[name].features.compare_and_set}
-                named = _named(primary)
-                return Observation(self._policy(primary), named, replicas, unfenced=frozenset(open_doors))
+                ahead = self._ahead(target.store) if self._ahead else timedelta(0)
+                ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta(0)
+                named = _named(replace(primary, read_at=primary.read_at - ahead) if ahead else primary)
+                replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()}
+                return Observation(self._policy(primary), named, replicas, ahead=ahead, unfenced=frozenset(open_doors))
             fresh = True
         raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
+
+    def _now(self, seen: Observation) -> datetime:
+        """The time by the primary's clock, which every runner shares."""
+        return self._clock.now() - seen.ahead
 
     def _look(self, store: str, policy: Policy) -> Entry | Absent | None:
         """A replica; None when it was released, or its store is not configured any more."""
@@ -182,7 +206,7 @@ class Engine:
 
     def _pair_free_at(self, seen: Observation) -> datetime | None:
         """When the paired secret's window is over. None when there is no pair, or it is idle."""
-        policy, now = seen.policy, self._clock.now()
+        policy, now = seen.policy, self._now(seen)
         if policy.paired_with is None:
             return None
         where = self._places.locate(policy.environment, policy.paired_with)
@@ -197,16 +221,20 @@ class Engine:
         if s.pending is not None or s.at_work is not None:
             return now + pair.policy.grace
         since = s.promoted_at(s.current_key) if s.current_key else None
+        mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
+        # A drain that does not end, or a pair that fails and fails, is no reason to become overdue.
+        latest = mine.cycle.latest if mine.cycle else now
         if s.retiring and since:
-            return max(since + pair.policy.grace, min(now + pair.policy.grace, since + pair.policy.drain.at_most))
-        mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now).due_at
-        if mine and s.due_at and s.due_at <= now and (s.due_at, pair.policy.name) < (mine, policy.name):
+            drained = min(now + pair.policy.grace, since + pair.policy.drain.at_most, max(now, latest))
+            return max(since + pair.policy.grace, drained)
+        older = mine.due_at and s.due_at and (s.due_at, pair.policy.name) < (mine.due_at, policy.name)
+        if older and s.due_now and now < latest:
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
 
     def _situation(self, seen: Observation, run: _Run) -> Situation:
-        return Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        return Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._now(seen))
 
     # --- deciding --------------------------------------------------------------------------------
 
@@ -230,12 +258,12 @@ class Engine:
 
     def _decide(self, seen: Observation, run: _Run) -> d.Decision:
         issuer = self._issuer(seen)
-        return d.decide(seen, issuer.capabilities, run.evidence, run.order, self._clock.now())
+        return d.decide(seen, issuer.capabilities, run.evidence, run.order, self._now(seen))
 
     def _with_pair(self, seen: Observation, run: _Run) -> Observation:
-        due = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._clock.now())
+        due = Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._now(seen))
         scheduled = due.current is not None and not due.urgent and due.pending is None and not run.evidence.unspent
-        wanted = run.order.replace == due.handed_out or (due.due_at is not None and due.due_at <= due.now)
+        wanted = run.order.replace == due.handed_out or due.due_now
         if seen.policy.paired_with and scheduled and wanted:
             return replace(seen, pair_free_at=self._pair_free_at(seen))
         return seen
@@ -267,13 +295,13 @@ class Engine:
             steps = 0
             while steps < MOST_STEPS:
                 if self._stopping and self._stopping() and not run.evidence.unspent:
-                    left = d.Wait(until=self._clock.now(), reason="the process is stopping; the next run goes on")
+                    left = d.Wait(until=self._now(seen), reason="the process is stopping; the next run goes on")
                     return Outcome(target, left, run.trouble, seen or run.known, run.records)
                 if seen is None:
                     seen = run.known = self._with_pair(self.observe(target, run.known), run)
                 decision = self._decide(seen, run)
                 if isinstance(decision, d.Rest):
-                    if not self._stay(decision, leave_at):
+                    if not self._stay(decision, seen, leave_at):
                         return Outcome(target, decision, run.trouble, seen, run.records)
                     run.evidence.listed = None  # what was listed before the wait is old
                     seen = None if isinstance(decision, d.Wait) and decision.look else seen
@@ -304,7 +332,7 @@ class Engine:
         """
         seen = self.observe(target)
         run = _Run(target, Order())
-        now = self._clock.now()
+        now = self._now(seen)
         s = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
         journal = seen.primary.journal
         delay = seen.policy.contain_after if contain_after is None else contain_after
@@ -345,6 +373,19 @@ class Engine:
             return None
         return self._situation(outcome.seen, _Run(outcome.target, Order())).handed_out
 
+    def step(self, target: Target, token: str, stop: Stop, *, patience: timedelta) -> Outcome:
+        """One step of a rotation that the store's own service has started. Again, it is the same step.
+
+        Parameters:
+            token: the service's, under which the new version is to be; the attempt's, too.
+            stop: how far the step goes.
+            patience: how long it may wait for the issuer.
+
+        The outcome's `achieved` says whether it got there. The service has to hear of it when it did not.
+        """
+        outcome = self.run(target, Order(token=token, stop=stop), patience=patience)
+        return replace(outcome, achieved=isinstance(outcome.rest, d.Reached))
+
     def submit(
         self, target: Target, credential: Credential, key_id: str | None, *, patience: timedelta = timedelta(minutes=5)
     ) -> Outcome:
@@ -357,16 +398,17 @@ class Engine:
         """
         try:
             seen = self.observe(target)
-            s = self._situation(seen, _Run(target, Order()))
-            if s.issuer.model is not Model.MANUAL:
-                told = f"{seen.policy.issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
-                raise Trouble(Code.INVALID, seen.policy.issuer, told)
-            if key_id and any(s.key_id(key) == key_id for key in s.keys):
-                told = f"{key_id} is the id of a credential that {target.entry} has or had already"
-                raise Trouble(Code.INVALID, seen.policy.issuer, told)
-            was = s.handed_out
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
+        s, issuer = self._situation(seen, _Run(target, Order())), seen.policy.issuer
+        told = None
+        if s.issuer.model is not Model.MANUAL:
+            told = f"{issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
+        elif key_id and any(s.key_id(key) == key_id for key in s.keys):
+            told = f"{key_id} is the id of a credential that {target.entry} has or had already"
+        if told:
+            return Outcome(target, None, Trouble(Code.INVALID, issuer, told), seen, [], achieved=False)
+        was = s.handed_out
         issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%dT%H%M%S}", credential)
         outcome = self.run(target, Order(replace=was, submitted=True), patience=patience, submitted=issued)
         promoted = outcome.seen.primary.journal.key_ids.get(self._key_now(outcome) or "") if outcome.seen else None
@@ -417,7 +459,7 @@ class Engine:
         # An adoption whose answer was lost has written its facts already.
         known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
         token = known[0] if known else entry.current.token or self._tokens()
-        since = entry.current.created_at or self._clock.now()
+        since = entry.current.created_at or self._now(seen)
         written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
         written |= facts.key_fact(token, key_id) if key_id else {}
         self._audit(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
@@ -496,17 +538,17 @@ class Engine:
             token, seen.primary.current.id if seen.primary.current else None, seen.policy.stores, created_at, Why.ORPHAN
         )
         written = attempt.written() | facts.key_fact(token, key_id)
-        written |= facts.condemned(token, self._clock.now(), Why.ORPHAN)
+        written |= facts.condemned(token, self._now(seen), Why.ORPHAN)
         run = _Run(target, Order())
         self._audit(
             run, "condemn", seen, reason="orphan: alive at the issuer, claimed by nothing", token=token, key_id=key_id
         )
         self._stores[target.store].record(target.entry, written)
 
-    def _stay(self, rest: d.Rest, leave_at: float) -> bool:
+    def _stay(self, rest: d.Rest, seen: Observation, leave_at: float) -> bool:
         if not isinstance(rest, d.Wait) or not rest.soon or (self._stopping and self._stopping()):
             return False
-        seconds = max((rest.until - self._clock.now()).total_seconds(), 0.01)
+        seconds = max((rest.until - self._now(seen)).total_seconds(), 0.01)
         if self._clock.monotonic() + seconds > leave_at:
             return False
         while seconds > 0 and not (self._stopping and self._stopping()):
@@ -554,10 +596,10 @@ class Engine:
 
     def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation | None:
         attempt = Attempt(
-            self._tokens(),
+            run.order.token or self._tokens(),
             action.base,
             seen.policy.stores,
-            self._clock.now(),
+            self._now(seen),
             action.why,
             action.of,
             forms.digest(self._form(seen)),
@@ -571,6 +613,23 @@ class Engine:
         destroys = self._issuer(seen).capabilities.model in (Model.SLOTS, Model.REPLACE)
         # Where creating destroys: write, then look. Of two runs at least one sees the other, and gives way.
         return None if destroys and action.of is None else after
+
+    def _start(self, action: d.Start, seen: Observation, run: _Run) -> None:
+        store, entry = self._stores[run.target.store], run.target.entry
+        if not isinstance(store, RotatesByItself):
+            raise Trouble(
+                Code.INVALID, store.name, f"{entry}: its applied policy is native, and {store.name} has no such"
+            )
+        if run.order.replace and seen.primary.journal.backoff:
+            store.forget(entry, ["backoff"])  # who asks has seen to what failed, or wants to see it fail
+        token = self._tokens()
+        self._audit(run, "start", seen, reason=action.reason, token=token)
+        run.evidence.started = True
+        try:
+            store.start_rotation(entry, token)
+        except Trouble as trouble:
+            run.evidence.started = trouble.maybe_applied
+            raise
 
     def _mint(self, action: d.Mint, seen: Observation, run: _Run) -> None:
         attempt, policy, issuer = action.attempt, seen.policy, self._issuer(seen)
@@ -618,7 +677,7 @@ class Engine:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
             if not trouble.maybe_applied and attempt.of is None:
                 s = self._situation(seen, run)
-                written |= facts.condemned(attempt.key, self._clock.now(), Why.LOST) | d.backoff(s, trouble.code.value)
+                written |= facts.condemned(attempt.key, self._now(seen), Why.LOST) | d.backoff(s, trouble.code.value)
             if written:
                 self._stores[run.target.store].record(run.target.entry, written)
             raise
@@ -663,13 +722,14 @@ class Engine:
             check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
         else:
             check = self._issuer(seen).verify(credential)
-        run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check)
+        run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check, seen)
         self._audit_check("verify", check, seen, run, token)
         return seen
 
     def _identify(self, action: d.Identify, seen: Observation, run: _Run) -> Observation:
         """A person, or a write that came late, may have put the value of one of our keys there: then it is that key
-        which is current, and where it is dead it has to go again."""
+        which is current, and where it is dead it has to go again.
+        """
         run.evidence.identified.add(action.version.id)
         try:
             held = self.read(seen, seen.primary, action.version)
@@ -683,8 +743,10 @@ class Engine:
                 continue
             ours = self._value_of(key, seen, run)
             if ours is not None and ours.same_as(held):
-                self._audit(run, "identify", seen, reason="put there by something else", token=key, key_id=s.key_id(key))
-                written = facts.adopted(key, action.version.id, self._clock.now())
+                self._audit(
+                    run, "identify", seen, reason="put there by something else", token=key, key_id=s.key_id(key)
+                )
+                written = facts.adopted(key, action.version.id, self._now(seen))
                 after = self._record(seen, run, written)
                 return replace(after, primary=_named(after.primary))
         return seen
@@ -692,7 +754,7 @@ class Engine:
     def _adopt(self, action: d.Adopt, seen: Observation, run: _Run) -> Observation:
         version = action.version
         token = foreign_token(seen.primary, version)
-        since = version.created_at or self._clock.now()
+        since = version.created_at or self._now(seen)
         self._audit(run, "adopt", seen, reason=action.reason, token=token)
         written = facts.adopted(token, version.id, since) | facts.foreign(token, since)
         after = self._record(seen, run, written | facts.promoted(token, since))
@@ -706,7 +768,7 @@ class Engine:
                 raise
             check = Check(Verdict.UNKNOWN, str(trouble))
         known = run.evidence.current
-        known[action.version.id] = self._streak(known.get(action.version.id), check)
+        known[action.version.id] = self._streak(known.get(action.version.id), check, seen)
         self._audit_check("verify-current", check, seen, run, action.version.token)
         return seen
 
@@ -736,7 +798,7 @@ class Engine:
         self._stores[action.store].discard(entry.name, action.version)
 
     def _list(self, _: d.ListKeys, seen: Observation, run: _Run) -> Observation:
-        policy, at, s = seen.policy, self._clock.now(), self._situation(seen, run)
+        policy, at, s = seen.policy, self._now(seen), self._situation(seen, run)
         names = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
         infos = self._issuer(seen).keys()
         ours = [(token, info) for info in infos if (token := token_in(info.name, **names))]
@@ -758,7 +820,7 @@ class Engine:
         run.evidence.listed = None
         run.evidence.refusals.pop(action.key, None)
         self._audit(run, "revoke.done", seen, token=action.key, key_id=action.key_id)
-        return self._record(seen, run, facts.revoked(action.key, self._clock.now()))
+        return self._record(seen, run, facts.revoked(action.key, self._now(seen)))
 
     def _prove(self, action: d.Prove, seen: Observation, run: _Run) -> Observation:
         credential = run.old.get(action.key) or self._value_of(action.key, seen, run)
@@ -767,7 +829,7 @@ class Engine:
             return seen
         run.old[action.key] = credential
         check = self._issuer(seen).verify(credential)
-        run.evidence.refusals[action.key] = self._streak(run.evidence.refusals.get(action.key), check)
+        run.evidence.refusals[action.key] = self._streak(run.evidence.refusals.get(action.key), check, seen)
         self._audit_check("prove", check, seen, run, action.key)
         return seen
 
@@ -851,13 +913,13 @@ class Engine:
         if deadline is None and run.known and run.known.unfenced:
             attempt = run.known.primary.journal.attempts.get(token)
             if attempt and token not in run.known.primary.journal.promoted:
-                left = attempt.at + ATTEMPT_LIFE - CALL_LIMIT - self._clock.now()
+                left = attempt.at + ATTEMPT_LIFE - CALL_LIMIT - self._now(run.known)
                 deadline = run.deadlines[token] = self._clock.monotonic() + left.total_seconds()
         if deadline is not None and self._clock.monotonic() >= deadline:
             raise Trouble(Code.UNAVAILABLE, run.target.store, f"{run.target.entry}: this attempt ran out of time")
 
-    def _streak(self, before: Streak | None, check: Check) -> Streak:
-        now = self._clock.now()
+    def _streak(self, before: Streak | None, check: Check, seen: Observation) -> Streak:
+        now = self._now(seen)
         return before.then(check.verdict, now, check.reason) if before else Streak(check.verdict, 1, now, check.reason)
 
     def _audit_check(self, event: str, check: Check, seen: Observation, run: _Run, token: str | None) -> None:
@@ -885,6 +947,7 @@ class Engine:
         run.records.append(record)
 
     _handlers: ClassVar[Mapping[type[d.Action], Callable[[Engine, Any, Observation, _Run], Observation | None]]] = {
+        d.Start: _start,
         d.Intend: _intend,
         d.Mint: _mint,
         d.Restage: _restage,
@@ -927,6 +990,19 @@ def _named(entry: Entry) -> Entry:
         return entry
     token = next((t for t, version in entry.journal.adopted.items() if version == entry.current.id), None)
     return replace(entry, current=replace(entry.current, token=token)) if token else entry
+
+
+def _told_by(journal: Journal, replica: Entry | Absent) -> Entry | Absent:
+    """A replica with the tokens of its versions as the primary's journal has them: one alone does not tell what is ours."""
+    if isinstance(replica, Absent):
+        return replica
+    known = journal.tokens()
+
+    def named(version: Version | None) -> Version | None:
+        ours = version is not None and version.token is None and version.id in known
+        return replace(version, token=version.id) if version and ours else version
+
+    return replace(replica, current=named(replica.current), pending=named(replica.pending))
 
 
 def _other_stores(policy: Policy, journal: Journal) -> list[str]:

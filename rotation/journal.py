@@ -66,7 +66,7 @@ class Attempt:
     def written(self) -> dict[str, str]:
         parts = {
             "at": _time(self.at),
-            "base": self.base or "none",
+            "base": _escape(self.base) if self.base else "none",
             "stores": "+".join(self.stores),
             "why": self.why.value,
         }
@@ -228,7 +228,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff 
         case "attempt":
             return Attempt(
                 token=token,
-                base=None if parts["base"] == "none" else parts["base"],
+                base=None if parts["base"] == "none" else _unescape(parts["base"]),
                 stores=tuple(parts["stores"].split("+")),
                 at=_read_time(parts["at"]),
                 why=Why(parts["why"]),

@@ -129,6 +129,8 @@ class Entry:
     journal: Journal
     policy: Mapping[str, str] = field(default_factory=dict)
     """The applied policy as short strings; see rotation.policy."""
+    room: int | None = None
+    """How many facts its journal may have in all; None where there is no limit that matters."""
     service: ServiceRotation | None = None
     """None where the store's service rotates nothing, or was never told to rotate this."""
 

@@ -9,10 +9,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
 from rotation import form as forms
+from rotation import schedule as schedules
 from rotation.journal import Attempt, Why
 from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Verdict, Version
 
@@ -42,6 +44,8 @@ class Observation:
     """Scheduled rotations wait for this: the paired secret's own window."""
     unfenced: frozenset[str] = frozenset()
     """Stores among these without compare-and-set: a write that was delayed there still lands."""
+    ahead: timedelta = timedelta(0)
+    """How far our clock is ahead of the primary's. What is written down is in the primary's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Evidence:
     """By key token: ids of the keys that this run minted."""
     smoked: dict[str, Check] = field(default_factory=dict)
     """By attempt token: the answer to one minimal real request."""
+    started: bool = False
+    """This run has had the store's service start a rotation."""
     gave_way: bool = False
     """This run has given up an attempt: another run was about to create, or the issuer refused."""
     unspent: set[str] = field(default_factory=set)
@@ -93,6 +99,15 @@ class Evidence:
     """Ids of current versions that were held against the values of our keys."""
     matched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): the copy was read back and is the primary's value."""
+
+
+class Stop(StrEnum):
+    """How far one step of a rotation goes that the store's own service has started."""
+
+    STAGED = "staged"
+    VERIFIED = "verified"
+    """And staged in every replica: all is ready for the promotion."""
+    PROMOTED = "promoted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,10 @@ class Order:
     """Token of an earlier key that is to be current again."""
     destroy: bool = False
     """The entry is about to be deleted: every condemned key dies now, and nothing takes its place."""
+    token: str | None = None
+    """Of a rotation that the store's own service has started: the one attempt that this run works on."""
+    stop: Stop = Stop.PROMOTED
+    """How far to take that one."""
 
 
 ATTEMPT_LIFE: Final = timedelta(minutes=15)
@@ -127,6 +146,12 @@ MOST_DOOMED: Final = 2
 """Condemned keys that wait for their revocation; with as many nothing is minted, or the journal would fill up."""
 MOST_RETIRING: Final = 6
 """Keys on their way out, the draining ones included; with as many the next rotation waits."""
+FACTS_OF_A_ROTATION: Final = 4
+"""Attempt, key and promotion of the new key; that the old one is superseded."""
+FACTS_OF_A_DEATH: Final = 3
+"""Condemned, to be contained, revoked."""
+FACTS_BESIDES: Final = 3
+"""A back-off; the attempt that stores the current credential anew, and its promotion."""
 EXPIRY_MARGIN: Final = timedelta(days=2)
 """A credential that expires by itself is replaced this long before, and its grace period besides."""
 
@@ -223,7 +248,14 @@ class Situation:
         return tuple(sorted(known, key=lambda token: (first.get(token, self.now), token)))
 
     def attempts_of(self, key: str) -> list[Attempt]:
-        return [a for a in self.seen.primary.journal.attempts.values() if a.key == key]
+        return self._attempts.get(key, [])
+
+    @cached_property
+    def _attempts(self) -> Mapping[str, list[Attempt]]:
+        found: dict[str, list[Attempt]] = {}
+        for attempt in self.seen.primary.journal.attempts.values():
+            found.setdefault(attempt.key, []).append(attempt)
+        return found
 
     def key_id(self, key: str) -> str | None:
         """The issuer's id of a key, from the journal, a version that names it, or the issuer's list."""
@@ -342,7 +374,17 @@ class Situation:
         """As many of our keys live as there may be: more would only pile up."""
         journal = self.seen.primary.journal
         doomed = [key for key in journal.condemned if key not in journal.revoked and key != self.current_key]
-        return self.full or len(doomed) >= MOST_DOOMED or len(self.retiring) >= MOST_RETIRING
+        return self.full or self.cramped or len(doomed) >= MOST_DOOMED or len(self.retiring) >= MOST_RETIRING
+
+    @cached_property
+    def cramped(self) -> bool:
+        """After one more rotation the journal had no room for an emergency over all keys, and what follows it."""
+        room = self.seen.primary.room
+        if room is None:
+            return False
+        journal, keys = self.seen.primary.journal, len(self.keys) + 1
+        rotation = FACTS_OF_A_ROTATION + bool(journal.expires)
+        return len(journal.facts) + 2 * rotation + FACTS_OF_A_DEATH * keys + FACTS_BESIDES > room
 
     @cached_property
     def emergency(self) -> bool:
@@ -369,8 +411,7 @@ class Situation:
 
     @cached_property
     def usurpers(self) -> tuple[Attempt, ...]:
-        """Where there is one credential only: attempts that came to nothing, whose mint may have destroyed what is
-        current."""
+        """Where there is one credential only: attempts whose mint came to nothing, and may have destroyed it."""
         journal = self.seen.primary.journal
         made = journal.attempts.get(self.current_key or "")
         if self.issuer.model is not Model.REPLACE or self.current is None:
@@ -440,6 +481,11 @@ class Situation:
                 return attempt
         return None
 
+    def left_to_service(self, attempt: Attempt) -> bool:
+        """Whether the store's own service is at work on an attempt, by steps that follow each other."""
+        ours = attempt.token == self.order.token or attempt.why is not Why.DUE or self.urgent
+        return self.policy.native and not ours and not self.expired(attempt)
+
     @cached_property
     def full(self) -> bool:
         """The issuer holds as many of our keys as it allows."""
@@ -472,17 +518,40 @@ class Situation:
         return tuple(key for key in self.keys if key not in (self.current_key, staged))
 
     @cached_property
-    def due_at(self) -> datetime | None:
-        """When the current credential is to be replaced; None when that is not known yet."""
+    def cycle(self) -> schedules.Cycle | None:
+        """Since when the current credential lives, and until when it may; None when that is not known yet."""
         if self.current is None:
             return None
         since = self.aged_from(self.current_key) if self.current_key else None
         since = since or self.current.created_at
         expires = self.seen.primary.journal.expires.get(self.current_key or "")
-        if since and not self.readable(self.current):
-            return since  # the declared form has changed: a rotation is how it gets into the stores
-        due = since + self.policy.rotate_every if since else None
-        if expires is None:
-            return due
-        early = expires - self.policy.grace - EXPIRY_MARGIN
-        return min(due, early) if due else early
+        early = expires - self.policy.grace - EXPIRY_MARGIN if expires else None
+        if since is None and early is None:
+            return None
+        return schedules.cycle(self.policy, since or early or self.now, early)
+
+    @cached_property
+    def due(self) -> schedules.Due | None:
+        """When the current credential is to be replaced, and why then."""
+        if self.cycle is None or self.current is None:
+            return None
+        if not self.readable(self.current):
+            # A rotation is how the form gets into the stores.
+            return schedules.Due(self.cycle.since, "the declared form has changed", self.cycle.overdue)
+        return schedules.due(self.policy.schedule, self.cycle)
+
+    @cached_property
+    def due_at(self) -> datetime | None:
+        return self.due.at if self.due else None
+
+    @cached_property
+    def opening(self) -> schedules.Due | None:
+        """When a rotation that is due may begin, by its windows and blackouts; None while it is not due."""
+        if self.cycle is None or self.due_at is None or self.due_at > self.now:
+            return None
+        return schedules.opening(self.policy.schedule, self.cycle, self.now)
+
+    @property
+    def due_now(self) -> bool:
+        """Whether it is due, and may begin."""
+        return self.opening is not None and self.opening.at <= self.now

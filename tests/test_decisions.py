@@ -27,10 +27,11 @@ from rotation.model import (
     Model,
     Policy,
     Propagation,
+    ServiceRotation,
     Verdict,
     Version,
 )
-from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Streak
+from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Stop, Streak
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD, NEW, OTHER = "0" * 31 + "1", "0" * 31 + "2", "0" * 31 + "3"
@@ -84,14 +85,18 @@ class Row:
     unfenced: bool = False
     form: str = ""
     read_at: datetime = NOW
+    service: ServiceRotation | None = None
+    """Set: the policy is native."""
 
     def decide(self) -> d.Decision:
         policy = Policy(
             installation="acme", environment="prod", name="support-chat", store="vault", issuer="openai", owner="team",
             rotate_every=30 * DAY, grace=DAY, replicas=tuple(self.replicas), drain=self.drain, form=self.form,
-            paired_with="support-batch" if self.pair_free_at else None,
+            paired_with="support-batch" if self.pair_free_at else None, native=self.service is not None,
         )  # fmt: skip
-        primary = Entry("vault", "e", self.read_at, self.current, self.pending, Journal(self.journal))
+        primary = Entry(
+            "vault", "e", self.read_at, self.current, self.pending, Journal(self.journal), service=self.service
+        )
         replicas = {
             store: held if isinstance(held, Absent) else Entry(store, "e", NOW, held, self.copies.get(store), Journal())
             for store, held in self.replicas.items()
@@ -111,6 +116,11 @@ LOST = settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)
 LISTED = {OLD: KeyInfo("key_1", "n")}
 AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
 SLOTS = Capabilities(model=Model.SLOTS, slots=("key1", "key2"))
+IDLE, BEGUN = ServiceRotation(enabled=True), ServiceRotation(enabled=True, begun=NEW)
+OURS = Version(NEW, NEW, created_at=NOW)
+CREATE, TEST = Order(token=NEW, stop=Stop.STAGED), Order(token=NEW, stop=Stop.VERIFIED)
+FINISH = Order(token=NEW, stop=Stop.PROMOTED)
+OVERDUE = settled(NOW - 32 * DAY)
 
 
 def condemned(token: str, why: Why = Why.LOST) -> dict[str, str]:
@@ -305,13 +315,77 @@ ROWS: dict[str, list[Row]] = {
         Row("the issuer is full, and nothing of ours drains", "hold, and say so", d.Hold, "as many keys",
             journal=settled(NEW_AT), issuer=Capabilities(max_keys=1)),
     ],
+    "Rotated by the store's own service: sweeps": [
+        Row("due since a moment", "leave it to the service", d.Wait, "by itself", journal=settled(NOW - 30 * DAY),
+            service=IDLE),
+        Row("… since longer than the service may take", "have it rotate", d.Start, journal=OVERDUE, service=IDLE),
+        Row("… and the last rotation of the service failed", "have it rotate anew", d.Start, service=IDLE,
+            journal=settled(NOW - 30 * DAY) | Backoff(1, NOW - 20 * MINUTE, NOW - MINUTE, "x").written()),
+        Row("… and the service waits for a value that never came", "take the label off, then have it rotate", d.Discard,
+            "no value", journal=OVERDUE, service=BEGUN),
+        Row("a person asked for a rotation", "have the service rotate", d.Start, order=Order(replace=OLD), service=IDLE),
+        Row("… and it was told to", "look again in a moment", d.Wait, order=Order(replace=OLD), service=BEGUN,
+            evidence=asked(started=True)),
+        Row("staged by the service's rotation", "leave it alone", d.Wait, "at work", pending=OURS, journal=PENDING,
+            service=IDLE),
+        Row("… whose steps ended long ago", "take it on", d.Verify, pending=OURS, service=IDLE,
+            journal=settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)),
+        Row("the entry has no credential", "intent for the first one", d.Intend, current=None, journal={}, service=IDLE),
+        Row("current is condemned", "replace it, without the service", d.Intend, journal=CONDEMNED, service=IDLE),
+        Row("… and the service's rotation has staged something condemned", "discard", d.Discard, pending=OURS, service=IDLE,
+            journal=CONDEMNED | PENDING | condemned(NEW, Why.EMERGENCY)),
+    ],
+    "Rotated by the store's own service: its steps": [
+        Row("createSecret", "intent, under the service's token", d.Intend, order=CREATE, service=BEGUN),
+        Row("… intent written by this run", "mint", d.Mint, order=CREATE, service=BEGUN, journal=PENDING,
+            evidence=asked(unspent={NEW})),
+        Row("… staged", "the step is done", d.Reached, order=CREATE, service=IDLE, pending=OURS, journal=PENDING),
+        Row("… again, and its mint is not to be found in the store", "a token mints once: give it up", d.Discard, "one mint",
+            order=CREATE, service=BEGUN, journal=PENDING),
+        Row("… again, a moment after a mint", "it may not show yet", d.Wait, "may not show", order=CREATE, service=BEGUN,
+            journal=settled() | attempt(NEW, "v1", NOW - timedelta(seconds=3))),
+        Row("… after failures a moment ago", "back off; the step fails", d.Wait, "backing off", order=CREATE, service=BEGUN,
+            journal=settled() | Backoff(1, NOW - MINUTE, NOW + MINUTE, "x").written()),
+        Row("… another run's attempt is at work", "wait; the step fails", d.Wait, "another run", order=CREATE, service=BEGUN,
+            journal=settled() | attempt(OTHER, "v1", NOW - MINUTE, why=Why.REPLACE)),
+        Row("testSecret", "verify it alone", d.Verify, order=TEST, service=IDLE, pending=OURS, journal=PENDING),
+        Row("… accepted", "the step is done", d.Reached, order=TEST, service=IDLE, pending=OURS, journal=PENDING,
+            evidence=asked(checks={NEW: streak(Verdict.VALID)})),
+        Row("… refused for long", "condemn it; the step fails", d.Condemn, order=TEST, service=IDLE, pending=OURS,
+            journal=settled() | attempt(NEW, "v1", NOW - 10 * MINUTE), evidence=asked(checks={NEW: streak(Verdict.INVALID, 2)})),
+        Row("… and it is condemned", "take its label off", d.Discard, order=TEST, service=IDLE, pending=OURS,
+            journal=PENDING | condemned(NEW, Why.NEVER_VERIFIED)),
+        Row("… the service tries its settings", "there is nothing to verify", d.Reached, "tries its settings", order=TEST,
+            service=IDLE, pending=Version(NEW, None)),
+        Row("finishSecret", "verify it again", d.Verify, order=FINISH, service=IDLE, pending=OURS, journal=PENDING),
+        Row("… accepted", "promote", d.Promote, order=FINISH, service=IDLE, pending=OURS, journal=PENDING,
+            evidence=asked(checks={NEW: streak(Verdict.VALID)})),
+        Row("… of what no rotation made", "refuse", d.Hold, "none that a rotation made", order=FINISH, service=IDLE,
+            pending=Version(NEW, None)),
+        Row("the token is current already", "the step is done", d.Reached, order=CREATE, service=IDLE,
+            current=Version(NEW, NEW), journal=rotated(timedelta(0))),
+        Row("the token is not pending", "refuse", d.Hold, "not pending", order=CREATE, service=IDLE),
+        Row("rotation is not enabled", "refuse", d.Hold, "not enabled", order=CREATE,
+            service=ServiceRotation(enabled=False, begun=NEW)),
+        Row("the policy leaves rotation to sweeps", "refuse", d.Hold, "sweeps", order=CREATE),
+    ],
     "Replicas": [
-        Row("one lags", "stage the primary's version in it", d.Copy, replicas={"second": version(1, OTHER)}),
-        Row("… staged there", "read it back and compare", d.Compare, replicas={"second": version(1, OTHER)},
-            copies={"second": version(2, OLD)}),
-        Row("… the same", "promote there, if it is still what it was", d.Promote, "mirror",
-            replicas={"second": version(1, OTHER)}, copies={"second": version(2, OLD)},
-            evidence=asked(matched={("second", OLD)})),
+        Row("one lags", "stage the primary's version in it", d.Copy, current=V2, journal=rotated(MINUTE),
+            replicas={"second": version(1, OLD)}),
+        Row("… staged there", "read it back and compare", d.Compare, current=V2, journal=rotated(MINUTE),
+            replicas={"second": version(1, OLD)}, copies={"second": V2}),
+        Row("… the same", "promote there, if it is still what it was", d.Promote, "mirror", current=V2,
+            journal=rotated(MINUTE), replicas={"second": version(1, OLD)}, copies={"second": V2},
+            evidence=asked(matched={("second", NEW)})),
+        Row("one has a version that the journal does not know", "first: does the primary's work?", d.VerifyCurrent,
+            "does not know", replicas={"second": version(1, OTHER)}),
+        Row("… the primary's works", "note what is written over, so that it drains", d.Note, "not in the journal",
+            replicas={"second": version(1, OTHER)}, evidence=WORKS),
+        Row("… the primary's is dead", "replace that; the replica keeps what it has", d.Intend, "dead",
+            replicas={"second": version(1, OTHER)}, evidence=asked(current={"v1": streak(Verdict.INVALID, 2)})),
+        Row("one lags, and something is staged in the primary", "first what is current", d.Copy, "lags behind",
+            current=V2, pending=version(3, OTHER), journal=rotated(MINUTE) | attempt(OTHER, "v2", NOW - MINUTE),
+            replicas={"second": version(1, OLD)}, evidence=asked(checks={OTHER: streak(Verdict.VALID)})),
         Row("verified in the primary, not staged in a replica", "stage there before anything is promoted", d.Copy,
             pending=STAGED, journal=PENDING, replicas={"second": version(1, OLD)}),
         Row("verified and staged, a replica can not be asked", "wait with the promotion", d.Hold, "waits for second",

@@ -453,7 +453,7 @@ def test_the_age_of_a_key_is_not_reset_by_storing_it_anew() -> None:
     issuer.mint(f"acme.test-{world.policy.name}.{'f' * 32}")
     world.clock.move(timedelta(hours=1))
     world.sweep()
-    assert world.live() == {"value-1"}
+    assert world.handed_out() == {"vault": "value-1"}
     world.clock.move(timedelta(hours=23, minutes=5))
     world.run()
     assert world.handed_out() == {"vault": "value-3"}

@@ -32,7 +32,7 @@ a function of ours, which stages under that version's id.
 
 A policy's `allowed-cidrs` and `allowed-vpces` are one statement of the entry's resource policy, which denies
 GetSecretValue from elsewhere; other people's statements stay. It says nothing of other operations, so that whoever may
-manage the entry can always put it right, and exempts the role that the store assumes, and AWS's own services.
+manage the entry can always put it right, and exempts the roles that rotate, and AWS's own services.
 
 `CALLS` says what each operation calls. With a key of one's own, whoever reads or writes values needs kms:Decrypt and
 kms:GenerateDataKey besides.
@@ -46,17 +46,19 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from providers.stores import aws_rights
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, SecretValue, ServiceRotation, Version
-from rotation.ports import Clock, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.skew import Skew
 from rotation.telemetry import heard
 
 Json = Mapping[str, Any]
@@ -160,6 +162,7 @@ class SecretsManagerStore:
         kms_key_id: id, ARN or alias of the key that new entries are encrypted with; None for the service's own.
         replica_regions: where new and restored entries are replicated to by the service itself, under the
             service's own key there.
+        exempt_roles: ARNs of roles that a policy's networks do not bind, beside the one that `login` assumes.
         recovery_window_days: 7 to 30; how long a deleted entry can be restored.
         rotation_function: ARN of the Lambda function that the service calls to rotate; None where it rotates nothing.
         clock: for the time of looking, and the pauses between repeated reads.
@@ -183,6 +186,7 @@ class SecretsManagerStore:
         login: AwsLogin,
         kms_key_id: str | None = None,
         replica_regions: Iterable[str] = (),
+        exempt_roles: Iterable[str] = (),
         recovery_window_days: int = 30,
         rotation_function: str | None = None,
         clock: Clock,
@@ -190,6 +194,7 @@ class SecretsManagerStore:
     ) -> None:
         self.name: Final = name
         self._region = region
+        self._how = login.how
         self._kms_key_id = kms_key_id
         self._replica_regions = tuple(replica_regions)
         self._recovery_window_days = recovery_window_days
@@ -197,7 +202,7 @@ class SecretsManagerStore:
         self._rights: dict[tuple[str, str], SecretValue] = {}
         """RotationToken by entry and version id, while the service's rotation is worked on."""
         self._clock = clock
-        self._exempt = login.role_arn
+        self._exempt = sorted({*exempt_roles, *([login.role_arn] if login.role_arn else [])})
         self._service = _Service(name, region, endpoint_url, login, clock, timeout)
         self._valued: set[str] = set()
         """Entries that were seen with AWSCURRENT, which is never taken off again. Saves stage() a look."""
@@ -226,6 +231,7 @@ class SecretsManagerStore:
             pending=_version(pending, journal, made),
             journal=journal,
             policy=_policy(tags),
+            room=_MOST_TAGS - sum(not key.startswith(_JOURNAL) for key in tags),
             service=_service_rotation(about, begun),
         )
 
@@ -459,7 +465,7 @@ class SecretsManagerStore:
     # --- from where values may be read -------------------------------------------------------------
 
     def _wall(self, entry: str, policy: Mapping[str, str]) -> Json:
-        if self._exempt is None:
+        if not self._exempt:
             told = "no role is configured that could be exempt from the policy's networks, so rotation might lock itself out"
             raise self._trouble(Code.INVALID, entry, told)
         return _wall(*(policy.get(key, "").split() for key in _NETWORKS), exempt=self._exempt)
@@ -487,6 +493,64 @@ class SecretsManagerStore:
         document = json.dumps({"Version": "2012-10-17", "Statement": statements})
         written = {"ResourcePolicy": document, "BlockPublicPolicy": True}
         self._ask(entry, "put_resource_policy", half_done=half_done, SecretId=entry, **written)
+
+    # --- looking round: see rotation.ports.ExaminedStore, TellsReaders, TellsTime --------------------
+
+    @property
+    def skew(self) -> timedelta | None:
+        return self._service.skew.last
+
+    def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
+        """Who the login is (sts:GetCallerIdentity), what its policies allow where it may ask, and quotas."""
+        yield _quota(len(work))
+        try:
+            caller = self._service.caller()
+        except Trouble as trouble:
+            yield Diagnosis("login", Grade.UNCHECKED, str(trouble))
+            return
+        yield Diagnosis("login", Grade.GOOD, f"{self._how}: {caller}")
+        try:
+            yield from self._allowed(caller, work)
+        except Trouble as trouble:
+            yield Diagnosis("permissions", Grade.UNCHECKED, str(trouble))
+
+    def readers(self, entries: Sequence[str]) -> dict[str, list[str]]:
+        """Whom the entries' resource policies let read; what people's own policies let them is not told here."""
+        found: dict[str, list[str]] = {}
+        for entry in entries:
+            try:
+                answer = self._ask(entry, "get_resource_policy", SecretId=entry)
+            except Trouble as trouble:
+                if trouble.code is not Code.NOT_FOUND:
+                    raise
+                continue
+            policy = answer.get("ResourcePolicy")
+            found[entry] = aws_rights.readers(policy) if policy else []
+        return found
+
+    def _allowed(self, caller: str, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
+        """Raises Trouble where that can not be asked."""
+        partition, account = caller.split(":")[1], caller.split(":")[4]
+        made_up = f"arn:{partition}:secretsmanager:{self._region}:{account}:secret:"
+        entries, wanted = dict[str, str](), dict[str, list[str]]()
+        for entry, operations in work.items():
+            arn = f"{made_up}{entry}-AAAAAA"
+            with suppress(Trouble):
+                arn = (self._look(entry) or {}).get("ARN", arn)
+            calls = dict.fromkeys(call for operation in operations for call in CALLS[operation] if call not in ANYWHERE)
+            entries[arn], wanted[arn] = entry, [f"secretsmanager:{call}" for call in calls]
+        found = self._service.simulated(caller, wanted, {"aws:TagKeys": [tag.replace("*", "") for tag in JOURNAL_TAGS]})
+        for arn, actions in found.denied.items():
+            told = f"{caller} is not allowed {', '.join(actions)} on {entries[arn]}"
+            remedy = "AWS administrator: attach what `keyturn policy aws --for rotate` prints to it"
+            yield Diagnosis("permissions", Grade.FAILING, told, remedy, entries[arn])
+        unclear = {arn: keys for arn, keys in found.open.items() if arn not in found.denied}
+        for arn, keys in unclear.items():
+            told = f"what {caller} may do with {entries[arn]} depends on {', '.join(sorted(keys))}"
+            yield Diagnosis("permissions", Grade.UNCHECKED, told, entry=entries[arn])
+        if not found.denied and not unclear:
+            told = f"the policies of {caller} allow all that a sweep does, entry by entry ({len(work)})"
+            yield Diagnosis("permissions", Grade.GOOD, told)
 
     # --- the parts that operations are made of -----------------------------------------------------
 
@@ -641,6 +705,27 @@ class SecretsManagerStore:
         return Trouble(code, self.name, f"{entry}: {message}", maybe_applied=half_done)
 
 
+_WRITES: Final = 6
+"""Calls of the busiest quota for one rotation, from its intent to the proof: those that tag and untag."""
+_WRITES_A_SECOND: Final = 50
+_MOST_ENTRIES: Final = 500_000
+"""Of an account in a region, and calls of one kind a second, those that change tags or labels ("AWS Secrets Manager
+quotas", 2026). Looking has a quota of 10,000 a second, which no sweep reaches."""
+_LONGEST_SWEEP: Final = 60
+"""Seconds that quotas alone may make a sweep last before that is worth a warning."""
+
+
+def _quota(count: int) -> Diagnosis:
+    rotating = count * _WRITES / _WRITES_A_SECOND
+    told = f"by its quotas rotating all {count} at once takes {rotating:.0f} s at least"
+    if rotating <= _LONGEST_SWEEP and count <= _MOST_ENTRIES:
+        return Diagnosis("quota", Grade.GOOD, told)
+    remedy = (
+        "platform engineer: spread the secrets over several regions or accounts, or over the days of their interval"
+    )
+    return Diagnosis("quota", Grade.WARNING, told, remedy)
+
+
 # --- labels and tags ---------------------------------------------------------------------------------
 
 
@@ -736,7 +821,7 @@ def _restricted(policy: Mapping[str, str]) -> bool:
     return any(policy.get(key) for key in _NETWORKS)
 
 
-def _wall(cidrs: list[str], vpces: list[str], *, exempt: str) -> dict[str, Any]:
+def _wall(cidrs: list[str], vpces: list[str], *, exempt: list[str]) -> dict[str, Any]:
     """Denies values to whoever comes from elsewhere.
 
     A condition with Not is met, too, where a request has no such key: one that comes through a VPC endpoint has no
@@ -744,7 +829,7 @@ def _wall(cidrs: list[str], vpces: list[str], *, exempt: str) -> dict[str, Any]:
     Source: IAM user guide, "IAM JSON policy elements: Condition operators", "AWS global condition context keys".
     """
     elsewhere: dict[str, Any] = {
-        "ArnNotEquals": {"aws:PrincipalArn": [exempt]},
+        "ArnNotEquals": {"aws:PrincipalArn": exempt},
         "BoolIfExists": {"aws:PrincipalIsAWSService": "false", "aws:ViaAWSService": "false"},
     }
     elsewhere |= {"NotIpAddress": {"aws:SourceIp": cidrs}} if cidrs else {}
@@ -763,7 +848,7 @@ def _is_ours(statement: Any) -> bool:
     return isinstance(statement, dict) and statement.get("Sid") == _OURS
 
 
-def _enforced(statements: Iterable[Any], exempt: str | None) -> dict[str, str]:
+def _enforced(statements: Iterable[Any], exempt: list[str]) -> dict[str, str]:
     """The networks that our statement lets in; nothing where it is gone, or was changed beyond those."""
     for statement in filter(_is_ours, statements):
         conditions = [
@@ -771,7 +856,7 @@ def _enforced(statements: Iterable[Any], exempt: str | None) -> dict[str, str]:
             for operator, key in (("NotIpAddress", "aws:SourceIp"), ("StringNotEquals", "aws:SourceVpce"))
         ]
         lists = [[found] if isinstance(found, str) else found for found in conditions]
-        if exempt and statement == _wall(*lists, exempt=exempt):
+        if statement == _wall(*lists, exempt=exempt):
             return {key: " ".join(found) for key, found in zip(_NETWORKS, lists, strict=True) if found}
     return {}
 
@@ -874,7 +959,9 @@ class _Service:
         self._clock = clock
         self._timeout = timeout
         self._where = endpoint_url or f"Secrets Manager in {region}"
+        self.skew: Final = Skew(clock)
         self._lock = threading.Lock()
+        self._session: Any = None
         self._client: Any = None
         self._credentials: Any = None
 
@@ -894,6 +981,40 @@ class _Service:
             self._clock.sleep(pause)
         return answer
 
+    def caller(self) -> str:
+        """The ARN under which AWS knows this login; no policy can forbid to ask.
+
+        Raises:
+            Trouble: STS does not say.
+        """
+        return str(self._aside("sts", "GetCallerIdentity", lambda sts: sts.get_caller_identity()["Arn"]))
+
+    def simulated(
+        self, caller: str, wanted: Mapping[str, Sequence[str]], context: Mapping[str, Sequence[str]]
+    ) -> aws_rights.Simulated:
+        """See aws_rights.simulate(). Raises Trouble where IAM does not say."""
+        who = aws_rights.principal(caller, self._login.role_arn)
+        found: aws_rights.Simulated = self._aside(
+            "iam", "SimulatePrincipalPolicy", lambda iam: aws_rights.simulate(iam, who, wanted, context)
+        )
+        return found
+
+    def _aside(self, service: str, api: str, ask: Callable[[Any], Any]) -> Any:
+        """What another service tells this login. Questions only."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as the client
+
+        call = _Call(f"{service}:{api}", "get", {})
+        self._ready(call)
+        try:
+            return ask(self._session.client(service, region_name=self._region, config=self._once()))
+        except ClientError as error:
+            code = error.response["Error"].get("Code", "")
+            told = "which its policies do not allow" if code in _DENIED else f"and was refused ({code})"
+        except BotoCoreError as error:
+            told = f"and got no answer ({type(error).__name__})"
+        # Not from inside the handler: what botocore raises holds the request.
+        raise self._trouble(Code.UNAVAILABLE, call, f"{self._login.how} asked for it, {told}")
+
     def _send(self, call: _Call, begun: float) -> Json | Trouble:
         client = self._ready(call)
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded with the client
@@ -909,6 +1030,7 @@ class _Service:
         except BotoCoreError as error:
             told = self._unanswered(call, error)
         else:
+            self._heard(answer)
             if "RequestId" in answer["ResponseMetadata"]:
                 heard(answer["ResponseMetadata"]["RequestId"])
                 return answer
@@ -916,6 +1038,9 @@ class _Service:
             told = self._trouble(Code.UNAVAILABLE, call, why, maybe_applied=call.writes)
         # Not from inside the handler: what botocore raises holds the request, and that its body.
         return told
+
+    def _heard(self, answer: Json) -> None:
+        self.skew.heard(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date"))
 
     def _answered(self, call: _Call, error: Any) -> Trouble:
         """What a refusal means. The service's own words are passed on only where no value went out."""
@@ -981,23 +1106,29 @@ class _Service:
                 trouble = self._no_login(call, error)
         raise trouble
 
-    def _connect(self) -> None:
-        import boto3  # noqa: PLC0415 - 0.3 s; importing this module stays cheap
-        from botocore.config import Config  # noqa: PLC0415
+    def _once(self) -> Any:
+        """What every client is made with."""
+        from botocore.config import Config  # noqa: PLC0415 - loaded with the client
 
-        once = Config(
+        return Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=self._timeout,
             # boto3 would send writes again whose answer was lost, and report a promotion that it did as refused.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=_POOL,
         )
+
+    def _connect(self) -> None:
+        import boto3  # noqa: PLC0415 - 0.3 s; importing this module stays cheap
+
+        once = self._once()
         session = boto3.session.Session(profile_name=self._login.profile, region_name=self._region)
         credentials = session.get_credentials()
         if credentials is not None and self._login.role_arn is not None:
             session = self._with_role(session, credentials, self._login.role_arn, once)
             credentials = session.get_credentials()
         if credentials is not None:
+            self._session = session
             self._client = session.client("secretsmanager", endpoint_url=self._endpoint_url, config=once)
         self._credentials = credentials
 

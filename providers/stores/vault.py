@@ -40,7 +40,7 @@ import re
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 _OURS: Final = "keyturn"
+_MOST_CUSTOM: Final = 64
+"""Keys that custom_metadata may have (Vault, API of KV version 2, Create/Update Metadata)."""
 _JOURNAL: Final = "journal."
 _POLICY: Final = "policy."
 _DELETED: Final = "keyturn.deleted"
@@ -358,6 +360,7 @@ class VaultStore:
             pending=pending.version,
             journal=journal,
             policy=_under(_POLICY, custom),
+            room=_MOST_CUSTOM - sum(not key.startswith(_JOURNAL) for key in custom),
         )
 
     def read(self, entry: str, version: Version) -> Credential:
@@ -496,28 +499,26 @@ class VaultStore:
     def skew(self) -> timedelta | None:
         return self._server.skew.last
 
-    def examine(self, entries: Sequence[str]) -> Iterator[Diagnosis]:
-        """The token's end, and what it may do on the exact paths that a sweep uses (sys/capabilities-self)."""
+    def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
+        """The token's end, and what it may do on the exact paths that the work touches (sys/capabilities-self)."""
         try:
             yield self._examined_token(self._server.inspect("GET", "auth/token/lookup-self") or {})
         except Trouble as trouble:
-            remedy = "vault administrator: grant read on auth/token/lookup-self; it tells an expired token from a missing right"
+            remedy = (
+                "vault administrator: grant read on auth/token/lookup-self; it tells an end from a missing permission"
+            )
             yield Diagnosis("login", Grade.WARNING, str(trouble), remedy)
-        needs = {entry: self._needs(entry) for entry in entries}
-        folders = dict.fromkeys(["", *(f"{entry.rpartition('/')[0]}/" for entry in entries)])
-        listing = {self._path("metadata", folder): ("list",) for folder in folders}
+        needs = {entry: self._needs(entry, operations) for entry, operations in work.items()}
         try:
-            held = self._capabilities([*listing, *(path for need in needs.values() for path in need)])
+            held = self._capabilities([path for need in needs.values() for path in need])
         except Trouble as trouble:
             why = f"{self._how} may not ask what it may do (update on sys/capabilities-self)"
-            if trouble.code is not Code.DENIED:
-                why = str(trouble)
-            yield Diagnosis("permissions", Grade.UNCHECKED, why)
+            yield Diagnosis("permissions", Grade.UNCHECKED, why if trouble.code is Code.DENIED else str(trouble))
             return
-        lacking = [self._lacking(held, listing, None), *(self._lacking(held, needs[entry], entry) for entry in entries)]
-        yield from (found for found in lacking if found)
-        if not any(lacking):
-            told = f"{self._how} may do all that a sweep does with {len(entries)} declared"
+        lacking = [found for entry, need in needs.items() if (found := self._lacking(held, need, entry))]
+        yield from lacking
+        if not lacking:
+            told = f"{self._how} may do all that a sweep does, entry by entry ({len(work)})"
             yield Diagnosis("permissions", Grade.GOOD, told)
 
     def readers(self, entries: Sequence[str]) -> dict[str, list[str]]:
@@ -536,14 +537,15 @@ class VaultStore:
                     found[entry].append(name)
         return found
 
-    def _needs(self, entry: str) -> dict[str, tuple[str, ...]]:
-        """What a sweep does with an entry, by path."""
-        return {
-            self._path("data", entry): ("create", "read", "update"),
-            self._path("data", _pending(entry)): ("create", "read", "update"),
-            self._path("metadata", entry): ("read", "patch"),
-            self._path("metadata", _pending(entry)): ("read",),
-        }
+    def _needs(self, entry: str, operations: Iterable[str]) -> dict[str, list[str]]:
+        """Capabilities by path."""
+        needs: dict[str, list[str]] = {}
+        for operation in operations:
+            for kind, after, capability in PATHS[operation]:
+                wanted = needs.setdefault(self._path(kind, entry + after), [])
+                if capability not in wanted:
+                    wanted.append(capability)
+        return needs
 
     def _path(self, kind: str, path: str) -> str:
         return f"{self._mount}/{kind}/{self._prefix}{path}"
@@ -558,7 +560,7 @@ class VaultStore:
         return held
 
     def _lacking(
-        self, held: Mapping[str, frozenset[str]], needs: Mapping[str, Sequence[str]], entry: str | None
+        self, held: Mapping[str, frozenset[str]], needs: Mapping[str, Sequence[str]], entry: str
     ) -> Diagnosis | None:
         told = [
             f"{' and '.join(missing)} on {path}"
