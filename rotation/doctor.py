@@ -10,13 +10,13 @@ can not be told is said to be unchecked, with the reason; every failure says who
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from rotation import checkup, sweep
+from rotation import access, checkup, sweep
 from rotation.assembly import SANDBOX, Assembly
 from rotation.clock import SystemClock
 from rotation.config import ConfigError
@@ -114,16 +114,16 @@ class Doctor:
             self._silent.add(name)
             yield _failing("answers", str(trouble), _who(trouble.code, f"the store {name}"))
             return
-        entries = {
-            self.assembly.places.entry_name(name, policy.environment, policy.name): policy
+        secrets = {
+            self.assembly.places.entry_name(name, policy.environment, policy.name): policy.name
             for policy in self.policies
             if name in policy.stores
         }
         yield _good("answers", f"lists its entries; {_count(count, 'is', 'are')} of this installation")
         if isinstance(store, ExaminedStore):
-            for found in store.examine(list(entries)):
-                if found.entry in entries:
-                    self._lines.setdefault(entries[found.entry].name, []).append(_in(name, found))
+            for found in store.examine(self._work(name)):
+                if found.entry in secrets:
+                    self._lines.setdefault(secrets[found.entry], []).append(_in(name, found))
                 else:
                     yield found
         else:
@@ -135,11 +135,16 @@ class Doctor:
             yield Diagnosis("entries", Grade.WARNING, told, remedy)
         if isinstance(store, TellsReaders):
             try:
-                self._readers[name] = store.readers(list(entries))
+                self._readers[name] = store.readers(list(secrets))
             except Trouble as trouble:
                 self._readers[name] = str(trouble)
         else:
             self._readers[name] = f"{name} does not tell who reads an entry"
+
+    def _work(self, store: str) -> Mapping[str, Collection[str]]:
+        """What sweeps do in a store, by entry; an issuer's administrative credential may be among them."""
+        wanted = access.needs(self.assembly.config, access.Persona.ROTATE, self.policies, mints=False)
+        return {grant.entry: grant.operations for grant in wanted[store].grants} if store in wanted else {}
 
     def _listed(self, name: str, store: SecretStore) -> tuple[list[str], int]:
         """Entries of this installation and environment here that nobody declares, and how many there are in all."""

@@ -211,8 +211,11 @@ class Diagnosis:
 class ExaminedStore(Protocol):
     """A store that can tell by reading alone whether a sweep could work with it."""
 
-    def examine(self, entries: Sequence[str]) -> Iterator[Diagnosis]:
-        """Login, permissions and quotas, for these entries, which need not be there yet.
+    def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
+        """Login, permissions and quotas.
+
+        Parameters:
+            work: by entry, the methods of SecretStore that are to be used on it; entries need not be there yet.
 
         What can not be told is UNCHECKED with its reason; a service that does not answer, too. Never raises Trouble.
         """

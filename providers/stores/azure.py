@@ -50,7 +50,7 @@ import re
 import ssl
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,8 @@ from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, SecretValue, Version
-from rotation.ports import Clock, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.skew import Skew
 
 if TYPE_CHECKING:
     from azure.core.exceptions import HttpResponseError
@@ -337,6 +338,54 @@ class KeyVaultStore:
                     self._wait(entry, f"{entry}{part} is still being recovered", until)
         return done
 
+    # --- looking round: see rotation.ports.ExaminedStore, TellsTime ----------------------------------
+
+    @property
+    def skew(self) -> timedelta | None:
+        return self._vault.skew.last
+
+    def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
+        """What Key Vault's quotas mean for so many entries, and what is refused of all the reading that is to be done.
+
+        Key Vault tells a permission by use alone, so that writing is not tried.
+        """
+        yield _quota(len(work))
+        refused = False
+        for entry, operations in work.items():
+            wanted = dict.fromkeys(need for operation in operations for need in ACTIONS[operation])
+            for found in self._tried(entry, [need for need in wanted if need[0] in (_GET, _LIST)]):
+                refused = True
+                yield found
+        how = self._vault.how
+        if work and not refused:
+            yield Diagnosis(
+                "permissions", Grade.GOOD, f"{how} may read all that a sweep reads, entry by entry ({len(work)})"
+            )
+        why = f"Key Vault tells by nothing but a write whether {how} may {_SET} (in an access policy: {_PERMISSIONS[_SET]})"
+        yield Diagnosis("permissions to write", Grade.UNCHECKED, why)
+
+    def _tried(self, entry: str, needs: Iterable[tuple[str, str]]) -> Iterator[Diagnosis]:
+        """What stands in the way of reading; the first of each kind, as one permission is for many parts."""
+        told: set[str] = set()
+        for action, part in needs:
+            try:
+                if action == _GET:
+                    self._get(entry, part)
+                elif part == VAULT:
+                    self._is_deleted(entry, _MAIN)
+                else:
+                    next(self._versions(entry, part), None)
+            except Trouble as trouble:
+                if action in told:
+                    continue
+                told.add(action)
+                if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED):
+                    yield Diagnosis("permissions", Grade.UNCHECKED, str(trouble), entry=entry)
+                    continue
+                disabled = isinstance(trouble, _DisabledError)
+                remedy = "whoever disabled it: enable it, or add another version" if disabled else _GRANT
+                yield Diagnosis("permissions", Grade.FAILING, str(trouble), remedy, entry)
+
     # --- the parts that operations are made of -----------------------------------------------------
 
     def _look(self, entry: str) -> Entry | None:
@@ -585,6 +634,24 @@ class KeyVaultStore:
         return Trouble(code, self.name, f"{entry}: {message}")
 
 
+_GRANT: Final = "vault administrator: let this login in, with the role that `keyturn policy azure --for rotate` prints"
+_READS, _WRITES = 7, 8
+"""Calls for one entry: of one look, and of a rotation from its intent to the proof, the journal's included."""
+_READS_A_SECOND, _WRITES_A_SECOND = 400, 30
+"""Of one vault in one region (Azure Key Vault service limits, 2026: 4,000 and 300 in ten seconds)."""
+_LONGEST_SWEEP: Final = 60
+"""Seconds that quotas alone may make a sweep last before that is worth a warning."""
+
+
+def _quota(count: int) -> Diagnosis:
+    looking, rotating = count * _READS / _READS_A_SECOND, count * _WRITES / _WRITES_A_SECOND
+    told = f"by its quotas a look at {count} takes {looking:.0f} s at least, and rotating all at once {rotating:.0f} s"
+    if max(looking, rotating) <= _LONGEST_SWEEP:
+        return Diagnosis("quota", Grade.GOOD, told)
+    remedy = "platform engineer: spread the secrets over several vaults, or over the days of their interval"
+    return Diagnosis("quota", Grade.WARNING, told, remedy)
+
+
 class _Order:
     """Gives times that order the journal's versions: each after all that this client has given or seen.
 
@@ -802,7 +869,7 @@ class _Token:
 
 
 _BROKEN: Final = re.compile(
-    r"Failed to establish|Connection (?:refused|aborted|reset)|timed out|Failed to resolve", re.IGNORECASE
+    r"Failed to establish|Connection (?:refused|aborted|reset)|timed out|Failed to resolve|HTTP Error: 5", re.IGNORECASE
 )
 
 
@@ -827,9 +894,15 @@ class _Vault:
         self._clock = clock
         self._timeout = timeout
         self._verify = verify
+        self.skew: Final = Skew(clock)
         self._lock = threading.Lock()
         self._token: _Token | None = None
         self._own = threading.local()
+
+    @property
+    def how(self) -> str:
+        """Names the login in messages."""
+        return self._login.how
 
     def pages(self, call: _Call, ask_for: Callable[[SecretClient], Any]) -> Iterator[SecretProperties]:
         """The items of a list, one page in memory at a time."""
@@ -901,6 +974,7 @@ class _Vault:
             permit_redirects=False,
             logging_enable=False,
             raw_request_hook=self._in_time,
+            raw_response_hook=lambda answer: self.skew.heard(answer.http_response.headers.get("Date")),
         )
 
     def _in_time(self, request: Any) -> None:
