@@ -158,6 +158,8 @@ def words(decision: d.Decision) -> str:
             return f"wait until {decision.until:%Y-%m-%d %H:%M}Z: {decision.reason}"
         case d.Hold():
             return f"held: {decision.reason}"
+        case d.Reached():
+            return decision.reason
         case d.Intend(of=None):
             return f"rotate now: {decision.reason}"
         case _:
@@ -165,6 +167,7 @@ def words(decision: d.Decision) -> str:
 
 
 _VERBS = {
+    d.Start: "have the store's service rotate",
     d.Intend: "store anew",
     d.Mint: "mint",
     d.Restage: "stage",
