@@ -19,10 +19,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rotation import form as forms
-from rotation import names
+from rotation import names, timing
 from rotation.declared import Config, ConfigError, Fault, Handling, entry_name
-from rotation.model import Consumer, Drain, Ending, Policy
+from rotation.model import Consumer, Drain, Ending, Policy, Schedule
 from rotation.policy import show_duration, written
+from rotation.schedule import LONGEST
 from rotation.sections import (
     ADMIN_FORM,
     FIELDS,
@@ -32,6 +33,7 @@ from rotation.sections import (
     TAGGED,
     AppRoleAuth,
     AwsAuth,
+    DefaultsSection,
     EntryReference,
     EnvReference,
     FileReference,
@@ -42,6 +44,7 @@ from rotation.sections import (
     KubernetesAuth,
     OpenAIConfig,
     Owner,
+    ScheduleSection,
     SecretSection,
     SecretsManagerConfig,
     Section,
@@ -105,8 +108,11 @@ def _listed(known: Iterable[str]) -> str:
 # --- the result ----------------------------------------------------------------------------------
 
 
-def _policy(secret: SecretSection, installation: str, environment: str) -> Policy:
+def _policy(
+    secret: SecretSection, installation: str, environment: str, defaults: ScheduleSection | None = None
+) -> Policy:
     drain = secret.drain
+    bound, schedule = timing.timing(secret, defaults) or (LONGEST, Schedule())
     return Policy(
         installation=installation,
         environment=environment,
@@ -114,7 +120,7 @@ def _policy(secret: SecretSection, installation: str, environment: str) -> Polic
         store=secret.store,
         issuer=secret.issuer,
         owner=secret.owner,
-        rotate_every=secret.rotate_every,
+        rotate_every=bound,
         grace=secret.grace,
         replicas=secret.replicas,
         drain=Drain(drain.quiet_for, drain.at_most, Ending(drain.then)),
@@ -126,6 +132,7 @@ def _policy(secret: SecretSection, installation: str, environment: str) -> Polic
         allowed_vpces=secret.allowed_vpces,
         form=secret.form,
         tags=secret.tags,
+        schedule=schedule,
     )
 
 
@@ -154,6 +161,7 @@ class _Declared:
     owners: Collection[str]
     secrets: Mapping[str, _Read]
     """The first of each name."""
+    defaults: ScheduleSection | None = None
 
 
 _Found = Iterator[tuple[str, str, str]]
@@ -230,10 +238,16 @@ def _pair_known(secret: SecretSection, declared: _Declared) -> _Found:
         yield "pairedWith", f"{secret.paired_with} is not paired with {secret.name}", "pairs that name each other"
 
 
-def _grace_fits(secret: SecretSection, _: _Declared) -> _Found:
-    if secret.grace > secret.rotate_every:
-        most = show_duration(secret.rotate_every)
-        yield "grace", f"{_shown(secret, 'grace')} is longer than rotateEvery ({most})", f"at most {most}"
+def _schedule(secret: SecretSection, declared: _Declared) -> _Found:
+    yield from timing.faults(secret, declared.defaults)
+
+
+def _grace_fits(secret: SecretSection, declared: _Declared) -> _Found:
+    known = timing.timing(secret, declared.defaults)
+    if known and secret.grace > known[0]:
+        most = show_duration(known[0])
+        than = "rotateEvery" if secret.rotate_every == known[0] else "the age that its schedule allows"
+        yield "grace", f"{_shown(secret, 'grace')} is longer than {than} ({most})", f"at most {most}"
 
 
 def _grace_outlasts_attempts(secret: SecretSection, declared: _Declared) -> _Found:
@@ -279,7 +293,7 @@ def _format_fits(secret: SecretSection, declared: _Declared) -> _Found:
 
 
 def _metadata_fits(secret: SecretSection, declared: _Declared) -> _Found:
-    texts = written(_policy(secret, "i" * 32, declared.environment))
+    texts = written(_policy(secret, "i" * 32, declared.environment, declared.defaults))
     own = " ".join(name for name, _ in secret.tags)
     # A long text is split over tags, sometimes before it must be.
     tags = sum(1 if len(text) <= 256 else 3 for text in (*texts.values(), own) if text)
@@ -371,7 +385,8 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"consumers"}), _consumers_once),
     (frozenset({"consumers"}), _consumers_fit),
     (frozenset({"consumers", "grace"}), _refresh_fits),
-    (frozenset({"grace", "rotateEvery"}), _grace_fits),
+    (frozenset({"rotateEvery", "schedule", "grace", "drain", "pairedWith"}), _schedule),
+    (frozenset({"grace", "rotateEvery", "schedule"}), _grace_fits),
     (frozenset({"grace", "store", "replicas"}), _grace_outlasts_attempts),
     (frozenset({"drain", "grace"}), _drain_outlasts_grace),
     (frozenset({"drain"}), _quiet_fits),
@@ -392,6 +407,7 @@ _T = TypeVar("_T")
 _STORE: Final[TypeAdapter[StoreConfig]] = TypeAdapter(Annotated[StoreConfig, Field(discriminator="kind")])
 _ISSUER: Final[TypeAdapter[IssuerConfig]] = TypeAdapter(Annotated[IssuerConfig, Field(discriminator="kind")])
 _OWNER: Final = TypeAdapter(Owner)
+_DEFAULTS: Final = TypeAdapter(DefaultsSection)
 _SECRET: Final = TypeAdapter(SecretSection)
 
 _MESSAGES: Final[Mapping[str, str]] = {
@@ -410,7 +426,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "union_tag_not_found": "is missing",
 }
 
-_PARTS: Final = ("installation", "environment", "stores", "issuers", "owners", "secrets")
+_PARTS: Final = ("installation", "environment", "stores", "issuers", "owners", "defaults", "secrets")
 _POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
 """Structured parts, and the fields of a secret that name a member of one."""
 
@@ -419,7 +435,6 @@ _PLACEHOLDERS: Final = {
     "store": "placeholder",
     "issuer": "placeholder",
     "owner": "placeholder",
-    "rotateEvery": "1000d",
 }
 
 
@@ -473,13 +488,14 @@ class _Builder:
         stores = self._mapping("stores", _STORE, StoreConfig)
         issuers = self._mapping("issuers", _ISSUER, IssuerConfig)
         owners = self._mapping("owners", _OWNER, Owner)
+        defaults = self._defaults()
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
         by_name: dict[str, _Read] = {}
         for read in secrets:
             if "name" not in read.faulty:
                 by_name.setdefault(read.section.name, read)
-        declared = _Declared(environment, stores, issuers, owners, by_name)
+        declared = _Declared(environment, stores, issuers, owners, by_name, defaults)
         if any("name" in read.faulty for read in secrets):
             self._blind.add("pairedWith")
         for read in secrets:
@@ -495,7 +511,7 @@ class _Builder:
             stores={name: store for name, store in stores.items() if store},
             issuers={name: issuer for name, issuer in issuers.items() if issuer},
             owners={name: owner for name, owner in owners.items() if owner},
-            policies=tuple(_policy(read.section, installation, environment) for read in secrets),
+            policies=tuple(_policy(read.section, installation, environment, defaults) for read in secrets),
             handling={read.section.name: _handling(read.section) for read in secrets},
             root=self._root,
         )
@@ -530,6 +546,15 @@ class _Builder:
                 found[name] = None
                 self._translate(path, shape, error)
         return found
+
+    def _defaults(self) -> ScheduleSection | None:
+        try:
+            given = self._values.get("defaults")
+            return _DEFAULTS.validate_python({} if given is None else given).schedule
+        except ValidationError as error:
+            self._translate("defaults", DefaultsSection, error)
+            self._blind.add("schedule")
+            return None
 
     def _secrets(self) -> Iterator[_Read]:
         given = self._values.get("secrets")
@@ -577,7 +602,7 @@ def _within(path: str, outer: str) -> bool:
 
 def _decoded(key: str, value: object) -> object:
     """Structured parts reach a program as JSON; an absent one may be an empty text."""
-    if key not in (*_POINTERS, "secrets") or not isinstance(value, str):
+    if key not in (*_POINTERS, "defaults", "secrets") or not isinstance(value, str):
         return value
     try:
         return json.loads(value) if value else None
@@ -682,6 +707,7 @@ def schema() -> dict[str, Any]:
         ("stores", "validation", _STORE),
         ("issuers", "validation", _ISSUER),
         ("owners", "validation", _OWNER),
+        ("defaults", "validation", _DEFAULTS),
         ("secrets", "validation", _SECRET),
     ]
     parts, shared = TypeAdapter.json_schemas(adapters)
@@ -689,6 +715,7 @@ def schema() -> dict[str, Any]:
     properties: dict[str, Any] = {NAMESPACE + part: label for part in ("installation", "environment")}
     for part in ("stores", "issuers", "owners"):
         properties[NAMESPACE + part] = {"type": "object", "additionalProperties": parts[part, "validation"]}
+    properties[NAMESPACE + "defaults"] = parts["defaults", "validation"]
     properties[NAMESPACE + "secrets"] = {"type": "array", "items": parts["secrets", "validation"]}
     config = {
         "type": "object",

@@ -68,10 +68,16 @@ class Cycle:
         return self.since + self.bound
 
     @property
+    def latest(self) -> datetime:
+        """When it should begin at the latest, to be over in time."""
+        latest = self.overdue - lead(self.bound)
+        return latest if self.expires is None else min(latest, self.expires)
+
+    @property
     def last(self) -> datetime:
-        """The last moment at which a rotation is planned to begin."""
-        planned = max(self.overdue - lead(self.bound) - min(self.give, self.bound / 2), self.since)
-        return planned if self.expires is None else min(planned, self.expires)
+        """The last moment for which a rotation is planned: its pair may hold it up from then on."""
+        planned = self.overdue - lead(self.bound) - min(self.give, self.bound / 2)
+        return min(planned, self.latest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +183,8 @@ def _plan(schedule: Schedule, cycle: Cycle, floor: datetime, want: datetime, lea
     for loose in _relaxed(schedule):
         if found := best(loose, latest, latest):
             blackout = _holds(schedule, found.at)
-            outside = "outside its window, as none opens before its bound"
-            told = f"in {_name(blackout)}, which its bound overrides" if blackout else outside
-            return found, f"{told}; {{at}}"
+            inside = f"its bound, {{at}}, in {_name(blackout)}, which it overrides"
+            return found, inside if blackout else "its bound, {at}, as no window opens before"
     # What holds it up outlasts the bound, and may not be overridden.
     opens, closes = next(span for span in _open(loose, floor, latest, cycle.turn) if span[0] > latest)
     blackout = _holds(schedule, latest)
@@ -333,7 +338,8 @@ def _closures(schedule: Schedule) -> tuple[tuple[datetime, datetime, Blackout], 
     if not schedule.blackouts:
         return ()
     zone = _zone(schedule.zone)
-    return tuple(sorted((_instant(b.start, zone), _instant(b.end, zone), b) for b in schedule.blackouts))
+    found = ((_instant(b.start, zone), _instant(b.end, zone), b) for b in schedule.blackouts)
+    return tuple(sorted(found, key=lambda closure: closure[:2]))
 
 
 def _instant(local: datetime, zone: tzinfo) -> datetime:

@@ -6,11 +6,12 @@ repeats what stands where a reference belongs.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import string
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -33,11 +34,13 @@ from pydantic_core import PydanticCustomError
 
 from rotation import form as forms
 from rotation import names
-from rotation.policy import read_duration, show_duration
+from rotation.model import Restraint, Window
+from rotation.policy import read_duration, read_moment, read_window, show_duration
+from rotation.schedule import LONGEST, SHORTEST, SWEEPS
 
 # --- kinds of fields -----------------------------------------------------------------------------
 
-_SPAN_FORM: Final = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
+SPAN_FORM: Final = "a number and one of w, d, h, m, s, as in 30d or 1h30m"
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _URL: Final = re.compile(r"https?://[!-~]+")
 _FOLDERS: Final = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
@@ -51,7 +54,7 @@ def _span(value: object) -> timedelta:
     try:
         return read_duration(value if isinstance(value, str) else "")
     except ValueError:
-        raise _refusal("is not a duration", _SPAN_FORM) from None
+        raise _refusal("is not a duration", SPAN_FORM) from None
 
 
 def _secret_name(text: str) -> str:
@@ -496,19 +499,143 @@ class ConsumerSection(Section):
     """A declared reader."""
 
     name: Label = Field(description="a name")
-    refresh_within: Span = Field("15m", validate_default=True, description=_SPAN_FORM)
+    refresh_within: Span = Field("15m", validate_default=True, description=SPAN_FORM)
 
 
 class DrainSection(Section):
     """How an old credential goes."""
 
-    quiet_for: Span = Field("1h", validate_default=True, description=_SPAN_FORM)
-    at_most: Span = Field("14d", validate_default=True, description=_SPAN_FORM)
+    quiet_for: Span = Field("1h", validate_default=True, description=SPAN_FORM)
+    at_most: Span = Field("14d", validate_default=True, description=SPAN_FORM)
     then: Literal["hold", "revoke"] = Field("hold", description="hold or revoke")
 
 
-_SHORTEST: Final = timedelta(hours=4)
-_LONGEST: Final = timedelta(days=1000)
+# --- schedules -----------------------------------------------------------------------------------
+
+WINDOW_FORM: Final = (
+    "days and local times, or a list of such: Sun 02:00-05:00, Mon-Fri 22:00-04:00, Tue Thu 20:00-24:00"
+)
+ZONE_FORM: Final = "a time zone by its IANA name, as in Europe/Berlin"
+MOMENT_FORM: Final = "a date or a local time, as in 2026-12-18 or 2026-12-18T18:00"
+CRON_FORM: Final = "five fields (minute hour day month weekday), as in 0 3 * * SUN"
+OVERRIDES_FORM: Final = "a list of window and blackout, or of none: what gives way before the secret becomes overdue"
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
+_CRON: Final = re.compile(r"[A-Za-z0-9*,/#-]+(?: [A-Za-z0-9*,/#-]+){4}")
+_REASON: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .:+@-]{0,38}[A-Za-z0-9])?")
+_GO_DATE: Final = "T00:00:00Z"
+"""What Pulumi makes of a date without quotes, when it hands a program its values."""
+
+
+def _zone(text: str) -> str:
+    from zoneinfo import available_timezones  # noqa: PLC0415 - only where a zone is named
+
+    known = available_timezones() if _ZONE.fullmatch(text) else set()
+    if text not in known:
+        near = difflib.get_close_matches(text, known, 1)
+        raise _refusal("is no time zone" + (f" (did you mean {near[0]}?)" if near else ""), ZONE_FORM)
+    return text
+
+
+def _cron(text: str) -> str:
+    plain = " ".join(text.split())
+    if not _CRON.fullmatch(plain):
+        raise _refusal("is not a cron expression", CRON_FORM)
+    return plain
+
+
+def _windows(value: object) -> tuple[Window, ...]:
+    texts = value if isinstance(value, list) else [value]
+    windows = []
+    for text in texts:
+        try:
+            window = read_window(text if isinstance(text, str) else "")
+        except ValueError as error:
+            raise _refusal(str(error), WINDOW_FORM) from None
+        if timedelta(minutes=window.closes - window.opens) < SWEEPS:
+            raise _refusal(f"is open for less than {show_duration(SWEEPS)}: two sweeps may miss it", WINDOW_FORM)
+        windows.append(window)
+    return tuple(windows)
+
+
+def _moment(value: object, *, end: bool) -> datetime:
+    text = value.removesuffix(_GO_DATE) if isinstance(value, str) else ""
+    try:
+        return read_moment(text, end=end)
+    except (ValueError, OverflowError):
+        raise _refusal("is not a date", MOMENT_FORM) from None
+
+
+def _overrides(value: object) -> tuple[Restraint, ...]:
+    if not isinstance(value, list) or any(word not in tuple(Restraint) for word in value):
+        raise _refusal("is not such a list", OVERRIDES_FORM)
+    return tuple(restraint for restraint in Restraint if restraint in value)
+
+
+def _in_range(span: timedelta) -> timedelta:
+    if not SHORTEST <= span <= LONGEST:
+        shown = f"{show_duration(SHORTEST)} to {show_duration(LONGEST)}"
+        raise _refusal(f"{show_duration(span)} is out of range", shown)
+    return span
+
+
+Interval = Annotated[Span, AfterValidator(_in_range)]
+Zone = Annotated[str, AfterValidator(_zone), WithJsonSchema({"type": "string", "pattern": f"^{_ZONE.pattern}$"})]
+Cron = Annotated[str, AfterValidator(_cron), WithJsonSchema({"type": "string", "examples": ["0 3 * * SUN"]})]
+_WINDOW_SCHEMA: Final = {"type": "string", "examples": ["Sun 02:00-05:00", "Mon-Fri 22:00-04:00"]}
+Windows = Annotated[
+    tuple[Window, ...],
+    BeforeValidator(_windows),
+    WithJsonSchema({"anyOf": [_WINDOW_SCHEMA, {"type": "array", "items": _WINDOW_SCHEMA}]}),
+]
+_MOMENT_SCHEMA: Final = WithJsonSchema({"type": "string", "examples": ["2026-12-18", "2026-12-18T18:00"]})
+From = Annotated[datetime, BeforeValidator(lambda value: _moment(value, end=False)), _MOMENT_SCHEMA]
+To = Annotated[datetime, BeforeValidator(lambda value: _moment(value, end=True)), _MOMENT_SCHEMA]
+Reason = Annotated[str, StringConstraints(pattern=f"^{_REASON.pattern}$")]
+Overrides = Annotated[
+    tuple[Restraint, ...],
+    BeforeValidator(_overrides),
+    WithJsonSchema({"type": "array", "items": {"enum": [str(restraint) for restraint in Restraint]}}),
+]
+
+
+class BlackoutSection(Section):
+    """A time in which nothing rotates by schedule."""
+
+    start: From = Field(alias="from", description=MOMENT_FORM)
+    to: To = Field(description=f"{MOMENT_FORM}; a date is all of its day")
+    reason: Reason = Field(description="1 to 40 letters, digits, spaces and .:+@-")
+
+    @field_validator("to")
+    @classmethod
+    def _lasts(cls, to: datetime, info: ValidationInfo) -> datetime:
+        if "start" in info.data and to <= info.data["start"]:
+            raise _refusal("is before from", "a later date or time")
+        return to
+
+
+class ScheduleSection(Section):
+    """When a secret rotates."""
+
+    every: Interval | None = Field(None, description=SPAN_FORM)
+    cron: Cron | None = Field(None, description=CRON_FORM)
+    time_zone: Zone = Field("UTC", description=ZONE_FORM)
+    window: Windows = Field((), description=WINDOW_FORM)
+    blackouts: Annotated[tuple[BlackoutSection, ...], Field(strict=False)] = Field(
+        (), description="a list of {from: DATE, to: DATE, reason: TEXT}"
+    )
+    jitter: Span = Field("0s", validate_default=True, description=SPAN_FORM)
+    earliest: Span = Field("0s", validate_default=True, description=SPAN_FORM)
+    latest: Interval | None = Field(None, description=SPAN_FORM)
+    overrides: Overrides = Field((Restraint.WINDOW,), description=OVERRIDES_FORM)
+
+
+SCHEDULE_FORM: Final = "{every: DURATION or cron: CRON, timeZone: ZONE, window: WINDOW, blackouts: […], …}"
+
+
+class DefaultsSection(Section):
+    """What holds for every secret that does not say otherwise."""
+
+    schedule: ScheduleSection | None = Field(None, description=SCHEDULE_FORM)
 
 
 class SecretSection(Section):
@@ -522,12 +649,13 @@ class SecretSection(Section):
     consumers: Annotated[tuple[ConsumerSection, ...], Field(strict=False)] = Field(
         (), description="a list of {name: NAME, refreshWithin: DURATION}"
     )
-    rotate_every: Span = Field(description=_SPAN_FORM)
-    grace: Span = Field("24h", validate_default=True, description=_SPAN_FORM)
+    rotate_every: Interval | None = Field(None, description=SPAN_FORM)
+    schedule: ScheduleSection | None = Field(None, description=SCHEDULE_FORM)
+    grace: Span = Field("24h", validate_default=True, description=SPAN_FORM)
     drain: DrainSection = Field(
         default={}, validate_default=True, description="{quietFor: DURATION, atMost: DURATION, then: hold or revoke}"
     )
-    contain_after: Span = Field("5m", validate_default=True, description=_SPAN_FORM)
+    contain_after: Span = Field("5m", validate_default=True, description=SPAN_FORM)
     paired_with: Text | None = Field(None, description="the name of another secret")
     smoke_test: bool = Field(default=False, description="true or false")
     allowed_cidrs: Networks = Field((), description=CIDRS)
@@ -537,15 +665,6 @@ class SecretSection(Section):
     adopt: bool = Field(default=False, description="true or false")
     adopt_key_id: Text | None = Field(None, description="the issuer's id of the credential that is adopted")
     force_revoke: bool = Field(default=False, description="true or false")
-
-    @field_validator("rotate_every")
-    @classmethod
-    def _in_range(cls, span: timedelta) -> timedelta:
-        # What Secrets Manager's own schedules allow; the same everywhere, so that a secret can move.
-        if not _SHORTEST <= span <= _LONGEST:
-            shown = f"{show_duration(_SHORTEST)} to {show_duration(_LONGEST)}"
-            raise _refusal(f"{show_duration(span)} is out of range", shown)
-        return span
 
 
 TAGGED: Final[Mapping[str, type[Section]]] = {

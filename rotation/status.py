@@ -52,6 +52,11 @@ class Row:
     previous_key_id: str | None = None
     rotated_at: datetime | None = None
     due_at: datetime | None = None
+    """The next rotation. Of one that is due and has to wait: when it may begin."""
+    due_why: str | None = None
+    """Why then, where that is not its age."""
+    overdue_at: datetime | None = None
+    """From when on its credential is older than is allowed."""
     grace_until: datetime | None = None
     next_action: str = ""
     last_error: str | None = None
@@ -63,7 +68,7 @@ class Row:
     def as_json(self) -> dict[str, object]:
         shown: dict[str, object] = asdict(replace(self, applied=None))
         del shown["alive"], shown["applied"]
-        for name in ("rotated_at", "due_at", "grace_until"):
+        for name in ("rotated_at", "due_at", "overdue_at", "grace_until"):
             at = getattr(self, name)
             shown[name] = at.isoformat() if at else None
         return shown | {"phase": self.phase.value, "replicas": list(self.replicas)}
@@ -97,6 +102,7 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         )
     s = Situation(seen, Evidence(), issuers[seen.policy.issuer].capabilities, Order(), now)
     applied, journal = seen.policy, seen.primary.journal
+    upcoming = s.opening if s.opening and not s.due_now else s.due
     previous = next((key for key in reversed(s.retiring)), None)
     ended = s.superseded_at(previous) if previous else None
     staged = s.pending.token if s.pending else None
@@ -110,7 +116,9 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         key_id=s.key_id(s.current_key) if s.current_key else None,
         previous_key_id=s.key_id(previous) if previous else None,
         rotated_at=(s.promoted_at(s.current_key) if s.current_key else None),
-        due_at=s.due_at,
+        due_at=upcoming.at if upcoming else None,
+        due_why=(upcoming.reason or None) if upcoming else None,
+        overdue_at=upcoming.overdue if upcoming else None,
         grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
         next_action=words(decision),
         last_error=_error(seen, decision),
@@ -153,7 +161,8 @@ def words(decision: d.Decision) -> str:
     """A decision in one phrase, the reason included."""
     match decision:
         case d.Done():
-            return f"rotate at {decision.due_at:%Y-%m-%d %H:%M}Z" if decision.due_at else "nothing"
+            why = f": {decision.due_why}" if decision.due_why else ""
+            return f"rotate at {decision.due_at:%Y-%m-%d %H:%M}Z{why}" if decision.due_at else "nothing"
         case d.Wait():
             return f"wait until {decision.until:%Y-%m-%d %H:%M}Z: {decision.reason}"
         case d.Hold():

@@ -264,7 +264,7 @@ UNPAIRED = all_of(without("secrets.0.pairedWith"), without("secrets.1.pairedWith
 
 KEYS = "kind, address, mount, namespace, prefix, caBundle, auth"
 SECRET_KEYS = (
-    "name, store, replicas, issuer, owner, consumers, rotateEvery, grace, drain, containAfter, pairedWith, smokeTest, "
+    "name, store, replicas, issuer, owner, consumers, rotateEvery, schedule, grace, drain, containAfter, pairedWith, smokeTest, "
     "format, tags, adopt, adoptKeyId, forceRevoke"
 )
 FORMAT = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
@@ -301,7 +301,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("secret", []),
         (
             "secret: unknown key (did you mean secrets?); "
-            "allowed: installation, environment, stores, issuers, owners, secrets"
+            "allowed: installation, environment, stores, issuers, owners, defaults, secrets"
         ),
     ),
     (setting("stores.near.adress", "x"), f"stores.near.adress: unknown key (did you mean address?); allowed: {KEYS}"),
@@ -493,7 +493,7 @@ FAULTS: list[tuple[Change, str]] = [
         "secrets[0].drain.atMost: 1d12h is shorter than grace (2d); allowed: at least 2d",
     ),
     (
-        setting("secrets.1.grace", "20d"),
+        all_of(UNPAIRED, setting("secrets.1.grace", "20d")),
         "secrets[1].drain.atMost: 14d, the default, is shorter than grace (20d); allowed: at least 20d",
     ),
     (

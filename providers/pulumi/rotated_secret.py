@@ -49,7 +49,10 @@ class ApplyError(Exception):
 
 def inputs(policy: Policy) -> Props:
     """A policy as a resource's inputs; policy_of() gives it back."""
-    from rotation.policy import show_duration  # noqa: PLC0415 - as in all of this module: imported where it is applied
+    from rotation.policy import (  # noqa: PLC0415 - as in all of this module: imported where it is applied
+        show_duration,
+        written_schedule,
+    )
 
     return {
         "installation": policy.installation,
@@ -60,6 +63,7 @@ def inputs(policy: Policy) -> Props:
         "issuer": policy.issuer,
         "owner": policy.owner,
         "rotateEvery": show_duration(policy.rotate_every),
+        "schedule": written_schedule(policy.schedule),
         "grace": show_duration(policy.grace),
         "drainQuietFor": show_duration(policy.drain.quiet_for),
         "drainAtMost": show_duration(policy.drain.at_most),
@@ -78,7 +82,7 @@ def inputs(policy: Policy) -> Props:
 def policy_of(props: Mapping[str, Any]) -> Policy:
     """The policy that inputs or outputs say. Raises ValueError or KeyError where they say none."""
     from rotation.model import Consumer, Drain, Ending, Policy  # noqa: PLC0415
-    from rotation.policy import read_duration  # noqa: PLC0415
+    from rotation.policy import read_duration, read_schedule  # noqa: PLC0415
 
     consumers = (text.rsplit("=", 1) for text in props["consumers"])
     form, tags = props.get("format", "raw"), (tag.partition("=") for tag in props.get("tags", ()))
@@ -91,6 +95,7 @@ def policy_of(props: Mapping[str, Any]) -> Policy:
         issuer=props["issuer"],
         owner=props["owner"],
         rotate_every=read_duration(props["rotateEvery"]),
+        schedule=read_schedule(props.get("schedule", "")),
         grace=read_duration(props["grace"]),
         drain=Drain(
             read_duration(props["drainQuietFor"]), read_duration(props["drainAtMost"]), Ending(props["drainThen"])
@@ -241,7 +246,7 @@ class RotatedSecretProvider(ResourceProvider):
 
 def _section(props: Props) -> Props:
     """The inputs as the secret's section in a stack file. The pair is left out: only the whole file can judge it."""
-    same = ("name", "store", "replicas", "issuer", "owner", "rotateEvery", "grace", "containAfter")
+    same = ("name", "store", "replicas", "issuer", "owner", "grace", "containAfter")
     consumers = (text.rsplit("=", 1) for text in props["consumers"])
     tags = (text.partition("=") for text in props.get("tags", ()))
     adoption = {"adopt": props.get("adopt", False), "adoptKeyId": props.get("adoptKeyId") or None}
@@ -249,6 +254,7 @@ def _section(props: Props) -> Props:
         {name: props[name] for name in same}
         | adoption
         | _format(props.get("format", "raw"))
+        | _schedule(props)
         | {
             "drain": {below: props[name] for name, below in _DRAIN.items()},
             **{name: list(props[name]) for name in ("allowedCidrs", "allowedVpces") if props.get(name)},
@@ -256,6 +262,36 @@ def _section(props: Props) -> Props:
             "tags": {name: text for name, _, text in tags},
         }
     )
+
+
+def _schedule(props: Props) -> Props:
+    """How often, and when, as a stack file says it."""
+    from rotation.policy import read_duration, read_schedule, show_duration, show_moment, show_window  # noqa: PLC0415
+
+    bound = props["rotateEvery"]
+    if not (text := props.get("schedule", "")):
+        return {"rotateEvery": bound}
+    try:
+        schedule, _ = read_schedule(text), read_duration(bound)
+    except (ValueError, KeyError):
+        return {"rotateEvery": bound, "schedule": text}  # which is refused, in the configuration's words
+    often = {"cron": schedule.cron, "latest": bound} if schedule.cron else {"every": bound}
+    if schedule.every:
+        often = {"every": show_duration(schedule.every), "latest": bound}
+    return {
+        "schedule": often
+        | {
+            "timeZone": schedule.zone,
+            "window": [show_window(window) for window in schedule.windows],
+            "blackouts": [
+                {"from": show_moment(held.start), "to": show_moment(held.end, end=True), "reason": held.reason}
+                for held in schedule.blackouts
+            ],
+            "jitter": show_duration(schedule.jitter),
+            "earliest": show_duration(schedule.earliest),
+            "overrides": [restraint.value for restraint in schedule.overrides],
+        }
+    }
 
 
 def _format(form: str) -> Props:
@@ -273,6 +309,8 @@ def _property(path: str) -> str:
     field = path.removeprefix("keyturn:").removeprefix("secrets[0].")
     if field.startswith("consumers["):
         return field.partition(".")[0]
+    if field.startswith("schedule."):
+        return "schedule"
     return {f"drain.{below}": name for name, below in _DRAIN.items()}.get(field, field)
 
 

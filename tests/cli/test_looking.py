@@ -19,6 +19,8 @@ FIELDS = [
     "previous_key_id",
     "rotated_at",
     "due_at",
+    "due_why",
+    "overdue_at",
     "grace_until",
     "next_action",
     "last_error",
@@ -51,8 +53,8 @@ def test_a_steady_secret(project: Project) -> None:
     assert (shown["phase"], shown["replicas"], shown["last_error"]) == ("steady", ["mirror"], None)
     assert (shown["rotation"], shown["previous_key_id"], shown["grace_until"]) == (None, None, None)
     assert shown["key_id"].rpartition("/")[2] in project.alive()
-    rotated, due = (datetime.fromisoformat(shown[at]) for at in ("rotated_at", "due_at"))
-    assert due - rotated == timedelta(days=30)
+    rotated, due, over = (datetime.fromisoformat(shown[at]) for at in ("rotated_at", "due_at", "overdue_at"))
+    assert (due - rotated, over - rotated) == (timedelta(days=30, hours=-2), timedelta(days=30))
     assert due.utcoffset() == timedelta(0)
 
 
