@@ -2,7 +2,7 @@
 
 Corrected over moto 5.2.5: keys and signatures are checked on every call; an inactive, deleted or unknown key, a wrong
 secret, a wrong or expired session token are refused; AssumeRole looks at the role and its trust policy; a user that
-still has keys cannot be deleted; dates come from the sandbox's clock. Permissions are not enforced.
+still has keys cannot be deleted; dates come from the sandbox's clock. What a policy grants is permissions.py's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sandbox.aws import simulation
 from sandbox.aws.wire import UNSIGNED, Answer, Call, ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from flask import Flask
 
@@ -152,6 +152,24 @@ class Identity:
         user = self._iam.get_user_from_access_key_id(call.access_key_id)
         return role.arn if role else user.arn if user else "anonymous"
 
+    def principal(self, call: Call) -> tuple[str, list[dict[str, Any]] | None]:
+        """Who calls: the ARN that policies know it by (a role's own, not its session's), and its identity policies.
+
+        None instead of policies: the account's administrator, whom nothing needs to allow anything.
+        """
+        role_session = self._sts.get_assumed_role_from_access_key(call.access_key_id)
+        if role_session is not None:
+            arn = role_session.role_arn
+            role = next((role for role in self._iam.get_roles() if role.arn == arn), None)
+            return arn, _documents(role.policies.values(), role.managed_policies.values()) if role else []
+        user = self._iam.get_user_from_access_key_id(call.access_key_id)
+        if user is None or user.name == ADMIN_USER:
+            return user.arn if user else "anonymous", None if user else []
+        groups = self._iam.get_groups_for_user(user.name)
+        inline = [*user.policies.values(), *(text for group in groups for text in group.policies.values())]
+        attached = [*user.managed_policies.values(), *(p for group in groups for p in group.managed_policies.values())]
+        return user.arn, _documents(inline, attached)
+
     # --- what moto answers
 
     def answer(self, call: Call) -> Answer:
@@ -248,6 +266,11 @@ def _signed_with(call: Call, secret_access_key: str, token: str | None) -> bool:
 def _statements(document: str) -> Iterator[dict[str, Any]]:
     statements = json.loads(document).get("Statement", [])
     yield from statements if isinstance(statements, list) else [statements]
+
+
+def _documents(inline: Iterable[str], attached: Iterable[Any]) -> list[dict[str, Any]]:
+    default = (version for policy in attached for version in policy.versions if version.is_default)
+    return [json.loads(text) for text in (*inline, *(version.document for version in default))]
 
 
 def _statement_trusts(statement: dict[str, Any], call: Call, caller: str, account_id: str) -> bool:

@@ -9,7 +9,7 @@ Comments say where each behaviour comes from. "Documented" names a page of the A
 user guide's quotas; "Recorded" is what the real service answered to LocalStack's public snapshot tests (localstack,
 tests/aws/services/secretsmanager, 2022 to 2023), where the documentation is silent.
 
-Not simulated: request rates, KMS permissions, enforcement of policies, managed and cross-account secrets.
+Not simulated: request rates, KMS permissions, managed and cross-account secrets.
 """
 
 from __future__ import annotations
@@ -503,7 +503,7 @@ class Region:
             )
         }
 
-    # --- resource policies: kept and checked, not enforced
+    # --- resource policies: kept and checked; permissions.py enforces them where that is asked for
 
     def put_resource_policy(self, parameters: Parameters) -> Result:
         secret = self._writable(parameters)

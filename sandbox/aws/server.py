@@ -25,6 +25,7 @@ from botocore.config import Config
 from sandbox.aws import state
 from sandbox.aws.control import PATH, Control, Desk
 from sandbox.aws.identity import Identity
+from sandbox.aws.permissions import Permissions
 from sandbox.aws.secretsmanager import SecretsManager
 from sandbox.aws.wire import Answer, Call, ServiceError, error_answer, json_answer, read_call
 from sandbox.clock import SandboxClock
@@ -58,6 +59,8 @@ class _Service:
         secrets: SecretsManager,
         on_rotate: Callable[[RotationRequest], None] | None,
         directory: Path | None,
+        *,
+        enforce: bool,
     ) -> None:
         self.desk = Desk()
         self.changed = threading.Event()
@@ -65,6 +68,7 @@ class _Service:
         self._secrets = secrets
         self._on_rotate = on_rotate
         self._directory = directory
+        self._permissions = Permissions(identity, secrets) if enforce else None
         self._lock = threading.Lock()
         if directory and (loaded := state.load(directory)):
             if loaded["account"] != identity.account_id:
@@ -97,7 +101,12 @@ class _Service:
     def _perform(self, call: Call) -> Answer:
         self._identity.authenticate(call)
         if call.is_json:
-            return json_answer(self._secrets.invoke(call.operation, call.region, call.parameters))
+            if self._permissions:
+                self._permissions.check(call)
+            result = self._secrets.invoke(call.operation, call.region, call.parameters)
+            if self._permissions and call.operation == "BatchGetSecretValue":
+                self._permissions.keep_back(call, result)
+            return json_answer(result)
         return self._identity.answer(call)
 
     def _rotate(self, rotations: list[RotationRequest]) -> None:
@@ -171,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer: Answer | None
         try:
-            answer = self._service.answer(read_call(self.path, headers, body))
+            answer = self._service.answer(read_call(self.path, headers, body, self.client_address[0]))
         except ServiceError as error:
             answer = error_answer("secretsmanager" if "x-amz-target" in headers else "sts", error)
         except Exception:  # noqa: BLE001  # a fault of the stand-in: say so in its log and go on
@@ -233,6 +242,7 @@ class AwsServer:
         now: Callable[[], datetime] = _real_time,
         on_rotate: Callable[[RotationRequest], None] | None = None,
         state_directory: Path | None = None,
+        enforce: bool = False,
     ) -> None:
         """Starts listening.
 
@@ -246,6 +256,7 @@ class AwsServer:
                 RotateSecret answers; start a thread for what takes time. Without it the pending version is registered
                 and nothing else happens.
             state_directory: where the account is kept between runs; None keeps nothing.
+            enforce: whether calls of Secrets Manager need the permissions that they would need (sandbox/aws/permissions.py).
 
         Raises:
             state.StateError: what is kept there cannot be used.
@@ -255,7 +266,8 @@ class AwsServer:
         self.access_key_id = access_key_id
         self._secret_access_key = secret_access_key
         self._identity = Identity(self.account_id, now, access_key_id, secret_access_key)
-        self._service = _Service(self._identity, SecretsManager(self.account_id, now), on_rotate, state_directory)
+        secrets = SecretsManager(self.account_id, now)
+        self._service = _Service(self._identity, secrets, on_rotate, state_directory, enforce=enforce)
         self._http = _Http(port, self._service)
         self._stopped = threading.Event()
         self._session = boto3.session.Session()
@@ -359,6 +371,7 @@ def main() -> None:
         metavar="DIR",
         help="keeps the account there between runs, in a file written within a second of each change",
     )
+    parser.add_argument("--enforce", action="store_true", help="calls of Secrets Manager need their permissions")
     arguments = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -371,6 +384,7 @@ def main() -> None:
             secret_access_key=os.environ.get("SANDBOX_AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
             now=SandboxClock(arguments.clock).now if arguments.clock else _real_time,
             state_directory=arguments.state,
+            enforce=arguments.enforce,
         )
     except (state.StateError, ValueError, OSError) as error:
         sys.exit(f"The AWS stand-in did not start: {error}")

@@ -63,6 +63,13 @@ class Call:
     """Names in lower case."""
     parameters: dict[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
+    source_ip: str = "127.0.0.1"
+
+    @property
+    def vpc_endpoint(self) -> str | None:
+        """Id of the VPC endpoint that it came through: an address that ends in /vpce-… stands for that endpoint's own."""
+        first = self.path.strip("/").partition("/")[0]
+        return first if first.startswith("vpce-") else None
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class Call:
         return self.service not in _NAMESPACES
 
 
-def read_call(path: str, headers: dict[str, str], body: bytes) -> Call:
+def read_call(path: str, headers: dict[str, str], body: bytes, source_ip: str = "127.0.0.1") -> Call:
     """Recognises a call by its credential scope (signed) or by its action (the unsigned ones of STS).
 
     Raises:
@@ -103,6 +110,7 @@ def read_call(path: str, headers: dict[str, str], body: bytes) -> Call:
         headers=headers,
         parameters=parameters,
         body=body,
+        source_ip=source_ip,
     )
 
 
