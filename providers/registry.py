@@ -97,6 +97,7 @@ def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
         login=AwsLogin(about.profile, about.role_arn, about.external_id),
         kms_key_id=about.kms_key_id,
         replica_regions=about.replica_regions,
+        exempt_roles=about.exempt_roles,
         recovery_window_days=about.recovery_window.days,
         clock=site.clock,
     )

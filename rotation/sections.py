@@ -268,6 +268,9 @@ class SecretsManagerConfig(Section):
     replica_regions: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         (), description="a list of other AWS regions that the service replicates entries to"
     )
+    exempt_roles: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")], ...], Field(strict=False)
+    ] = Field((), description="a list of ARNs of roles that allowedCidrs and allowedVpces do not bind, beside roleArn")
     recovery_window: Span = Field("30d", validate_default=True, description="7d to 30d, in whole days")
 
     @field_validator("replica_regions")
