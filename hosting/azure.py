@@ -70,7 +70,7 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
     packed = {
         "function_app.py": (_APP / "function_app.py").read_bytes(),
         "host.json": (_APP / "host.json").read_bytes(),
-        "requirements.txt": _requirements(modules, root),
+        "requirements.txt": _requirements(modules, root, aws=_logs_in_to_aws(config)),
         stack_file.name: stack_file.read_bytes(),
         **modules.files,
         **_certificates(config, stack_file.parent),
@@ -93,7 +93,13 @@ def _modules(config: Config, root: Path) -> Closure:
     )
 
 
-def _requirements(modules: Closure, root: Path) -> bytes:
+def _logs_in_to_aws(config: Config) -> bool:
+    """Vault's store imports AWS's SDK too, for the one login that takes it."""
+    methods = {getattr(getattr(about, "auth", None), "method", None) for about in config.stores.values()}
+    return "aws" in methods or any(about.kind == "aws-secrets-manager" for about in config.stores.values())
+
+
+def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:
     lines = (root / "requirements.txt").read_text().splitlines()
     pinned = {line.partition("==")[0]: line for line in lines if "==" in line}
     wanted = {_PROGRAMMING_MODEL}
@@ -101,7 +107,8 @@ def _requirements(modules: Closure, root: Path) -> bytes:
         found = [of for start, of in _DISTRIBUTIONS.items() if name == start or name.startswith(f"{start}.")]
         if not found:
             raise Unpackable(f"{name} is imported, and nothing says which requirement it comes from")
-        wanted |= {pinned[of] for of in (*found, *_ALONG.get(found[0], ()))}
+        if found[0] != "boto3" or aws:
+            wanted |= {pinned[of] for of in (*found, *_ALONG.get(found[0], ()))}
     return ("\n".join(sorted(wanted, key=str.casefold)) + "\n").encode()
 
 

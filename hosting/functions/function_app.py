@@ -6,6 +6,7 @@ The annotations are read by the platform when it loads this file, so they are no
 import os
 import threading
 from pathlib import Path
+from typing import List  # noqa: UP035 - the platform's worker does not take list[str] for a list of outputs
 
 import azure.functions as func
 
@@ -29,7 +30,7 @@ def _host() -> Host:
 @app.function_name("events")
 @app.route("events", methods=["POST", "OPTIONS"])
 @app.queue_output("prompts", QUEUE, "AzureWebJobsStorage")
-def events(req: func.HttpRequest, prompts: func.Out[list[str]]) -> func.HttpResponse:
+def events(req: func.HttpRequest, prompts: func.Out[List[str]]) -> func.HttpResponse:  # noqa: UP006 - as above
     """Event Grid's webhook."""
     answer = _host().answer(req.method or "", dict(req.headers), req.get_body())
     if answer.prompts:
