@@ -31,6 +31,9 @@ T = TypeVar("T")
 __all__ = ["entry_name", "open_issuer", "open_store"]
 
 
+_UNSET: Final = "is not set, or is empty"
+
+
 @dataclass(frozen=True, slots=True)
 class _Site:
     """What a kind is opened with, beside its own part of the configuration."""
@@ -50,7 +53,7 @@ class _Site:
         """The value of an environment variable. Raises ConfigError with its name and the field that names it."""
         value = self.env.get(reference.env, "")
         if not value:
-            raise self.fault(f"{below}.env", f"the environment variable {reference.env} is not set, or is empty")
+            raise self.fault(f"{below}.env", f"the environment variable {reference.env} {_UNSET}")
         return value
 
 
@@ -81,10 +84,25 @@ def open_issuer(
         clock: for the client.
         stores: where an admin credential that is an entry is read, afresh each time it is needed.
 
+    An admin credential that is not there is missed when it is needed, as Trouble: what an issuer can do is known
+    without. Who is about to act asks require_admin() first.
+
     Raises:
-        ConfigError: there is no such issuer, or its admin credential's environment variable is not set.
+        ConfigError: there is no such issuer.
     """
     return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores))
+
+
+def require_admin(name: str, config: Config, env: Mapping[str, str]) -> None:
+    """Makes sure that an issuer's admin credential is there, as far as that can be seen without asking anybody.
+
+    Raises:
+        ConfigError: the environment variable that it comes from is not set.
+    """
+    reference = getattr(config.issuers[name], "admin", None)
+    path = f"keyturn:issuers.{name}"
+    if reference is not None and (variable := _variable(reference)) is not None and not env.get(variable.env):
+        raise ConfigError([Fault(f"{path}.admin.env", f"the environment variable {variable.env} {_UNSET}")])
 
 
 def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
@@ -239,10 +257,18 @@ def _variable(reference: EnvReference | FileReference | EntryReference) -> EnvRe
 
 
 def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[], SecretValue]:
-    if (variable := _variable(reference)) is not None:
-        value = SecretValue(site.variable(".admin", variable))
-        return lambda: value
-    return lambda: _entry_value(site, cast("EntryReference", reference))
+    if (variable := _variable(reference)) is None:
+        return lambda: _entry_value(site, cast("EntryReference", reference))
+    # Held for as long as the issuer, so that logs mask it.
+    value = SecretValue(site.env.get(variable.env, ""))
+
+    def given() -> SecretValue:
+        if not value.reveal():
+            told = f"its admin credential is missing: the environment variable {variable.env} {_UNSET}"
+            raise Trouble(Code.DENIED, site.name, told)
+        return value
+
+    return given
 
 
 def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -62,6 +62,8 @@ class Assembly:
     clock: Clock
     telemetry: Telemetry = NONE
     """Watches every outgoing call already; a host tells it of the runs and sweeps that it does."""
+    ready: Callable[[str], None] = field(default=lambda _: None, repr=False)
+    """Raises ConfigError where an issuer, by name, lacks what it needs beside its configuration. Asks nobody."""
 
     def target(self, policy: Policy) -> Target:
         return Target(policy.store, self.places.entry_name(policy.store, policy.environment, policy.name))
@@ -110,7 +112,11 @@ def assemble(
 
     places = Places(entry_name, locate)
     engine = Engine(stores, issuers, places, time, auditor, stopping=stopping)
-    return Assembly(config, engine, stores, issuers, places, time, telemetry)
+
+    def ready(issuer: str) -> None:
+        registry.require_admin(issuer, config, env)
+
+    return Assembly(config, engine, stores, issuers, places, time, telemetry, ready)
 
 
 def clock_of(config: Config, env: Mapping[str, str]) -> Clock:

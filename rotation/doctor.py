@@ -25,7 +25,6 @@ from rotation.model import Capabilities, KeyInfo, Model, Policy, Verdict
 from rotation.policy import show_duration
 from rotation.ports import Diagnosis, ExaminedIssuer, ExaminedStore, Grade, Issuer, SecretStore, TellsReaders, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore
-from rotation.sections import EntryReference, EnvReference
 from rotation.situation import Observation
 
 APART: Final = timedelta(seconds=30)
@@ -283,11 +282,11 @@ class Doctor:
 
     def _source(self, name: str) -> str:
         """Where the administrative credential comes from, in words."""
-        match getattr(self.assembly.config.issuers[name], "admin", None):
-            case EnvReference(env=variable):
-                return f"from the environment variable {variable}"
-            case EntryReference(store=store, name=entry):
-                return f"from the entry {entry} in {store}"
+        admin = getattr(self.assembly.config.issuers[name], "admin", None)
+        if (variable := getattr(admin, "env", None)) is not None:
+            return f"from the environment variable {variable}"
+        if (store := getattr(admin, "store", None)) is not None:
+            return f"from the entry {getattr(admin, 'name', '?')} in {store}"
         return "from this machine's own login"
 
     def _room(self, name: str, can: Capabilities, live: Sequence[KeyInfo]) -> Diagnosis:

@@ -138,12 +138,13 @@ def opened(assembly: Assembly, policies: Iterable[Policy]) -> None:
     """Makes the clients of these secrets' stores and issuers, so that a login that is not set stops all or nothing.
 
     Raises:
-        ConfigError: one of them can not be made.
+        ConfigError: one of them can not be made, or an issuer's admin credential is not there.
     """
     for policy in policies:
         for store in policy.stores:
             assembly.stores.get(store)
-        assembly.issuers.get(policy.issuer)
+        if assembly.issuers.get(policy.issuer) is not None:
+            assembly.ready(policy.issuer)
 
 
 def ended(outcome: Outcome) -> Ended:

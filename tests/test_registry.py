@@ -15,7 +15,7 @@ import pytest
 from providers import registry
 from providers.issuers.generated import GeneratedIssuer
 from providers.issuers.http import HttpIssuer
-from providers.registry import entry_name, open_issuer, open_store
+from providers.registry import entry_name, open_issuer, open_store, require_admin
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.azure import AzureLogin, KeyVaultStore
 from providers.stores.memory import MemoryStore, MemoryVault
@@ -260,12 +260,6 @@ def open_named(part: str, name: str, env: Mapping[str, str]) -> object:
             {"ROLE": CANARY, "SECRET": ""},
             ".role.auth.secretId.env: the environment variable SECRET is not set, or is empty",
         ),
-        (
-            "issuers",
-            "openai",
-            {},
-            ".openai.admin.env: the environment variable OPENAI_ADMIN_KEY is not set, or is empty",
-        ),
         ("stores", "gcp", {}, ".gcp: is not declared; allowed: aws, azure, vault, role, tls"),
         ("issuers", "acme", {}, ".acme: is not declared; allowed: openai, shared, passwords, shortest"),
     ],
@@ -275,6 +269,26 @@ def test_what_is_missing_is_named(part: str, name: str, env: Mapping[str, str], 
     with pytest.raises(ConfigError) as raised:
         open_named(part, name, env)
     assert str(raised.value) == f"keyturn:{part}{told}"
+
+
+@pytest.mark.parametrize("env", [{}, {"OPENAI_ADMIN_KEY": ""}])
+def test_an_issuer_is_known_without_its_admin_credential(env: Mapping[str, str]) -> None:
+    """What it can do needs none; who is about to act is told at once, and whoever did not ask is when it is missed."""
+    told = "the environment variable OPENAI_ADMIN_KEY is not set, or is empty"
+    issuer = open_issuer("openai", config(), env, Clock(), {})
+    assert issuer.capabilities.tells_last_use
+    with pytest.raises(ConfigError) as raised:
+        require_admin("openai", config(), env)
+    assert str(raised.value) == f"keyturn:issuers.openai.admin.env: {told}"
+    with pytest.raises(Trouble, match=told) as caught:
+        list(issuer.keys())
+    assert (caught.value.code, caught.value.maybe_applied) == (Code.DENIED, False)
+
+
+@pytest.mark.parametrize("name", ["openai", "shared", "passwords"])
+def test_nothing_is_missed_that_is_there_or_is_not_a_variable(name: str) -> None:
+    """An entry is asked for when it is needed; generated values need nobody's leave."""
+    require_admin(name, config(), {"OPENAI_ADMIN_KEY": CANARY})
 
 
 def test_openai_is_opened_from_its_description() -> None:
@@ -360,7 +374,7 @@ def test_entries_are_named_by_kind(store: str, name: str) -> None:
 OPENING = """
 import sys
 from datetime import UTC, datetime
-from providers.registry import open_issuer, open_store
+from providers.registry import open_issuer, open_store, require_admin
 from rotation.clock import SystemClock
 from rotation.config import parse
 

@@ -19,7 +19,7 @@ _MARKS = {
     Grade.GOOD: ("✓", "green"),
     Grade.WARNING: ("!", "yellow"),
     Grade.FAILING: ("✗", "bold red"),
-    Grade.UNCHECKED: ("-", ""),
+    Grade.UNCHECKED: ("\N{EN DASH}", ""),
 }
 _ORDER = (Kind.STORE, Kind.ISSUER, Kind.SECRET)
 
@@ -27,13 +27,13 @@ _ORDER = (Kind.STORE, Kind.ISSUER, Kind.SECRET)
 def doctor(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
     """Look whether rotation could work: logins, permissions, limits, clocks, credentials. Changes nothing.
 
-    One line for each thing looked at: ✓ in order, ! to be seen to, ✗ failing with who must do what, - not
+    One line for each thing looked at: ✓ in order, ! to be seen to, ✗ failing with who must do what, – not
     checked and why. Exit code 1 when something fails; warnings alone are 0. docs/doctor.md explains each line.
 
     Run it where rotations will run: permissions, allowlists and clocks are those of this machine and login.
 
     Example: keyturn doctor --stack prod
-    """
+    """  # noqa: RUF002 - the mark as it is printed
     context = open_context(stack, config)
     looking = doctors.Doctor(context.assembly, context.declared(names), context.path.name, everything=not names)
     lines: dict[tuple[Kind, str], list[Line]] = {}

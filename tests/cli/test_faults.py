@@ -60,6 +60,19 @@ def test_a_login_that_is_not_set_stops_all_or_nothing(project: Project, command:
     assert project.everything() == before
 
 
+def test_looking_needs_no_admin_credential(project: Project) -> None:
+    """status asks nothing of an issuer and verify shows it the credentials alone; what a plan can not tell it says."""
+    project.apply()
+    del project.environ["OPENAI_ADMIN_KEY"]
+    shown = project.run("status", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    assert [row["phase"] for row in shown.json] == ["steady", "steady"]
+    assert project.run("verify").code == 0
+    planned = project.run("plan")
+    assert planned.code == 1
+    assert "its admin credential is missing: the environment variable OPENAI_ADMIN_KEY is not set" in planned.err
+
+
 def test_an_issuer_that_is_declared_no_more_is_named(project: Project) -> None:
     """A secret that is still applied with it is left alone and reported; the others are served."""
     project.declare(project.secret(CHAT), project.secret(HOOK), project.secret("support-copilot-old"))
