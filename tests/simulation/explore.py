@@ -251,7 +251,9 @@ def results(job: Job) -> Iterator[Execution]:
     try:
         case = _case(job.scenario, job.stores, job.nature)
     except Exception as error:  # noqa: BLE001 - an engine that can not even be led to the beginning
-        broken = error if isinstance(error, Broken) else Broken(Harm.STUCK, f"{type(error).__name__}: {error}")
+        broken = Broken(Harm.STUCK, f"{type(error).__name__}: {error}")
+        broken.__cause__ = error
+        broken = error if isinstance(error, Broken) else broken
         yield Execution((), [], broken, [], known=False)
         return
     dice = random.Random(f"{job}")

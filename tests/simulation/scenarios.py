@@ -270,6 +270,7 @@ def execute(case: Case, choose: Chooser, *, tell: bool = False) -> Execution:
         broken = error
     except (Exception, Crash) as error:  # noqa: BLE001 - an engine that falls over does not settle
         broken = Broken(Harm.STUCK, f"{type(error).__name__}: {error}")
+        broken.__cause__ = error
     if broken:
         wire.tell(str(broken))
     return Execution(tuple(wire.taken), wire.log, broken, wire.story or [], known)

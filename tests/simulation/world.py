@@ -263,6 +263,15 @@ class World:
             if key and key.token in self.facts.journal.condemned and self.wire.orderly and self.wire.alone:
                 raise Broken(Harm.WRONGFUL, f"{key.key_id} is condemned, and is made current")
 
+    def _refuse_needless(self, token: str, key_id: str) -> None:
+        """Containing is for what can not be replaced in time. When nothing goes wrong and there is room, everything can."""
+        mark, at = self.facts.journal.condemned.get(token), self.facts.journal.contain.get(token)
+        asked = mark is None or at is None or at <= mark.at
+        roomy = self.setting.nature.model is Model.MINT and self.setting.nature.max_keys is None
+        handed = any(key.key_id == key_id and key.value in self.handed for key in self.vendor.live())
+        if handed and roomy and not asked and not self.wire.taken:
+            raise Broken(Harm.OUTAGE, f"{key_id} is contained, and nothing was in the way of replacing it before")
+
     def write(self, record: Record) -> None:
         """The audit trail: what is declared there, and what it claims."""
         self.wire.record(f"audit: {record.event} {(record.token or '').lstrip('0')} {record.reason}".rstrip())
@@ -270,6 +279,7 @@ class World:
         if record.event == "contain" and record.key_id:
             if record.token not in self.emergencies:
                 raise Broken(Harm.WRONGFUL, f"{record.key_id} is contained, and no emergency condemned it")
+            self._refuse_needless(record.token or "", record.key_id)
             self.contained |= {record.key_id}
         if record.event == "condemn" and record.reason.startswith(Why.ORPHAN):
             made = next((key.created_at for key in self.vendor.box.state if key.key_id == record.key_id), START)
@@ -312,7 +322,7 @@ class World:
             return
         if now < out + setting.grace:
             raise Broken(Harm.WRONGFUL, f"{told} {now - out} after it was handed out, before its grace was over")
-        used = last_use(setting.nature, key, out, now)
+        used = last_use(setting.nature, key._replace(used_at=None), out, now)  # what we tried ourselves deprives nobody
         quiet = setting.nature.knows_last_use and (used is None or used + setting.drain.quiet_for <= now)
         over = now >= out + setting.drain.at_most and setting.drain.then is Ending.REVOKE
         if setting.nature.tells_last_use and not quiet and not over:
@@ -345,12 +355,12 @@ class World:
             return Broken(Harm.STUCK, f"stores hand out {self.handed}")
         if lost := {value for value in shown if value and not self.vendor.accepts(value, self.wire.now)}:
             return Broken(Harm.STUCK, f"{sorted(lost)} handed out and refused")
-        ours = self.vendor.ours() if self.setting.nature.registry else []
-        if leaked := [key.key_id for key in ours if key.token in self.emergencies]:
-            return Broken(Harm.STUCK, f"{leaked} condemned in an emergency, and alive")
         live = {key.value for key in self.vendor.ours()}
         if self.setting.nature.model is not Model.MINT:
             live &= self._stored()  # what a slot holds when no answer came, nobody knows
+        leaked = [key.key_id for key in self.vendor.ours() if key.value in live and key.token in self.emergencies]
+        if self.setting.nature.registry and leaked:
+            return Broken(Harm.STUCK, f"{leaked} condemned in an emergency, and alive")
         if self.setting.nature.registry and (extra := live - shown):
             return Broken(Harm.ORPHAN, f"{sorted(extra)} live, and stores hand out {self.handed}")
         return None
