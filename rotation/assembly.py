@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
 from rotation.model import Policy
-from rotation.ports import Auditor, Clock, Issuer, SecretStore
+from rotation.ports import Auditor, Clock, Issuer, SecretStore, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
 from rotation.telemetry import NONE, Telemetry
 
@@ -111,12 +112,21 @@ def assemble(
         return Target(store, entry_name(store, environment, name)) if store else None
 
     places = Places(entry_name, locate)
-    engine = Engine(stores, issuers, places, time, auditor, stopping=stopping)
+    # A clock that was set by hand, the sandbox's or a test's, is not the one that services go by.
+    ahead = partial(_ahead, stores) if type(time) is SystemClock else None
+    engine = Engine(stores, issuers, places, time, auditor, stopping=stopping, ahead=ahead)
 
     def ready(issuer: str) -> None:
         registry.require_admin(issuer, config, env)
 
     return Assembly(config, engine, stores, issuers, places, time, telemetry, ready)
+
+
+def _ahead(stores: Mapping[str, SecretStore], name: str) -> timedelta:
+    """How far our clock is ahead of a store's, as far as its answers have told."""
+    store = stores[name]
+    bare = store.bare if isinstance(store, PatientStore) else store
+    return (bare.skew if isinstance(bare, TellsTime) else None) or timedelta(0)
 
 
 def clock_of(config: Config, env: Mapping[str, str]) -> Clock:

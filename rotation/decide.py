@@ -379,6 +379,9 @@ def pending(s: Situation) -> Iterator[Decision]:
     if s.void(attempt):
         yield Discard(store=primary, version=version, reason="superseded: current has left the version it started from")
         return
+    if attempt.token in s.seen.primary.journal.promoted:
+        yield Discard(store=primary, version=version, reason="was current before, and somebody has gone back")
+        return
     if s.seen.unfenced and s.expired(attempt):
         # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.
         yield Discard(store=primary, version=version, reason="older than an attempt may live in a store of this kind")
@@ -663,6 +666,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         yield from _never_promoted(s, key)
         return
     if s.lagging:
+        if released := [store for store in s.lagging if store not in s.policy.replicas]:
+            told = f"an old credential lives until {', '.join(released)} is released, which an apply does"
+            yield Hold(cause=Cause.STORE, reason=told)
         return
     if (since := s.superseded_at(key)) is None:
         return
@@ -811,6 +817,13 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     streak = s.evidence.refusals.get(key)
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+    elif (
+        key in s.evidence.unreadable
+        and (held := s.seen.primary.journal.condemned.get(key)) is not None
+        and (held.at + s.policy.drain.at_most <= s.now)
+    ):
+        known = s.seen.primary.journal.about(key)
+        yield Forget(key=key, proof="unheld", facts=known, reason="long told to be revoked by hand; nobody holds it")
     elif key in s.evidence.unreadable:
         yield Hold(
             cause=Cause.PERSON,
@@ -866,7 +879,10 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return
     if key in s.evidence.unreadable:
-        if s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
+        if s.now < revoked + need.timeout:
+            told = "nobody can show the old value to the issuer; its list may be ahead of those who check keys"
+            yield Wait(until=revoked + need.timeout, soon=True, reason=told)
+        elif s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
             yield ListKeys(reason="nobody holds the old value; the issuer's list must not show its key")
         elif s.is_listed(key):
             yield from _still_alive(s, key, revoked, "still in the issuer's list")

@@ -197,12 +197,16 @@ class Engine:
             return Absent(store, trouble.code.value, missing=missing) if named or not missing else None
         return entry if named or entry.policy else None
 
-    @staticmethod
-    def _policy(entry: Entry) -> Policy:
+    def _policy(self, entry: Entry) -> Policy:
         try:
-            return policies.read(entry.policy)
+            policy = policies.read(entry.policy)
         except ValueError as error:
             raise Trouble(Code.INVALID, entry.store, f"{entry.name}: {error}; apply the stack again") from None
+        if (own := self._places.entry_name(entry.store, policy.environment, policy.name)) != entry.name:
+            # A copy, or a backup restored under another name, would retire the keys of the original.
+            told = f"{entry.name} carries the policy and journal of {own}: take its metadata off"
+            raise Trouble(Code.INVALID, entry.store, told)
+        return policy
 
     def _pair_free_at(self, seen: Observation) -> datetime | None:
         """When the paired secret's window is over. None when there is no pair, or it is idle."""
@@ -398,21 +402,32 @@ class Engine:
         """
         try:
             seen = self.observe(target)
+            told = self._in_the_way(credential, key_id, seen)
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
-        s, issuer = self._situation(seen, _Run(target, Order())), seen.policy.issuer
-        told = None
-        if s.issuer.model is not Model.MANUAL:
-            told = f"{issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
-        elif key_id and any(s.key_id(key) == key_id for key in s.keys):
-            told = f"{key_id} is the id of a credential that {target.entry} has or had already"
         if told:
-            return Outcome(target, None, Trouble(Code.INVALID, issuer, told), seen, [], achieved=False)
-        was = s.handed_out
+            refusal = Trouble(Code.INVALID, seen.policy.issuer, told)
+            return Outcome(target, None, refusal, seen, [], achieved=False)
+        was = self._situation(seen, _Run(target, Order())).handed_out
         issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%dT%H%M%S}", credential)
         outcome = self.run(target, Order(replace=was, submitted=True), patience=patience, submitted=issued)
         promoted = outcome.seen.primary.journal.key_ids.get(self._key_now(outcome) or "") if outcome.seen else None
         return replace(outcome, achieved=promoted == issued.key_id)
+
+    def _in_the_way(self, credential: Credential, key_id: str | None, seen: Observation) -> str | None:
+        """Why a credential can not be submitted; None when it can."""
+        run = _Run(Target(seen.primary.store, seen.primary.name), Order())
+        s = self._situation(seen, run)
+        if s.issuer.model is not Model.MANUAL:
+            return f"{seen.policy.issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
+        if key_id and any(s.key_id(key) == key_id for key in s.keys):
+            return f"{key_id} is the id of a credential that {seen.primary.name} has or had already"
+        if key_id and any(value.reveal() in key_id for value in credential.fields.values()):
+            return "what was given as the key's id has the value in it"
+        values = (self._value_of(key, seen, run) for key in s.keys)
+        if any(value is not None and value.same_as(credential) for value in values):
+            return f"{seen.primary.name} has or had this very credential already"
+        return None
 
     def rollback(self, target: Target, *, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Makes the previous credential current again, as a new version, while it still lives.
@@ -458,7 +473,7 @@ class Engine:
         run = _Run(target, Order())
         # An adoption whose answer was lost has written its facts already.
         known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
-        token = known[0] if known else entry.current.token or self._tokens()
+        token = known[0] if known else entry.current.token or foreign_token(entry, entry.current)
         since = entry.current.created_at or self._now(seen)
         written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
         written |= facts.key_fact(token, key_id) if key_id else {}
@@ -483,13 +498,18 @@ class Engine:
                 "see `keyturn status`",
             )
         self._audit(_Run(target, Order()), "release", seen, token=s.current_key)
-        # The primary's policy goes last: until then the same command can be repeated.
-        for store in reversed(seen.policy.stores):
+        for store in reversed(seen.policy.replicas):
             name = self._places.entry_name(store, seen.policy.environment, seen.policy.name)
-            entry = self._stores[store].observe(name)
-            if entry.journal.facts:
-                self._stores[store].forget(name, list(entry.journal.facts))
+            if facts_there := self._stores[store].observe(name).journal.facts:
+                self._stores[store].forget(name, list(facts_there))
             self._stores[store].set_policy(name, {})
+        # The policy goes, then comes a look: a run that wrote an intent meanwhile keeps the entry, or its key were lost.
+        store, known = self._stores[target.store], seen.primary.journal.facts
+        store.set_policy(target.entry, {})
+        if store.observe(target.entry).journal.facts.keys() - known.keys():
+            store.set_policy(target.entry, seen.primary.policy)
+            raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is not released: a run has just begun on it")
+        store.forget(target.entry, list(known))
 
     def emergency(
         self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)
@@ -727,29 +747,32 @@ class Engine:
         return seen
 
     def _identify(self, action: d.Identify, seen: Observation, run: _Run) -> Observation:
-        """A person, or a write that came late, may have put the value of one of our keys there: then it is that key
-        which is current, and where it is dead it has to go again.
+        """A person, or a write that came late, may have put the value of one of our keys there.
+
+        Then it is that key which is current, and where it is dead it has to go again. It counts as compared only
+        once every value could be read, or it would be taken for a stranger's.
         """
+        mine, s = self._match(action.version, seen, run), self._situation(seen, run)
         run.evidence.identified.add(action.version.id)
+        if mine is None:
+            return seen
+        self._audit(run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine))
+        after = self._record(seen, run, facts.adopted(mine, action.version.id, self._now(seen)))
+        return replace(after, primary=_named(after.primary))
+
+    def _match(self, version: Version, seen: Observation, run: _Run) -> str | None:
+        """Token of the key whose value a version holds."""
         try:
-            held = self.read(seen, seen.primary, action.version)
+            held = self.read(seen, seen.primary, version)
         except Trouble as trouble:
             if trouble.code is Code.INVALID:
-                return seen  # not even of the declared form
+                return None  # not even of the declared form
             raise
         s = self._situation(seen, run)
         for key in reversed(s.keys):
-            if key == s.current_key:
-                continue
-            ours = self._value_of(key, seen, run)
-            if ours is not None and ours.same_as(held):
-                self._audit(
-                    run, "identify", seen, reason="put there by something else", token=key, key_id=s.key_id(key)
-                )
-                written = facts.adopted(key, action.version.id, self._now(seen))
-                after = self._record(seen, run, written)
-                return replace(after, primary=_named(after.primary))
-        return seen
+            if key != s.current_key and (ours := self._value_of(key, seen, run)) is not None and ours.same_as(held):
+                return key
+        return None
 
     def _adopt(self, action: d.Adopt, seen: Observation, run: _Run) -> Observation:
         version = action.version
@@ -895,7 +918,7 @@ class Engine:
             try:
                 return self.read(seen, seen.primary, Version(adopted, None))
             except Trouble as trouble:
-                if trouble.code is Code.UNAVAILABLE:
+                if trouble.code not in (Code.NOT_FOUND, Code.INVALID):
                     raise
                 return None
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):

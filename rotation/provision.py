@@ -309,6 +309,7 @@ class Provisioner:
             force_revoke: also when a key is in use, or may be.
         """
         target, dead, alive = self._target(policy), set[str](), list[KeyInfo]()
+        # Keys of theirs that nothing claims are found by sweeps only while there is an entry of their name.
         for turn in range(_ROUNDS):
             seen = self._find(target, policy)
             if seen is not None:
@@ -316,6 +317,8 @@ class Provisioner:
                     self._refuse_in_use(seen, force_revoke=force_revoke)
                 dead |= self._end(target, seen)
                 policy = seen.policy
+                if alive := self._alive(policy, dead):
+                    continue
             for store in (*policy.replicas, policy.store):
                 # The primary last: its journal is what a repetition goes on from.
                 if self._own(store, policy) is not None:
@@ -385,7 +388,9 @@ class Provisioner:
         )
 
     def _end(self, target: Target, seen: Observation) -> set[str]:
-        """No key of the secret lives on when this returns; gives the tokens of those that are dead."""
+        """No key that the secret's journal knows lives on when this returns; gives the ids of those that are dead, or
+        the tokens where there was no id to know.
+        """
         found = list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock))
         elsewhere = self._claimed_elsewhere(seen.policy) if found else None
         for orphan, look in found:
@@ -402,22 +407,31 @@ class Provisioner:
                 f"{target.store}: {target.entry} is not deleted, as not every key of it is shown dead yet: "
                 f"{_why(outcome)}. The next `pulumi up` or `pulumi destroy` goes on from there."
             )
-        return {*self._situation(before).keys, *self._situation(outcome.seen).keys}
+        looks = (self._situation(before), self._situation(outcome.seen))
+        return {s.key_id(key) or key for s in looks for key in s.keys}
 
     def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.
 
         Parameters:
-            dead: tokens of keys that have been refused; a list may lag behind.
+            dead: ids or tokens of keys that have been refused; a list may lag behind.
+
+        Raises:
+            Refusal: there are some, and whose they are can not be told.
         """
         issuer = self._issuers[policy.issuer]
         if not issuer.capabilities.registry:
             return []
         named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
         keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
-        alive = {token: key for token, key in keys if token is not None and token not in dead}
+        alive = [(token, key) for token, key in keys if token is not None and not dead & {token, key.key_id}]
         elsewhere = self._claimed_elsewhere(policy) if alive else set[str]()
-        return [] if elsewhere is None else [key for token, key in alive.items() if token not in elsewhere]
+        if elsewhere is None:
+            raise Refusal(
+                f"{policy.name}: not deleted, as it can not be told whose these keys are, alive under its name at "
+                f"{policy.issuer}: {_listed([key for _, key in alive])}. Repeat this when every store answers."
+            )
+        return [key for token, key in alive if token not in elsewhere]
 
     def _claimed_elsewhere(self, policy: Policy) -> set[str] | None:
         """Tokens of the same secret's entry in stores that this declaration does not use: it has been moved there.
@@ -434,10 +448,10 @@ class Provisioner:
             except Trouble as trouble:
                 if trouble.code is Code.NOT_FOUND:
                     continue
-                self._tell(f"{trouble}: keys that nothing claims are left to the sweep.")
+                self._tell(f"{trouble}: which keys are claimed there is not known.")
                 return None
             except ConfigError as error:
-                self._tell(f"{error}: keys that nothing claims are left to the sweep.")
+                self._tell(f"{error}: which keys are claimed there is not known.")
                 return None
             claimed |= seen.journal.tokens() | {attempt.key for attempt in seen.journal.attempts.values()}
             claimed |= {version.token for version in (seen.current, seen.pending) if version and version.token}
