@@ -64,6 +64,7 @@ from rotation.journal import Journal
 from rotation.model import Credential, Entry, SecretValue, Version
 from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
+from rotation.telemetry import heard
 
 if TYPE_CHECKING:
     from azure.core.exceptions import HttpResponseError
@@ -974,8 +975,14 @@ class _Vault:
             permit_redirects=False,
             logging_enable=False,
             raw_request_hook=self._in_time,
-            raw_response_hook=lambda answer: self.skew.heard(answer.http_response.headers.get("Date")),
+            raw_response_hook=self._heard,
         )
+
+    def _heard(self, answer: Any) -> None:
+        """Called by the SDK with every answer."""
+        headers = answer.http_response.headers
+        self.skew.heard(headers.get("Date"))
+        heard(headers.get("x-ms-request-id"))
 
     def _in_time(self, request: Any) -> None:
         """Called by the SDK for every request, its repetition after a login included, once it is ready to be sent."""
