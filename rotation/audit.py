@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rotation.errors import Code, Trouble
+from rotation.logs import masked_parts
 from rotation.ports import Record
 
 
@@ -68,4 +69,5 @@ class StreamAuditor:
 def _line(record: Record) -> str:
     shown = {name: value for name, value in asdict(record).items() if value not in (None, "", {})}
     shown["at"] = record.at.isoformat()
-    return json.dumps(shown, sort_keys=True) + "\n"
+    # No record should hold a value; but reasons quote services, and what is written here stays.
+    return json.dumps(masked_parts(shown), sort_keys=True) + "\n"

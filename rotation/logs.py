@@ -40,14 +40,15 @@ class JsonFormatter(logging.Formatter):
         fields = getattr(record, "fields", None)
         whole = shown | (fields if isinstance(fields, dict) else {}) | shown
         # Of a value with quotes or the like in it, JSON has another spelling: what is masked are the texts themselves.
-        return json.dumps(_masked(whole))
+        return json.dumps(masked_parts(whole))
 
 
-def _masked(part: object) -> object:
+def masked_parts(part: object) -> object:
+    """What is about to become JSON, with masked() applied to each text in it; anything else becomes its text."""
     if isinstance(part, dict):
-        return {str(name): _masked(value) for name, value in part.items()}
+        return {str(name): masked_parts(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
-        return [_masked(value) for value in part]
+        return [masked_parts(value) for value in part]
     return part if part is None or isinstance(part, int | float) else masked(str(part))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rotation import logs
-from rotation.audit import FileAuditor
+from rotation.audit import FileAuditor, StreamAuditor
 from rotation.errors import Trouble
 from rotation.model import Credential, SecretValue, Version
 from rotation.ports import Record
@@ -77,6 +77,22 @@ def test_the_audit_file_is_appended_and_private(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["mint", "mint.done"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_the_audit_trail_masks_what_a_service_has_repeated(tmp_path: Path, kind: str) -> None:
+    """In whatever field it stands, and however JSON would spell it."""
+    value = SecretValue('kt-"quoted"-\u00fcber-4711')
+    path, stream = tmp_path / "audit.jsonl", io.StringIO()
+    auditor = FileAuditor(path) if kind == "file" else StreamAuditor(stream)
+    told = f"the vendor said {value.reveal()}"
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    auditor.write(Record(at, "mint.failed", "prod/a-b", reason=told, key_id="key_1", detail={"error": told}))
+    line = path.read_text() if kind == "file" else stream.getvalue()
+    assert "4711" not in line
+    masked = "the vendor said [masked]"
+    record = json.loads(line)
+    assert (record["reason"], record["detail"], record["key_id"]) == (masked, {"error": masked}, "key_1")
 
 
 def test_an_audit_trail_that_can_not_be_written_is_trouble(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rotation.checkup import Finding
-from rotation.logs import masked
+from rotation.logs import masked, masked_parts
 from rotation.status import Phase, Row
 
 _PIPED = 10_000
@@ -44,15 +44,7 @@ _PHASE_STYLE = {
 
 def as_json(value: object) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(_masked(value), indent=2) + "\n")
-
-
-def _masked(value: object) -> object:
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, dict):
-        return {name: _masked(part) for name, part in value.items()}
-    return [_masked(part) for part in value] if isinstance(value, list) else value
+    sys.stdout.write(json.dumps(masked_parts(value), indent=2) + "\n")
 
 
 def complain(text: str, style: str = "red") -> None:
