@@ -30,7 +30,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON list, one obj
 
 @app.command()
 def up(as_json: AsJson = False) -> None:
-    """Start the services that do not run; print where they are."""
+    """Start the services that do not run; print where they are.
+
+    What they hold is kept in .sandbox, and found again by the next start.
+
+    Example: keyturn sandbox up
+    """
     with _sandbox() as (home, services):
         began = time.monotonic()
         listing = services.up()
@@ -41,14 +46,20 @@ def up(as_json: AsJson = False) -> None:
 
 @app.command()
 def down(as_json: AsJson = False) -> None:
-    """Stop the services; what they hold is kept."""
+    """Stop the services; what they hold is kept.
+
+    Example: keyturn sandbox down
+    """
     with _sandbox() as (_, services):
         _show(services.down(), as_json=as_json)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Say what runs, and where."""
+    """Say what runs, and where.
+
+    Example: keyturn sandbox status --json
+    """
     with _sandbox() as (_, services):
         _show(services.status(), as_json=as_json)
 
@@ -58,7 +69,12 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the services and delete all that they hold, and Pulumi's state of the sandbox."""
+    """Stop the services and delete all that they hold, and Pulumi's state of the sandbox.
+
+    Nothing outside this clone is touched. Asks first.
+
+    Example: keyturn sandbox reset --yes
+    """
     with _sandbox() as (home, services):
         if not yes and as_json:
             raise typer.BadParameter("nobody can be asked with --json: add --yes", param_hint="--json")

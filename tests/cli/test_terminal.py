@@ -11,22 +11,24 @@ import sys
 import pytest
 
 from rotation.cli.main import app
+from sandbox.cli import app as sandbox
 from tests.cli.project import CHAT, HOOK, Project
 
 COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
+SANDBOX = sorted(f"sandbox {command.callback.__name__}" for command in sandbox.registered_commands if command.callback)
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38)[0-9;]*m")
 ESCAPE = "\x1b"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *SANDBOX])
 def test_every_command_explains_itself_by_an_example(project: Project, command: str) -> None:
     """And the example uses nothing that the command does not have."""
-    shown = project.run(command, "--help")
+    shown = project.run(*command.split(), "--help")
     assert shown.code == 0
     example = re.search(r"Example: (keyturn .*?)\n\n", shown.out, re.DOTALL)
     assert example is not None
     words = shlex.split(" ".join(example[1].split()).partition(" 3<")[0])
-    assert words[:2] == ["keyturn", command]
+    assert " ".join(words).startswith(f"keyturn {command}")
     for option in (word for word in words if word.startswith("--")):
         assert re.search(rf"^ +(-\w, )?{option}\b", shown.out, re.MULTILINE), option
 

@@ -45,3 +45,19 @@ class TestMemoryStoreWithoutCompareAndSet(TestMemoryStore):
     @pytest.fixture
     def second_client(self, vault: MemoryVault) -> SecretStore:
         return MemoryStore("memory", vault, now, fenced=False)
+
+
+class TestTextOnlyMemoryStore(TestMemoryStore):
+    """As a service whose versions hold one text, and nothing of fields."""
+
+    @pytest.fixture
+    def store(self, vault: MemoryVault) -> SecretStore:
+        return MemoryStore("memory", vault, now, text_only=True)
+
+    @pytest.fixture
+    def second_client(self, vault: MemoryVault) -> SecretStore:
+        return MemoryStore("memory", vault, now, text_only=True)
+
+    @pytest.fixture
+    def by_hand(self, vault: MemoryVault) -> ByHand:
+        return MemoryStore("console", vault, now, text_only=True).put_by_hand
