@@ -362,6 +362,27 @@ def test_a_secret_that_is_applied_and_declared_no_more_is_found(site: Site) -> N
     assert len(site.minted()) == 1
 
 
+def test_a_replicas_vault_prompts_its_secret_and_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Its entry expires there too; the run begins at the primary. One that is not kept there is left alone."""
+    with KeyVaultServer(now=site.clock.now) as mirror:
+        stores = site.declared["keyturn:stores"]
+        stores["mirror"] = stores["azure"] | {"vaultUrl": mirror.vault_url, "caBundle": mirror.ca}
+        stores["mirror"]["authorityHost"] = mirror.authority
+        chat, batch, _ = site.declared["keyturn:secrets"]
+        site.declared["keyturn:secrets"] = [chat | {"replicas": ["mirror"]}, batch]
+        site.config = parse(site.declared)
+        site.apply(CHAT, BATCH)
+        assembly = assemble(site.config, site.env, site.trail, site.clock)
+        assembly.stores["mirror"].create(ENTRY, policies.written(site.config.policies[0]))
+        there = {"Id": f"{mirror.vault_url}/secrets/{ENTRY}/0", "VaultName": None}
+        assert site.deliver(event(NEAR, data(ENTRY) | there, ENTRY, topic="/sandbox")) == [Ended.DONE]
+        assert site.vault.client().get_secret(ENTRY).value == mirror.client().get_secret(ENTRY).value
+        other = f"prod--{BATCH}"
+        there = {"Id": f"{mirror.vault_url}/secrets/{other}/0", "VaultName": None}
+        assert site.deliver(event(NEAR, data(other) | there, other, topic="/sandbox")) == []
+        assert f"no secret {BATCH} that is kept in mirror is applied" in caplog.text
+
+
 def test_the_timer_sweeps_everything_and_fails_where_something_is_left(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
