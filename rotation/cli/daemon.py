@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -28,6 +28,8 @@ from rotation.telemetry import Several
 _log = logging.getLogger(__name__)
 
 _SHORTEST = timedelta(seconds=1)
+_AWAKE = 0.2
+"""Seconds until a signal is heard, at most: one that comes just before a wait begins would else wait for its end."""
 
 
 def run(
@@ -93,10 +95,18 @@ def run(
         with _signals(stopping, bound), serving(host, port, pages) as taken:
             _log.info("listening on http://%s:%d; sweeping every %s", host, taken, every)
             _notify("READY=1")
-            daemon.run()
+            _beside(daemon.run)
     except OSError as error:
         raise UsageFault(f"--listen {listen}: {error.strerror or error}") from None
     _log.info("stopped; the next sweep goes on from the journal")
+
+
+def _beside(work: Callable[[], None]) -> None:
+    """Works in a thread of its own. The main one stays awake, because only there a signal is heard."""
+    thread = threading.Thread(target=work, name="keyturn-sweeps", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_AWAKE)
 
 
 def _duration(option: str, text: str) -> timedelta:
