@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, TypeGuard
+from typing import Final
 
 from rotation import journal as facts
 from rotation.journal import Attempt, Why
@@ -577,7 +577,7 @@ def mirror(s: Situation) -> Iterator[Decision]:
             continue
         if not _behind(s, store, entry):
             continue  # what replaces it goes to the replicas
-        if _unknown(s, entry.current):
+        if entry.current and _unknown(s, entry.current):
             yield from _before_overwriting(s, entry.current)
             continue
         if copy is None or copy.token != current.token:
@@ -604,11 +604,11 @@ def _behind(s: Situation, store: str, entry: Entry) -> bool:
     )
 
 
-def _unknown(s: Situation, version: Version | None) -> TypeGuard[Version]:
+def _unknown(s: Situation, version: Version) -> bool:
     """Whether a replica's version is ours, and the journal knows nothing of it: it was restored from a backup."""
     journal = s.seen.primary.journal
     known = (*journal.attempts, *journal.promoted, *journal.adopted)
-    return version is not None and version.token is not None and version.token not in known
+    return version.token is not None and version.token not in known
 
 
 def _before_overwriting(s: Situation, version: Version) -> Iterator[Decision]:
@@ -879,7 +879,7 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return
     if key in s.evidence.unreadable:
-        if s.now < revoked + need.timeout:
+        if s.promoted_at(key) and s.now < revoked + need.timeout:
             told = "nobody can show the old value to the issuer; its list may be ahead of those who check keys"
             yield Wait(until=revoked + need.timeout, soon=True, reason=told)
         elif s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:

@@ -299,7 +299,7 @@ class Engine:
             steps = 0
             while steps < MOST_STEPS:
                 if self._stopping and self._stopping() and not run.evidence.unspent:
-                    left = d.Wait(until=self._now(seen), reason="the process is stopping; the next run goes on")
+                    left = d.Wait(until=self._clock.now(), reason="the process is stopping; the next run goes on")
                     return Outcome(target, left, run.trouble, seen or run.known, run.records)
                 if seen is None:
                     seen = run.known = self._with_pair(self.observe(target, run.known), run)
@@ -393,12 +393,12 @@ class Engine:
     def submit(
         self, target: Target, credential: Credential, key_id: str | None, *, patience: timedelta = timedelta(minutes=5)
     ) -> Outcome:
-        """Takes a credential that a person created at a manual issuer: stages, verifies and promotes it.
+        """Takes a credential that a person created, as one has to at a manual issuer: stages, verifies, promotes it.
 
         Parameters:
             key_id: the issuer's id of it, which tells the person later what to revoke.
 
-        What is in the way of it is in the outcome: an issuer that mints by itself, the id of a key that Keyturn has.
+        What is in the way of it is in the outcome: that it is, or its id is, of a credential that Keyturn has.
         """
         try:
             seen = self.observe(target)
@@ -418,8 +418,6 @@ class Engine:
         """Why a credential can not be submitted; None when it can."""
         run = _Run(Target(seen.primary.store, seen.primary.name), Order())
         s = self._situation(seen, run)
-        if s.issuer.model is not Model.MANUAL:
-            return f"{seen.policy.issuer} mints by itself: `keyturn rotate {seen.policy.name}` does it"
         if key_id and any(s.key_id(key) == key_id for key in s.keys):
             return f"{key_id} is the id of a credential that {seen.primary.name} has or had already"
         if key_id and any(value.reveal() in key_id for value in credential.fields.values()):
@@ -504,12 +502,14 @@ class Engine:
                 self._stores[store].forget(name, list(facts_there))
             self._stores[store].set_policy(name, {})
         # The policy goes, then comes a look: a run that wrote an intent meanwhile keeps the entry, or its key were lost.
-        store, known = self._stores[target.store], seen.primary.journal.facts
-        store.set_policy(target.entry, {})
-        if store.observe(target.entry).journal.facts.keys() - known.keys():
-            store.set_policy(target.entry, seen.primary.policy)
+        primary, known = self._stores[target.store], seen.primary.journal.facts
+        primary.set_policy(target.entry, {})
+        if primary.observe(target.entry).journal.facts.keys() - known.keys():
+            primary.set_policy(target.entry, seen.primary.policy)
             raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is not released: a run has just begun on it")
-        store.forget(target.entry, list(known))
+        primary.forget(target.entry, list(known))
+        if seen.primary.service and seen.primary.service.enabled and isinstance(primary, RotatesByItself):
+            primary.set_rotation(target.entry, None)
 
     def emergency(
         self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)

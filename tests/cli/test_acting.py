@@ -104,7 +104,7 @@ def test_a_sweep_takes_a_rotation_from_due_to_dead(project: Project) -> None:
 
 
 def test_a_sweep_finds_our_orphans_and_nobody_elses(project: Project) -> None:
-    """A key under our name that nothing claims is condemned, revoked and shown dead; others' keys are not touched."""
+    """A key under our name that nothing claims is condemned, drains and dies; others' keys are not touched."""
     project.apply(CHAT)
     ours = f"{project.installation}.sandbox-{CHAT}.{'f' * 32}"
     others = (f"{project.installation}.prod-{CHAT}.{'f' * 32}", f"other.sandbox-{CHAT}.{'f' * 32}", "deploy-bot")
@@ -117,6 +117,9 @@ def test_a_sweep_finds_our_orphans_and_nobody_elses(project: Project) -> None:
     ran = project.run("sweep")
     assert ran.code == 0
     assert "orphaned key" in ran.out
+    assert orphan in project.alive(), "somebody may use it all the same"
+    project.services.time.move(timedelta(days=2))
+    assert project.run("sweep").code == 0
     alive = project.alive()
     assert orphan not in alive
     assert set(left) <= set(alive)
