@@ -174,7 +174,7 @@ def _plan(schedule: Schedule, cycle: Cycle, floor: datetime, want: datetime, lea
     room, last = min(ROOM, cycle.bound / 4), cycle.last
 
     def best(view: Schedule, want: datetime, last: datetime) -> _Found | None:
-        return _best(_open(view, floor, last, cycle.turn), floor, want, last, room, least)
+        return _best(_open(view, floor, max(last, floor), cycle.turn), floor, want, last, room, least)
 
     if found := best(schedule, want, last):
         free = best(replace(schedule, blackouts=()), want, last) if schedule.blackouts else found
