@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from rotation.declared import Config, ConfigError, Fault, entry_name
 from rotation.errors import Code, Trouble
-from rotation.model import SecretValue
+from rotation.model import Capabilities, Propagation, SecretValue
 from rotation.ports import Clock, Issuer, SecretStore
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         EnvReference,
         FileReference,
         GeneratedConfig,
+        IssuerConfig,
         KeyVaultConfig,
         OpenAIConfig,
         SecretsManagerConfig,
@@ -105,6 +106,18 @@ def require_admin(name: str, config: Config, env: Mapping[str, str]) -> None:
         raise ConfigError([Fault(f"{path}.admin.env", f"the environment variable {variable.env} {_UNSET}")])
 
 
+def capabilities(about: IssuerConfig) -> Capabilities | None:
+    """What an issuer can do, as far as its configuration tells without opening it; else None."""
+    from providers.issuers import description, generated  # noqa: PLC0415
+
+    if about.kind == "generated":
+        return generated.GeneratedIssuer.capabilities
+    if about.kind not in description.shipped_kinds():
+        return None
+    spread = description.shipped(about.kind).capabilities.create
+    return Capabilities(create=Propagation(**dict(spread)))
+
+
 def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
     from providers.stores.aws import AwsLogin, SecretsManagerStore  # noqa: PLC0415
 
@@ -117,6 +130,7 @@ def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
         replica_regions=about.replica_regions,
         exempt_roles=about.exempt_roles,
         recovery_window_days=about.recovery_window.days,
+        rotation_function=about.rotation_function,
         clock=site.clock,
     )
 

@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rotation import form as forms
-from rotation import names, timing
+from rotation import names, native, timing
 from rotation.declared import Config, ConfigError, Fault, Handling, entry_name
 from rotation.model import Consumer, Drain, Ending, Policy, Schedule
 from rotation.policy import show_duration, written
@@ -134,6 +134,11 @@ def _policy(
         tags=secret.tags,
         schedule=schedule,
     )
+
+
+def _is_native(policy: Policy, stores: Mapping[str, StoreConfig | None]) -> bool:
+    store = stores.get(policy.store)
+    return isinstance(store, SecretsManagerConfig) and store.rotation == "native"
 
 
 def _handling(secret: SecretSection) -> Handling:
@@ -373,6 +378,16 @@ def _shown(section: Section, name: str) -> str:
     return show_duration(getattr(section, name)) + default
 
 
+def _native_fits(secret: SecretSection, declared: _Declared) -> _Found:
+    policy = _policy(secret, "", declared.environment, declared.defaults)
+    if not _is_native(policy, declared.stores):
+        return
+    from providers.registry import capabilities  # noqa: PLC0415 - descriptions are read where they matter
+
+    issuer = declared.issuers.get(secret.issuer)
+    yield from native.faults(policy, capabilities(issuer) if issuer else None)
+
+
 _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _Found]], ...]] = (
     (frozenset({"name"}), _name_once),
     (frozenset({"name", "store", "replicas"}), _name_fits),
@@ -394,6 +409,7 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"format", "issuer"}), _format_fits),
     (frozenset({"format", "tags", "name", "store", "replicas", "issuer", "owner", "consumers"}), _metadata_fits),
     (frozenset({"adopt", "adoptKeyId"}), _key_id_of_adopted),
+    (frozenset({"store", "issuer", "rotateEvery", "schedule", "pairedWith"}), _native_fits),
     (frozenset({"allowedCidrs", "allowedVpces", "store", "replicas"}), _networks_enforced),
     (frozenset({"allowedCidrs", "allowedVpces"}), _networks_fit),
 )
@@ -505,13 +521,14 @@ class _Builder:
                         self._add(f"{read.path}.{path}", message, allowed)
         if self.faults:
             return None
+        policies = (_policy(read.section, installation, environment, defaults) for read in secrets)
         return Config(
             installation=installation,
             environment=environment,
             stores={name: store for name, store in stores.items() if store},
             issuers={name: issuer for name, issuer in issuers.items() if issuer},
             owners={name: owner for name, owner in owners.items() if owner},
-            policies=tuple(_policy(read.section, installation, environment, defaults) for read in secrets),
+            policies=tuple(replace(policy, native=_is_native(policy, stores)) for policy in policies),
             handling={read.section.name: _handling(read.section) for read in secrets},
             root=self._root,
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from typing import Final, Literal
 
-from rotation import orphans
+from rotation import native, orphans
 from rotation import policy as policies
 from rotation.decide import Done
 from rotation.declared import ConfigError
@@ -19,7 +20,7 @@ from rotation.errors import Code, Trouble
 from rotation.model import Credential, Entry, KeyInfo, Policy
 from rotation.names import token_in
 from rotation.policy import show_duration, written
-from rotation.ports import Clock, Issuer, SecretStore
+from rotation.ports import Clock, Issuer, RotatesByItself, SecretStore
 from rotation.situation import Evidence, Observation, Order, Situation
 
 Bootstrap = Literal["apply", "function"]
@@ -136,10 +137,26 @@ class Provisioner:
         found = [self._settle_entry(store, policy, same_as) for store in policy.replicas]
         # The primary last: the engine begins where it finds one.
         if adopt and self._adopt(policy, adopt_key_id):
+            self._settle_rotation(policy)
             return
         found.append(self._settle_entry(policy.store, policy))
         if bootstrap == "apply":
             self._bring_current(policy, resumed=any(found))
+        if policy.native or any(found):
+            self._settle_rotation(policy)
+
+    def _settle_rotation(self, policy: Policy) -> None:
+        """Has the store's own service rotate the entry where that is declared, and takes it off where it is not."""
+        entry, client = self.entry(policy.store, policy), self._stores[policy.store]
+        if policy.native:
+            every: timedelta | None = native.interval(policy)
+        elif (service := client.observe(entry).service) and service.enabled:
+            every = None
+        else:
+            return
+        if not isinstance(client, RotatesByItself):
+            raise Refusal(f"{policy.store}: has no service that rotates {entry}; declare it with rotation: direct.")
+        client.set_rotation(entry, every)
 
     def _adoptable(self, policy: Policy) -> Credential | None:
         """What the primary's entry holds, brought back first where it is deleted; None when it holds nothing."""
@@ -275,6 +292,7 @@ class Provisioner:
         self._stores[new.store].set_policy(entry, written(new))
         if bootstrap == "apply" and not self._serves(self._engine.observe(self._target(new))):
             self._bring_current(new, resumed=True)
+        self._settle_rotation(new)
         for replica in old.replicas:
             if replica not in new.stores:
                 self._release_replica(replica, old)

@@ -250,6 +250,9 @@ class Section(BaseModel):
 # --- stores --------------------------------------------------------------------------------------
 
 
+_FUNCTION: Final = r"^arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
+
+
 class SecretsManagerConfig(Section):
     """AWS Secrets Manager in one region. Credentials come from the SDK's own chain."""
 
@@ -272,6 +275,24 @@ class SecretsManagerConfig(Section):
         tuple[Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")], ...], Field(strict=False)
     ] = Field((), description="a list of ARNs of roles that allowedCidrs and allowedVpces do not bind, beside roleArn")
     recovery_window: Span = Field("30d", validate_default=True, description="7d to 30d, in whole days")
+    rotation_function: Annotated[str, StringConstraints(pattern=_FUNCTION)] | None = Field(
+        None, description="the ARN of the Lambda function that the service calls to rotate"
+    )
+    rotation: Literal["direct", "native"] = Field(
+        "direct", validate_default=True, description="direct: sweeps rotate; or native: the service has it done"
+    )
+
+    @field_validator("rotation")
+    @classmethod
+    def _called(cls, rotation: str, info: ValidationInfo) -> str:
+        function = info.data.get("rotation_function", "")  # none where it has a fault of its own
+        if rotation == "native" and function is None:
+            raise _refusal("native needs the function that the service is to call", "together with rotationFunction")
+        if rotation == "direct" and function:
+            raise _refusal("direct has no use for rotationFunction", "native, or no rotationFunction")
+        if function and function.split(":")[3] != info.data.get("region", function.split(":")[3]):
+            raise _refusal("native needs a function in the store's own region", "a rotationFunction of the region")
+        return rotation
 
     @field_validator("replica_regions")
     @classmethod

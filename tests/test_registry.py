@@ -184,8 +184,10 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "kms_key_id": None,
         "replica_regions": (),
         "recovery_window_days": 30,
+        "rotation_function": None,
     }
     role = "arn:aws:iam::123456789012:role/keyturn"
+    function = "arn:aws:lambda:eu-west-1:123456789012:function:keyturn"
     declared = {
         "endpointUrl": "http://127.0.0.1:1",
         "profile": "team",
@@ -194,6 +196,8 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "kmsKeyId": "alias/keyturn",
         "replicaRegions": ["eu-west-2", "us-east-1"],
         "recoveryWindow": "1w",
+        "rotation": "native",
+        "rotationFunction": function,
     }
     store = {**STORES["aws"], **declared}
     open_store("aws", parse({"installation": "acme", "environment": "prod", "stores": {"aws": store}}), {}, Clock())
@@ -205,6 +209,7 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "kms_key_id": "alias/keyturn",
         "replica_regions": ("eu-west-2", "us-east-1"),
         "recovery_window_days": 7,
+        "rotation_function": function,
     }
 
 
