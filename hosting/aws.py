@@ -63,7 +63,9 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
         Unpackable: it needs a file or a package that is not there.
     """
     config = load(stack_file)
-    vendors = {about.kind: shipped(about.kind) for about in config.issuers.values() if about.kind in shipped_kinds()}
+    vendors: dict[str, object] = {
+        about.kind: shipped(about.kind) for about in config.issuers.values() if about.kind in shipped_kinds()
+    }
     _try(config)
     found = closure(root, [HANDLER], lambda module: module in _left_out(config, described=bool(vendors)))
     return {
@@ -82,14 +84,17 @@ def _left_out(config: Config, *, described: bool) -> set[str]:
     return out if described else out | {f"providers.issuers.{part}" for part in ("http", "language", "packed")}
 
 
-class _Anything(dict[str, str]):
+class _Anything(Mapping[str, str]):
     """An environment in which every variable is set; nothing here connects to anywhere."""
 
-    def __missing__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> str:
         return name
 
-    def get(self, name: str, _: object = None) -> str:  # type: ignore[override]
-        return name
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 def _try(config: Config) -> None:
@@ -181,7 +186,6 @@ def _packs(path: PurePosixPath) -> bool:
         "__pycache__" in folders
         or (folders[0:1] and folders[0].endswith((".dist-info", ".egg-info")))
         or path.suffix in (".pyc", ".pyi", ".pth", ".typed")
-        or path.name == "py.typed"
     )
 
 
