@@ -42,6 +42,8 @@ path "secret/destroy/*" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
+# What it may do, asked without trying: for `keyturn doctor`.
+path "sys/capabilities-self" { capabilities = ["update"] }
 """
 """All that Keyturn may do. OpenBao's policy `default` is not attached."""
 

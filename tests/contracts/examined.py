@@ -53,8 +53,9 @@ class ExaminedStoreContract:
 
     def test_what_is_told_can_be_acted_upon(self, store: Telling, entry: str) -> None:
         """Each has words; what is unchecked says why; nothing tells a value."""
-        credential = store.read(entry, store.observe(entry).current)  # type: ignore[arg-type] - it has one
-        secret = credential.fields["value"].reveal()
+        current = store.observe(entry).current
+        assert current is not None
+        secret = store.read(entry, current).fields["value"].reveal()
         for found in store.examine({entry: SWEEP}):
             assert found.check
             assert found.text
