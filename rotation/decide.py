@@ -386,7 +386,7 @@ def pending(s: Situation) -> Iterator[Decision]:
         # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.
         yield Discard(store=primary, version=version, reason="older than an attempt may live in a store of this kind")
         return
-    if (s.order.back_to and attempt.key != s.order.back_to) or s.order.submitted:
+    if (s.going_back and attempt.key != s.order.back_to) or s.order.submitted:
         yield Discard(store=primary, version=version, reason="a person has decided otherwise")
         return
     if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
@@ -638,6 +638,8 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     journal = s.seen.primary.journal
     if any(a.key == key for a in s.usurpers) and not s.current_works:
         return  # what it did to the current credential comes first
+    if s.going_back and key == s.order.back_to:
+        return
     if key in journal.revoked:
         yield from _prove(s, key)
         return
@@ -645,7 +647,7 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return
     if (held := journal.condemned.get(key)) is not None:
         # One that another run promoted meanwhile was handed out: unless it leaked, it drains like any other.
-        if s.promoted_at(key) and held.why is not Why.RETIRED and key not in journal.contain:
+        if s.promoted_at(key) and key not in journal.contain and not s.drained(key):
             if (since := s.superseded_at(key)) is None:
                 return
             if (rest := _draining(s, key, since)) is not None:
@@ -908,6 +910,13 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
 
 def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decision]:
     """Dead. The journal keeps a contained key condemned until no store hands it out any more."""
+    held = s.seen.primary.journal.condemned.get(key)
+    if held and held.why in (Why.ORPHAN, Why.LOST) and s.current and s.issuer.registry and not s.urgent:
+        # Nothing told what it was for. Had it been the current one under another name, then that is dead now.
+        tried = s.evidence.current.get(s.current.id)
+        if tried is None or tried.at < s.seen.primary.journal.revoked.get(key, s.now):
+            yield VerifyCurrent(version=s.current, reason="does the current one still work?")
+            return
     if key not in s.roles and (until := s.last_write(key)) and s.now < until:
         yield Wait(until=until, reason="dead; a delayed write may still bring it back")
     elif key not in s.roles:

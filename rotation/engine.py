@@ -342,7 +342,10 @@ class Engine:
         delay = seen.policy.contain_after if contain_after is None else contain_after
         written: dict[str, str] = {}
         # A command that is run again goes on with its emergency. It does not condemn what replaced the leaked key.
-        begun = [held.at for key, held in journal.condemned.items() if key in journal.contain]
+        at = s.promoted_at(s.current_key or "")
+        fresh = at is not None and now < at + ATTEMPT_LIFE
+        marked = [(key, held) for key, held in journal.condemned.items() if key in journal.contain]
+        begun = [held.at for key, held in marked if fresh or key in s.roles]
         for key in s.keys:
             held = journal.condemned.get(key)
             if held is None and begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key)):
@@ -444,7 +447,8 @@ class Engine:
             return Outcome(target, hold, None, seen, [], achieved=False)
         newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
         outcome = self.run(target, Order(replace=s.handed_out, back_to=newest), patience=patience)
-        return replace(outcome, achieved=self._key_now(outcome) == newest)
+        doomed = outcome.seen.primary.journal.condemned if outcome.seen else {}
+        return replace(outcome, achieved=self._key_now(outcome) == newest and newest not in doomed)
 
     def adopt(self, target: Target, policy: Policy, *, key_id: str | None) -> Observation:
         """Brings an existing entry under management. Its value and versions stay as they are.
@@ -474,7 +478,7 @@ class Engine:
         token = known[0] if known else entry.current.token or foreign_token(entry, entry.current)
         since = entry.current.created_at or self._now(seen)
         written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
-        written |= facts.key_fact(token, key_id) if key_id else {}
+        written |= facts.key_fact(token, key_id) if key_id else facts.foreign(token, since)
         self._audit(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
         store.record(target.entry, written)
         store.set_policy(target.entry, policies.written(policy))

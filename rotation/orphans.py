@@ -82,7 +82,8 @@ def unclaimed(
     """Yields every listed key of ours that no entry of its secret claims, with the look that confirmed it.
 
     One more look at each secret with a key that is old enough. A secret whose stores do not all
-    answer has no orphans as far as can be told, and is left alone.
+    answer has no orphans as far as can be told, and is left alone; so is one whose current credential has no known id,
+    until its next rotation.
     """
     groups: dict[tuple[str, str, str, str], list[tuple[Target, Policy]]] = {}
     for target, policy in secrets:
@@ -117,6 +118,8 @@ def _unclaimed(
             return
         looks.append(seen)
         s = Situation(seen, Evidence(), Capabilities(), Order(), now)
+        if s.current_unnamed:
+            return  # one of the listed keys may be what is handed out
         for known in (*seen.primary.journal.tokens(), *s.keys):
             claimed[known] = s.key_id(known) or claimed.get(known)
     (target, policy), seen = places[0], looks[0]

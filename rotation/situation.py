@@ -194,6 +194,12 @@ class Situation:
         return self.current_key or (foreign_token(self.seen.primary, self.current) if self.current else None)
 
     @cached_property
+    def current_unnamed(self) -> bool:
+        """Whether some store hands out what the issuer may know by any name."""
+        entries = [e for e in (self.seen.primary, *self.seen.replicas.values()) if isinstance(e, Entry) and e.current]
+        return any(self.key_id(self.key_of(entry.current) or "") is None for entry in entries)
+
+    @cached_property
     def pending(self) -> Version | None:
         """What waits for promotion. The current version's own label or copy does not count."""
         pending = self.seen.primary.pending
@@ -295,6 +301,18 @@ class Situation:
         back = [a.token for a in self.attempts_of(key) if a.why is Why.ROLLBACK]
         times = [at for token in (key, *back) if (at := journal.promoted.get(token))]
         return max(times, default=None) or self.promoted_at(key)
+
+    def drained(self, key: str) -> bool:
+        """Whether a key was condemned after its drain, and has not been current since."""
+        held, since = self.seen.primary.journal.condemned.get(key), self.superseded_at(key)
+        return held is not None and held.why is Why.RETIRED and since is not None and since <= held.at
+
+    @cached_property
+    def going_back(self) -> bool:
+        """Whether the earlier key that was asked for can still be had, and is not current yet."""
+        journal, back = self.seen.primary.journal, self.order.back_to
+        dead = back in journal.condemned or back in journal.revoked
+        return back is not None and not dead and self.order.replace == self.handed_out
 
     def superseded_at(self, key: str) -> datetime | None:
         """When a key stopped being current in every store, as far as noted since it last was current."""
