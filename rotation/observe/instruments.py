@@ -46,9 +46,7 @@ class Instrument:
     @property
     def dotted(self) -> str:
         """The name as OpenTelemetry has it: no unit, no `_total`."""
-        plain = self.name.removesuffix("_total").removesuffix("_seconds")
-        first, _, rest = plain.partition("_")
-        return f"{first}.{rest}"
+        return self.name.removesuffix("_total").removesuffix("_seconds").replace("_", ".")
 
 
 Measure = tuple[Instrument, Mapping[str, str], float]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from datetime import timedelta
@@ -16,56 +15,47 @@ def test_it_rotates_what_comes_due_and_is_watched_doing_so(project: Project) -> 
     """Ready after one sweep. When the clock moves, both secrets are replaced without anybody asking. Counters agree with what
     the issuer counted, spans tell the runs and their calls, and no value is in any of it."""
     project.apply()
-    before = {name: project.value(name) for name in (CHAT, HOOK)}
-    minted = len(project.keys())
+    values = {name: project.value(name) for name in (CHAT, HOOK)}
+    issued, counted = len(project.keys()), len(project.services.openai.control.requests())
     with collector() as collected, Running(project, "--every", "10m", **otel(collected)) as running:
         running.ready()
         assert running.get("/healthz").status_code == 200
+        assert running.get("/").status_code == 404
         first = running.scrape()
         assert first.one("keyturn_secret_phase", secret=CHAT, phase="steady") == 1
         assert 0 < (first.one("keyturn_secret_age_seconds", secret=CHAT) or 0) < 3600
         assert first.one("keyturn_secret_overdue_seconds", secret=CHAT) == 0
-        asked = project.services.openai.control.requests()
 
         project.services.time.move(timedelta(days=31))
         until(lambda: running.scrape().one("keyturn_effects_total", effect="promoted") == 2, "two promotions")
         until(lambda: running.scrape().one("keyturn_secret_draining_keys", secret=CHAT) == 1, "the drain")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(timeout=20) == 0, running.log
-        project.services.openai.control.requests()
-        log = running.log
-    after = {name: project.value(name) for name in (CHAT, HOOK)}
-    assert all(after[name] != before[name] for name in after)
-    assert len(project.keys()) == minted + 1
+    assert all(project.value(name) != value for name, value in values.items())
+    assert len(project.keys()) == issued + 1
 
-    # The last scrape came before the end; the collector was told all of it.
-    points = collected.points()
+    sent = project.services.openai.control.requests()[counted:]
+    points = collected.points()  # of the last export, when all was over
     calls = {(at["service"], at["operation"], at["outcome"]): n for at, n in points["keyturn.calls"]}
-    sent = project.services.openai.control.requests()[len(asked) :]
-    posted = [one for one in project.services.openai.control.requests() if one["method"] == "POST"]
-    assert calls["openai", "mint", "ok"] == len([one for one in sent if one["method"] == "POST"]), posted
-    models = [one for one in project.services.openai.control.requests() if one["path"] == "/v1/models"]
-    first_models = [one for one in asked if one["path"] == "/v1/models"]
-    assert calls["openai", "verify", "ok"] == len(models) - len(first_models)
+    assert calls["openai", "mint", "ok"] == len([one for one in sent if one["method"] == "POST"])
+    assert calls["openai", "verify", "ok"] == len([one for one in sent if one["path"] == "/v1/models"])
+    assert not [outcome for _, _, outcome in calls if outcome != "ok"]
+    assert [at for at, _ in points["keyturn.sweeps"]] == [{"environment": "sandbox", "result": "done"}]
 
     spans = collected.spans()
-    runs = {s.span_id: s for s in spans if s.name == "keyturn.sweep"}
-    rotation = next(
-        s
-        for s in runs.values()
-        if labels(s.attributes)["keyturn.secret"] == CHAT and any(e.name == "minted" for e in s.events)
-    )
-    assert labels(rotation.attributes)["keyturn.owner"] == "support-platform"
+    runs = [s for s in spans if s.name == "keyturn.sweep" and labels(s.attributes)["keyturn.secret"] == CHAT]
+    (rotation,) = (s for s in runs if s.events)
     assert [e.name for e in rotation.events] == ["minted", "promoted"]
+    assert labels(rotation.attributes)["keyturn.owner"] == "support-platform"
     children = [s for s in spans if s.parent_span_id == rotation.span_id]
     assert {"openai.mint", "vault.stage", "openai.verify", "vault.promote"} <= {s.name for s in children}
-    assert all(s.trace_id == rotation.trace_id for s in children)
+    assert {s.trace_id for s in children} == {rotation.trace_id}
     mint = next(s for s in children if s.name == "openai.mint")
-    assert labels(mint.attributes)["keyturn.request_id"].startswith("req_")
+    assert labels(mint.attributes)["keyturn.request_id"] in {one["request_id"] for one in sent}
 
-    secrets = {*before.values(), *after.values(), project.services.openai.admin_key, project.services.role[1]}
-    shown = [first.text, log, *(str(request) for request in (*collected.traces, *collected.metrics))]
-    assert not [secret for secret in secrets for text in shown if secret in text]
+    secrets = {*values.values(), *map(project.value, values), *project.services.role, project.services.openai.admin_key}
+    shown = [first.text, running.log, *(str(request) for request in (*collected.traces, *collected.metrics))]
+    assert not [text for secret in secrets for text in shown if secret in text]
 
 
 def test_it_ends_between_two_effects(project: Project) -> None:
@@ -152,7 +142,6 @@ def test_a_store_that_is_away_makes_it_unready_and_is_asked_again_soon(project: 
             assert scrape.one("keyturn_secret_due_timestamp_seconds", secret=CHAT)
             assert running.get("/healthz").status_code == 200
             away.clear()
-            # The service counts as broken for half a minute, by the sandbox's clock as well as ours.
             running.ready()
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(timeout=20) == 0
@@ -173,4 +162,4 @@ def test_what_can_not_be_used_is_said_before_anything_runs(project: Project) -> 
     ran = project.run("run", "--listen", "127.0.0.1:0")
     assert ran.code == 2
     assert "OPENAI_ADMIN_KEY" in ran.err
-    assert not json.loads(json.dumps(project.audit()))
+    assert project.audit() == []
