@@ -16,6 +16,7 @@ from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Outcome, Target
+from rotation.environ import Environ
 from rotation.errors import Trouble
 from rotation.model import Policy
 from rotation.observe.environment import watcher
@@ -126,7 +127,7 @@ def open_context(
     where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
     recorded = Trail(FileAuditor(where))
     watches = telemetry or watcher(os.environ)
-    return Context(assemble(config, os.environ, recorded, CLOCK.get(), watches, stopping), path, recorded)
+    return Context(assemble(config, Environ(os.environ), recorded, CLOCK.get(), watches, stopping), path, recorded)
 
 
 __all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -23,6 +23,7 @@ from rotation.observe.environment import watcher
 from rotation.observe.instruments import Measure
 from rotation.observe.serving import Answer, plain, serving
 from rotation.policy import read_duration
+from rotation.ports import Clock
 from rotation.telemetry import Several
 
 _log = logging.getLogger(__name__)
@@ -95,18 +96,23 @@ def run(
         with _signals(stopping, bound), serving(host, port, pages) as taken:
             _log.info("listening on http://%s:%d; sweeping every %s", host, taken, every)
             _notify("READY=1")
-            _beside(daemon.run)
+            _beside(daemon, context.assembly.clock)
     except OSError as error:
         raise UsageFault(f"--listen {listen}: {error.strerror or error}") from None
     _log.info("stopped; the next sweep goes on from the journal")
 
 
-def _beside(work: Callable[[], None]) -> None:
-    """Works in a thread of its own. The main one stays awake, because only there a signal is heard."""
-    thread = threading.Thread(target=work, name="keyturn-sweeps", daemon=True)
+def _beside(daemon: Daemon, clock: Clock) -> None:
+    """Sweeps in a thread of its own. The main one stays awake: only there a signal is heard; and it feeds the watchdog."""
+    thread = threading.Thread(target=daemon.run, name="keyturn-sweeps", daemon=True)
     thread.start()
+    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
+    fed = clock.monotonic()
     while thread.is_alive():
         thread.join(_AWAKE)
+        if period and clock.monotonic() - fed >= period and daemon.health().alive:
+            fed = clock.monotonic()
+            _notify("WATCHDOG=1")
 
 
 def _duration(option: str, text: str) -> timedelta:
