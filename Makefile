@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STACK  ?= prod
+PYTHON313 ?= 3.13
 
 .PHONY: help setup demo test simulate kill lint types check functions worker clean
 
@@ -43,8 +44,8 @@ check: lint types ## lint and types
 functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
 	@$(BIN)/python -m hosting.azure --stack $(STACK)
 
-worker: setup ## drive the built app by the Functions worker's own library; needs Python 3.13 and a package index
-	@$(BIN)/python -m tests.worker
+worker: setup ## drive the Functions app by the platform's own worker library; needs PYTHON313=3.13, a version or a path
+	@$(BIN)/python -m tests.worker --python $(PYTHON313)
 
 clean: ## stop the sandbox; remove what was built and its state
 	@if [ -x $(BIN)/keyturn ]; then $(BIN)/keyturn sandbox reset --yes || true; fi
