@@ -1,92 +1,78 @@
-"""Hunts every fault in a process of its own and says what caught it. Fails when one survives.
+"""Hunts every deliberate fault in a process of its own and says what caught it. Fails when one survives.
 
-python -m tests.mutants                 all
-python -m tests.mutants --only grace    those whose name has this in it
+python -m tests.mutants                    all
+python -m tests.mutants grace rollback     those whose name has one of these in it
+python -m tests.mutants --write            all, and the table goes into docs/mutants.md
+python -m tests.mutants --edits            only whether every fault still fits the code
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
 
-from tests.mutants.catalogue import MUTANTS, Mutant
-from tests.mutants.patching import StaleError
-from tests.simulation.explore import FAULTS, RANDOM, SINGLE, SWITCHES, Job, jobs, results
-from tests.simulation.wire import show_plan
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.hunting import MOST, Found, control, hunt, stale
 
-MOST: int = 3_000
-"""Executions after which a fault counts as not caught."""
+PAGE: Final = Path(__file__).parents[2] / "docs" / "mutants.md"
+RESULTS: Final = "## Results\n\n"
 
 
 def main() -> int:
     reader = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.split("\n", 1)[0])
-    reader.add_argument("--only", metavar="WORDS", default="")
-    reader.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    reader.add_argument("--hunt", metavar="NAME", help=argparse.SUPPRESS)
+    reader.add_argument("names", metavar="WORDS", nargs="*", help="only faults whose name has one of these in it")
+    reader.add_argument("--edits", action="store_true", help="only whether every fault still fits the code")
+    reader.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
+    reader.add_argument("--most", type=int, default=MOST, help="executions after which a fault counts as not caught")
+    reader.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 2))
     asked = reader.parse_args()
-    if asked.hunt:
-        print(json.dumps(hunt(MUTANTS[asked.hunt])))
-        return 0
-    chosen = [name for name in MUTANTS if asked.only in name]
-    begun = time.monotonic()
-    width = max(len(name) for name in chosen)
-    survivors = 0
-    print(f"{'fault'.ljust(width)}  executions  caught as            by")
-    with ThreadPoolExecutor(asked.processes) as pool:
-        for name, found in zip(chosen, pool.map(_in_its_own_process, chosen), strict=True):
-            survivors += not found["harm"]
-            harm = found["harm"] or f"NOT CAUGHT {found['told']}"
-            print(f"{name.ljust(width)}  {found['count']:>10,}  {harm:<19}  {found['by']}", flush=True)
-    print(f"\n{len(chosen)} faults, {survivors} not caught, in {(time.monotonic() - begun) / 60:.1f} minutes")
+    chosen = [name for name in MUTANTS if not asked.names or any(words in name for words in asked.names)]
+    if not chosen:
+        reader.error("no fault is named so")
+    if asked.write and asked.names:
+        reader.error("--write needs all of them")
+    # A process forked for each: it begins with the code as it is, and ends with its fault.
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(asked.processes, maxtasksperchild=1) as pool, fork.Pool(1, maxtasksperchild=1) as sane:
+        if asked.edits:
+            problems = dict(zip(chosen, pool.map(stale, chosen, chunksize=1), strict=True))
+            print("\n".join(f"{name}: {problem}" for name, problem in problems.items() if problem) or "all fit")
+            return 1 if any(problems.values()) else 0
+        begun = time.monotonic()
+        print(f"{len(chosen)} faults on {asked.processes} processes", flush=True)
+        every: list[Found] = []
+        for found in pool.imap(partial(hunt, most=asked.most), chosen):
+            problem = sane.apply(control, (found,)) if found.caught else ""
+            judged = Found(found.name, why=f"not the fault: without it {problem}") if problem else found
+            print(line(judged, max(map(len, chosen))), flush=True)
+            every.append(judged)
+    survivors = [found for found in every if not found.caught]
+    minutes = (time.monotonic() - begun) / 60
+    print(f"\n{len(every)} faults, {len(survivors)} not caught, in {minutes:.1f} minutes")
+    if asked.write and not survivors:
+        write(PAGE, every)
     return 1 if survivors else 0
 
 
-def _in_its_own_process(name: str) -> dict[str, str | int]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mutants", "--hunt", name], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"harm": "", "count": 0, "by": "", "told": last}
-    found: dict[str, str | int] = json.loads(done.stdout)
-    return found
+def line(found: Found, width: int) -> str:
+    """One line of the table as it grows."""
+    told = f"{found.harm:<19}  {found.by}" if found.caught else f"NOT CAUGHT: {found.why}"
+    return f"{found.name.ljust(width)}  {found.executions:>7,}  {told}"
 
 
-def hunt(fault: Mutant) -> dict[str, str | int]:
-    """Puts the fault into this process and looks for an execution that shows it."""
-    try:
-        fault.put()
-    except StaleError as stale:
-        return {"harm": "", "count": 0, "by": "", "told": str(stale)}
-    count = 0
-    for job in _in_order(fault):
-        for execution in results(job):
-            count += 1
-            if execution.broken:
-                by = f"{job.where} / {show_plan(execution.plan)}"
-                return {"harm": execution.broken.harm, "count": count, "by": by, "told": ""}
-            if count >= MOST:
-                return {"harm": "", "count": count, "by": "", "told": ""}
-    return {"harm": "", "count": count, "by": "", "told": ""}
-
-
-def _in_order(fault: Mutant) -> Iterator[Job]:
-    """Where it is looked for first, and there the short ones first; then everywhere."""
-    for words in fault.look_in:
-        for kind in (SINGLE, SWITCHES, FAULTS, RANDOM):
-            for job in jobs(only=words, deep=True):
-                if job.kind == kind:
-                    yield job
-    for job in jobs():
-        if job.kind == SINGLE:
-            yield replace(job, share=0.2)
+def write(page: Path, every: Iterable[Found]) -> None:
+    """Puts the table into a page of the documentation, after its heading `Results`."""
+    rows = ["| fault | caught as | after | by |", "|---|---|---:|---|"]
+    rows += [f"| {found.name} | {found.harm} | {found.executions:,} | `{found.by}` |" for found in every]
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text[: text.index(RESULTS) + len(RESULTS)] + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

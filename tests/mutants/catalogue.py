@@ -8,29 +8,55 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from rotation import decide, engine, names, orphans
+from rotation import decide, engine, names, orphans, resilience
 from rotation.engine import Engine
 from rotation.model import Entry, Verdict
 from rotation.situation import Situation
 from tests.mutants.patching import edit, swap
 from tests.simulation import issuer, stores
 
+Cue = tuple[str, str, str]
+"""Who, at which call (words in it), does what: `("one", "promote", "pause>two")`; with nothing to do, it is passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Who stops where. For races of three or more turns, which a search would need millions of executions to meet."""
+
+    where: str
+    """Scenario, stores and issuer, as `due twice / vault / free`."""
+    cues: tuple[Cue, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A fault, and where to look for it first: words that name scenarios and settings."""
+    """A fault, and what should show it.
+
+    Parameters:
+        look_in: words that name scenarios and settings of the simulation, to be searched in this order.
+        races: executions of it to be tried before.
+        test: a test that must fail, as pytest names it; the simulation is not asked then.
+    """
 
     name: str
-    look_in: tuple[str, ...]
     put: Callable[[], None]
+    look_in: tuple[str, ...] = ()
+    races: tuple[Race, ...] = ()
+    test: str = ""
 
+
+ENGINE: Final = "tests/test_engine.py::test_"
 
 MUTANTS: Final[dict[str, Mutant]] = {}
 
+Put = Callable[[], None]
 
-def mutant(name: str, *look_in: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    def keep(put: Callable[[], None]) -> Callable[[], None]:
-        MUTANTS[name] = Mutant(name, look_in, put)
+
+def mutant(name: str, *look_in: str, races: tuple[Race, ...] = (), test: str = "") -> Callable[[Put], Put]:
+    """Enters a fault under a name that says what is wrong."""
+
+    def keep(put: Put) -> Put:
+        MUTANTS[name] = Mutant(name, put, look_in, races, test)
         return put
 
     return keep
@@ -56,7 +82,21 @@ def _() -> None:
     )
 
 
-@mutant("revoke without looking again after the mark", "retire and rollback / vault / free")
+@mutant(
+    "revoke without looking again after the mark",
+    races=(
+        Race(
+            "rollback twice / vault / free",
+            (
+                ("one", "look at pending", "after>two+82795s"),  # five seconds before the grace period is over
+                ("two", "look at pending", "after>one"),
+                ("one", "record attempt", "pause>two+10s"),
+                ("two", "record condemned", "pause>one"),
+                ("one", "promote", "pause>two"),
+            ),
+        ),
+    ),
+)
 def _() -> None:
     edit(Engine, "_condemn", "    self._record", "    return self._record")
 
@@ -71,12 +111,33 @@ def _() -> None:
     swap(decide, "_alive_attempts", lambda s, key: [])
 
 
-@mutant("revoke before the replicas follow", "lagging and emergency / vault+aws / free", "emergency / vault+aws / free")
+@mutant(
+    "revoke before the read-back of every store",
+    "lagging and emergency / vault+aws / free",
+    "emergency / vault+aws / free",
+)
 def _() -> None:
     edit(decide, "_revoke", "if s.lagging and s.promoted_at(key):", "if False:")
 
 
-@mutant("see the primary before its replicas", "lagging and emergency / vault+aws / free")
+@mutant(
+    "see the primary before its replicas",
+    races=(
+        Race(
+            "due twice and emergency / vault+aws / free",
+            (
+                ("one", "put 2", "pause>two"),
+                ("two", "put 2", "pause>one"),
+                ("emergency", "look at pending", "pause>one"),
+                ("one", "promote 2 over", ""),
+                ("one", "describe at aws-2", "pause>emergency"),  # the primary was seen; its replica not yet
+                ("emergency", "revoke 2", "pause>two"),
+                ("two", "look at", "pause>one"),
+                ("one", "move AWSCURRENT", "pause>emergency"),
+            ),
+        ),
+    ),
+)
 def _() -> None:
     look = "        if others or not fresh:\n            primary = store.observe(target.entry)\n"
     edit(Engine, "observe", look, "")
@@ -144,6 +205,7 @@ def _() -> None:
 @mutant("UNKNOWN read as VALID", "poisoned / vault / free")
 def _() -> None:
     swap(Verdict, "live", property(lambda self: self is not Verdict.INVALID))
+    edit(decide, "_verify", "elif streak.verdict is Verdict.UNKNOWN:", "elif False:")
 
 
 @mutant("promote without verification", "poisoned / vault / free")
@@ -166,14 +228,9 @@ def _() -> None:
     )
 
 
-@mutant("absence from an old list taken for proof", "emergency twice / vault / slow", "emergency twice")
+@mutant("nobody holds the value, so it is taken for dead", "orphan / vault / slow")
 def _() -> None:
-    edit(
-        decide,
-        "_prove",
-        "s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked",
-        "s.evidence.listed is None",
-    )
+    edit(decide, "_prove", "elif s.is_listed(key):", "elif False:")
 
 
 @mutant("last use unknown read as unused", "retire / vault / last use unknown")
@@ -209,11 +266,19 @@ def _() -> None:
 
 @mutant(
     "no grace for what another run condemned",
-    "emergency twice / azure / free",
-    "due twice and emergency / vault / slow",
+    races=(
+        Race(
+            "due twice / vault / slow",
+            (
+                ("one", "record attempt", "after>two+15s"),
+                ("two", "look at pending", "pause>one"),
+                ("one", "verify", "pause>two"),  # so that one finds that it works, and the other that it does not
+            ),
+        ),
+    ),
 )
 def _() -> None:
-    edit(decide, "_retire", "if s.promoted_at(key) and held.why", "if False and held.why")
+    edit(decide, "_retire", "and not s.drained(key):", "and False:")
 
 
 # --- whose key it is -------------------------------------------------------------------------------
@@ -267,10 +332,25 @@ def _() -> None:
     )
 
 
+@mutant("a mint behind our own retries", test="tests/test_resilience.py::test_a_mint_goes_out_once_even_when_throttled")
+def _() -> None:
+    edit(
+        resilience.PatientIssuer,
+        "mint",
+        'with self._once("mint"):\n        return self._issuer.mint(key_name, slot)',
+        'return self._call("mint", lambda: self._issuer.mint(key_name, slot), repeatable=True)',
+    )
+
+
+@mutant("a mint is tried again under its token", "due / vault / free")
+def _() -> None:
+    edit(Engine, "_mint", "run.evidence.unspent.discard(attempt.token)", "pass")
+
+
 # --- what a mark means -----------------------------------------------------------------------------
 
 
-@mutant("condemned is not final", "asked / vault / free", "due / vault / free")
+@mutant("condemned is not final", "poisoned / vault / free")
 def _() -> None:
     edit(decide, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
 
@@ -291,7 +371,7 @@ def _() -> None:
     swap(Situation, "urgent", property(lambda self: self.found_dead))
 
 
-@mutant("rollback to a condemned credential", "retire and rollback / vault / free")
+@mutant("rollback after grace, to a condemned credential", "retire and rollback / vault / free")
 def _() -> None:
     edit(
         Engine,
@@ -315,3 +395,61 @@ def _() -> None:
 def _() -> None:
     free = cached_property(lambda self: self.issuer.slots[0] if self.issuer.slots else None)
     swap(Situation, "free_slot", free)
+
+
+@mutant("nobody gives way where creating destroys", "due twice / vault / slots", "due twice / vault / replace")
+def _() -> None:
+    swap(Situation, "rivals", lambda self, attempt: False)
+
+
+@mutant("a void attempt that may still destroy is not waited for", "due and emergency / vault / replace", "asked twice")
+def _() -> None:
+    swap(Situation, "unstaged", property(lambda self: ()))
+
+
+@mutant("what a mint without an answer destroyed is not looked at", "asked / vault / replace", "due / vault / replace")
+def _() -> None:
+    swap(Situation, "usurpers", property(lambda self: ()))
+
+
+@mutant("writes after the life of an attempt", "due twice / azure / free", "asked twice / azure / free")
+def _() -> None:
+    swap(Engine, "_in_time", lambda self, token, run: None)
+
+
+@mutant("no grace for what Key Vault may have handed out", "due twice / azure / free", "asked twice / azure / free")
+def _() -> None:
+    edit(decide, "_retire", "held.why in (Why.SUPERSEDED, Why.ORPHAN)", "False")
+
+
+@mutant(
+    "an attempt is forgotten while its run is at work",
+    "emergency twice / vault / free",
+    "rollback twice / vault / free",
+)
+def _() -> None:
+    every = "gone += [a.token for a in journal.attempts.values() if a.of]"
+    edit(decide, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
+
+
+# --- what a person put there -----------------------------------------------------------------------
+
+
+@mutant("our own value, put there by hand, is not recognised", test=f"{ENGINE}our_own_value_put_by_hand_is_recognised")
+def _() -> None:
+    edit(decide, "explain", "and s.current.id not in s.evidence.identified:", "and False:")
+
+
+@mutant("a person's value is never adopted", test="tests/test_decisions.py")
+def _() -> None:
+    edit(
+        decide,
+        "explain",
+        "if s.current.token is None:\n        yield",
+        "if s.current.token is None:\n        return\n        yield",
+    )
+
+
+@mutant("a person's value is adopted untried", test="tests/test_decisions.py")
+def _() -> None:
+    edit(decide, "explain", "if s.issuer.registry:", "if False:")

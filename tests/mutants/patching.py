@@ -31,7 +31,7 @@ def edit(owner: ModuleType | type, name: str, old: str, new: str) -> None:
     if name not in vars(owner):
         raise StaleError(f"{owner.__name__} has no {name}")
     before: Any = vars(owner)[name]
-    bare: Any = before.func if isinstance(before, cached_property) else getattr(before, "__func__", before)
+    bare = _bare(before)
     source = _changed.get(bare) or textwrap.dedent(inspect.getsource(bare))
     if source.count(old) != 1:
         raise StaleError(f"{owner.__name__}.{name} has {old!r} {source.count(old)} times, not once")
@@ -41,8 +41,18 @@ def edit(owner: ModuleType | type, name: str, old: str, new: str) -> None:
     made: dict[str, Any] = {}
     exec(code, vars(module), made)  # noqa: S102 - the source is ours, and so is the change
     after = made[name]
-    _changed[after.func if isinstance(after, cached_property) else after] = source
+    _changed[_bare(after)] = source
     swap(owner, name, after)
+
+
+def _bare(decorated: Any) -> Any:
+    """The function under its decorator."""
+    match decorated:
+        case cached_property():
+            return decorated.func
+        case property():
+            return decorated.fget
+    return getattr(decorated, "__func__", decorated)
 
 
 def swap(owner: ModuleType | type, name: str, after: object) -> None:

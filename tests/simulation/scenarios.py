@@ -14,7 +14,7 @@ from rotation.engine import Outcome
 from rotation.names import KeyName
 from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME
 from tests.simulation.wire import Actor, Chooser, Crash, Deed, Kind, Plan, Planned, Step, What, Wire
-from tests.simulation.world import EVERY, Broken, Harm, Setting, World
+from tests.simulation.world import EVERY, GRACE, Broken, Harm, Setting, World
 
 MINUTES: Final = (0, 1, 5, 16, 16, 60, 6 * 60, 25 * 60, 60, 25 * 60, 60, 25 * 60, 60)
 """Between sweeps: past every claim, the life of an attempt, a back-off, and the grace periods of two rotations."""
@@ -73,6 +73,13 @@ def after_grace(world: World) -> None:
     """Rotated a day ago: the old credential is to go."""
     in_grace(world)
     world.wire.move(timedelta(hours=25))
+
+
+def last_minute(world: World) -> None:
+    """Rotated nearly a day ago: the old credential can still be gone back to."""
+    due(world)
+    world.sweep()
+    world.wire.move(GRACE - timedelta(minutes=1))
 
 
 def poisoned(world: World) -> None:
@@ -191,6 +198,7 @@ TOGETHER: Final = (
     Scenario("emergency twice", settled, (("one", emergency), ("two", emergency))),
     Scenario("retire twice", after_grace, (("one", run), ("two", run))),
     Scenario("retire and rollback", after_grace, (("run", run), ("rollback", roll_back))),
+    Scenario("rollback in the last minute", last_minute, (("rollback", roll_back), ("run", run))),
     Scenario("emergency and rollback", in_grace, (("emergency", emergency), ("rollback", roll_back))),
     Scenario("rollback twice", in_grace, (("one", roll_back), ("two", roll_back))),
     Scenario("poisoned twice", poisoned, (("one", run), ("two", run)), changes=True),
