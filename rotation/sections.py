@@ -273,7 +273,7 @@ class SecretsManagerConfig(Section):
     )
     exempt_roles: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")], ...], Field(strict=False)
-    ] = Field((), description="a list of ARNs of roles that allowedCidrs and allowedVpces do not bind, beside roleArn")
+    ] = Field((), description="a list of ARNs of the roles that allowedCidrs and allowedVpces do not bind; roleArn if none")
     recovery_window: Span = Field("30d", validate_default=True, description="7d to 30d, in whole days")
     rotation_function: Annotated[str, StringConstraints(pattern=_FUNCTION)] | None = Field(
         None, description="the ARN of the Lambda function that the service calls to rotate"

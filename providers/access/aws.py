@@ -35,7 +35,11 @@ _LOOKS: Final = {"observe", "applied"}
 
 def document(stores: Iterable[tuple[str, SecretsManagerConfig, Access]]) -> dict[str, Any]:
     """An identity policy for all of these stores: configured name, configuration, need."""
-    found = [statement for name, store, access in stores for statement in _statements(name, store, access)]
+    sites = [(_Site(name, store), access) for name, store, access in stores]
+    everywhere = {call for site, access in sites for grant in access.grants for call in site.calls(grant)} & {*ANYWHERE}
+    everywhere |= {call for _, access in sites for call in CALLS["listing"] if access.lists}
+    found = [_allow("Anywhere", everywhere, ["*"])] if everywhere else []
+    found += [statement for site, access in sites for statement in _statements(site, access)]
     return {"Version": "2012-10-17", "Statement": found}
 
 
@@ -44,14 +48,8 @@ def size(policy: Mapping[str, Any]) -> int:
     return len("".join(json.dumps(policy).split()))
 
 
-def _statements(name: str, store: SecretsManagerConfig, access: Access) -> Iterator[Statement]:
-    site = _Site(name, store)
+def _statements(site: _Site, access: Access) -> Iterator[Statement]:
     grants = [(grant, site.calls(grant)) for grant in access.grants]
-    everywhere = {call for _, calls in grants for call in calls if call in ANYWHERE} | {
-        call for call in CALLS["listing"] if access.lists
-    }
-    if everywhere:
-        yield site.allow("Anywhere", everywhere, ["*"])
     if created := [grant.entry for grant, calls in grants if "CreateSecret" in calls]:
         only = {"StringEquals": {"secretsmanager:Name": created}}
         yield site.allow("Create", {"CreateSecret"}, [site.arn(f"{entry}-*") for entry in created], only)
@@ -138,15 +136,18 @@ class _Site:
         resource = keys + "*" if alias else key if key.startswith("arn:") else keys + key
         yield self.allow("Key", calls, [resource], only, service="kms:")
 
-    def allow(
-        self,
-        what: str,
-        calls: set[str],
-        resources: list[str],
-        condition: Mapping[str, Any] | None = None,
-        *,
-        service: str = _SERVICE,
-    ) -> Statement:
-        actions = [service + call for call in sorted(calls)]
-        found = {"Sid": f"{self._title}{what}", "Effect": "Allow", "Action": actions, "Resource": resources}
-        return found | ({"Condition": dict(condition)} if condition else {})
+    def allow(self, what: str, *about: Any, **service: str) -> Statement:
+        return _allow(self._title + what, *about, **service)
+
+
+def _allow(
+    sid: str,
+    calls: set[str],
+    resources: list[str],
+    condition: Mapping[str, Any] | None = None,
+    *,
+    service: str = _SERVICE,
+) -> Statement:
+    actions = [service + call for call in sorted(calls)]
+    found = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
+    return found | ({"Condition": dict(condition)} if condition else {})

@@ -162,7 +162,7 @@ class SecretsManagerStore:
         kms_key_id: id, ARN or alias of the key that new entries are encrypted with; None for the service's own.
         replica_regions: where new and restored entries are replicated to by the service itself, under the
             service's own key there.
-        exempt_roles: ARNs of roles that a policy's networks do not bind, beside the one that `login` assumes.
+        exempt_roles: ARNs of the roles that a policy's networks do not bind; none for the one that `login` assumes.
         recovery_window_days: 7 to 30; how long a deleted entry can be restored.
         rotation_function: ARN of the Lambda function that the service calls to rotate; None where it rotates nothing.
         clock: for the time of looking, and the pauses between repeated reads.
@@ -202,7 +202,7 @@ class SecretsManagerStore:
         self._rights: dict[tuple[str, str], SecretValue] = {}
         """RotationToken by entry and version id, while the service's rotation is worked on."""
         self._clock = clock
-        self._exempt = sorted({*exempt_roles, *([login.role_arn] if login.role_arn else [])})
+        self._exempt = sorted(exempt_roles) or ([login.role_arn] if login.role_arn else [])
         self._service = _Service(name, region, endpoint_url, login, clock, timeout)
         self._valued: set[str] = set()
         """Entries that were seen with AWSCURRENT, which is never taken off again. Saves stage() a look."""

@@ -55,17 +55,35 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """A role's data actions at a scope, as Azure role-based access control has them: at the vault, or at one secret."""
+
+    actions: frozenset[str]
+    """Below Microsoft.KeyVault/vaults/secrets/: `getSecret/action`."""
+    secret: str | None = None
+    """None for the vault, which reaches all of its secrets."""
+
+
+@dataclass(frozen=True)
 class Principal:
-    """Somebody who can ask for tokens. What no rule allows is refused, and so is what a rule denies."""
+    """Somebody who can ask for tokens. What no rule or role allows is refused, and so is what a rule denies."""
 
     client_id: str
     client_secret: str = field(repr=False)
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
+    roles: tuple[Assignment, ...] = ()
 
     @property
     def object_id(self) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, self.client_id))
+
+    def holds(self, action: str, name: str | None) -> bool:
+        """Whether a role gives it a data action on a secret, or with None on the vault as a whole."""
+        return any(
+            action in role.actions and (role.secret is None or (name or "").lower() == role.secret.lower())
+            for role in self.roles
+        )
 
     def may(self, permission: str, name: str | None) -> bool:
         """Whether it has a permission of `PERMISSIONS` on a secret, or with None on the vault as a whole.
