@@ -584,9 +584,17 @@ def mirror(s: Situation) -> Iterator[Decision]:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
             yield Compare(store=store, version=current, copy=copy, reason=f"read back from {store}")
+        elif entry.current and s.issuer.registry and not _seen_to_work(s, current):
+            yield from _try_current(s, f"{store} may hand out what works; does what is to replace it?")
         else:
             expected = entry.current.id if entry.current else None
             yield Promote(store=store, version=copy, expected=expected, reason=f"mirror to {store}")
+
+
+def _seen_to_work(s: Situation, current: Version) -> bool:
+    """Whether this run has seen that the current value works, after or before it was promoted."""
+    checked = s.evidence.checks.get(current.token or "")
+    return bool(s.current_works) or (checked is not None and checked.verdict.live)
 
 
 def _behind(s: Situation, store: str, entry: Entry) -> bool:
@@ -725,6 +733,10 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     elif s.now < latest:
         yield Wait(until=latest, reason="a mint was intended; it is not in the issuer's list yet")
     else:
+        if elsewhere := [a for a in attempts if a.of is None and a.scope != s.issuer.scope]:
+            told = f"a key may have been minted as {elsewhere[0].token} where {s.policy.issuer} led to before: set that back"
+            yield Hold(cause=Cause.PERSON, reason=f"{told}, or look there and revoke it")
+            return
         known = journal.about(key)
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
 

@@ -628,6 +628,7 @@ class Engine:
             action.of,
             forms.digest(self._form(seen)),
             action.slot,
+            self._issuer(seen).capabilities.scope,
         )
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
         run.deadlines[attempt.token] = self._clock.monotonic() + life

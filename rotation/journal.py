@@ -58,6 +58,8 @@ class Attempt:
     """Digest of the form that its value is stored in."""
     slot: str | None = None
     """Where its key is created at an issuer with slots."""
+    scope: str = ""
+    """Where its issuer kept keys at that time; see Capabilities.scope."""
 
     @property
     def key(self) -> str:
@@ -76,6 +78,8 @@ class Attempt:
             parts["form"] = self.form
         if self.slot:
             parts["slot"] = self.slot
+        if self.scope:
+            parts["scope"] = self.scope
         return {f"attempt.{self.token}": _words(parts)}
 
 
@@ -235,6 +239,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff 
                 of=parts.get("of"),
                 form=parts.get("form", ""),
                 slot=parts.get("slot"),
+                scope=parts.get("scope", ""),
             )
         case "key":
             return _unescape(parts["id"])

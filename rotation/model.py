@@ -295,6 +295,8 @@ class Capabilities:
     tells_last_use: bool = False
     smokes: bool = False
     """Has a minimal real request to try a new credential with."""
+    scope: str = ""
+    """Digest of where its keys live. Another one means that the same name leads to another account or project."""
     create: Propagation = field(default_factory=Propagation)
     revoke: Propagation = field(default_factory=lambda: Propagation(in_a_row=2))
 

@@ -7,6 +7,7 @@ that the description names; nothing else of an answer is kept, logged or put int
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import ssl
@@ -153,6 +154,7 @@ class HttpIssuer:
             max_keys=abilities.max_keys,
             tells_last_use=description.last_use is not None,
             smokes=description.smoke is not None,
+            scope=_scope(self._base, self._values),
             create=Propagation(**dict(abilities.create)),
             revoke=Propagation(**dict(abilities.revoke)),
         )
@@ -648,6 +650,11 @@ def _fit(pattern: re.Pattern[str], text: str, secrets: tuple[str, ...]) -> bool:
 
 def _brief(answer: _Answer) -> str:
     return f"HTTP {answer.status}, {answer.error}" if answer.error else f"HTTP {answer.status}"
+
+
+def _scope(base: str, values: Mapping[str, str | int]) -> str:
+    """Eight hex digits that differ where the address or a variable does, a project for one."""
+    return hashlib.sha256(repr((base, sorted(values.items()))).encode()).hexdigest()[:8]
 
 
 def _parsed(raw: bytes) -> Any:
