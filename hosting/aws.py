@@ -16,6 +16,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -152,11 +153,21 @@ def _home(imported: str) -> str:
     parts = imported.split(".")
     for length in range(len(parts), 0, -1):
         place = "/".join(parts[:length])
-        for distribution in metadata.distributions():
-            names = {str(path) for path in distribution.files or ()}
-            if names & {f"{place}.py", f"{place}/__init__.py"}:
-                return _normal(distribution.metadata["Name"])
+        for file in (f"{place}.py", f"{place}/__init__.py"):
+            if (home := _homes().get(file)) is not None:
+                return home
     raise Unpackable(f"{imported} is imported, and is not installed here")
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """The distribution of every installed module, by its file."""
+    return {
+        str(path): _normal(distribution.metadata["Name"])
+        for distribution in metadata.distributions()
+        for path in distribution.files or ()
+        if path.suffix == ".py"
+    }
 
 
 def _installed(distributions: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -29,6 +29,7 @@ from providers.issuers.language import (
     Statuses,
     Template,
     TimeFormat,
+    auth_templates,
     is_loopback,
     read_time,
 )
@@ -175,13 +176,7 @@ class Auth(Part):
         return self
 
     def templates(self) -> Iterator[tuple[str, Template]]:
-        if self.bearer:
-            yield "bearer", self.bearer
-        if self.basic:
-            yield "basic.username", self.basic.username
-            yield "basic.password", self.basic.password
-        for name, template in (self.headers or {}).items():
-            yield f"headers.{name}", template
+        return auth_templates(self)
 
 
 class Request(Part):

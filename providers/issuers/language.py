@@ -7,7 +7,7 @@ does not load what reads and checks them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -165,6 +165,17 @@ def read_time(found: Any, form: TimeFormat) -> datetime | None:
         return datetime.fromtimestamp(found / 1000 if form == "unix-ms" else found, UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def auth_templates(auth: Any) -> Iterator[tuple[str, Template]]:
+    """Every template of a description's `auth`, and its place."""
+    if auth.bearer:
+        yield "bearer", auth.bearer
+    if auth.basic:
+        yield "basic.username", auth.basic.username
+        yield "basic.password", auth.basic.password
+    for name, template in (auth.headers or {}).items():
+        yield f"headers.{name}", template
 
 
 def is_loopback(host: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from providers.issuers.language import Expression, Statuses, Template, read_time
+from providers.issuers.language import Expression, Statuses, Template, auth_templates, read_time
 from rotation.errors import Code
 from rotation.model import Verdict
 from rotation.packed import Kinds, Record, decode
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 class _Time(Record):
     def read(self, body: Any) -> datetime | None:
         return read_time(self.path.find(body), self.format)
+
+
+class _Auth(Record):
+    def templates(self) -> Iterator[tuple[str, Template]]:
+        return auth_templates(self)
 
 
 class _Judged(Record):
@@ -37,6 +42,7 @@ _KINDS: Final[Kinds] = {
     "Statuses": lambda parts: Statuses(parts["members"]),
     "Code": lambda parts: Code(parts["value"]),
     "Verdict": lambda parts: Verdict(parts["value"]),
+    "Auth": lambda parts: _Auth(**parts),
     "Time": lambda parts: _Time(**parts),
     "Rule": lambda parts: _Judged(**parts),
     "Refusal": lambda parts: _Judged(**parts),

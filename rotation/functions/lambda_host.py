@@ -55,6 +55,10 @@ class Step(StrEnum):
 _STOPS: Final = {Step.CREATE: Stop.STAGED, Step.TEST: Stop.VERIFIED, Step.FINISH: Stop.PROMOTED}
 
 
+_FINE: Final = ("operation",)
+"""Labels that are no dimensions: CloudWatch charges for each combination, and the log at DEBUG tells every call."""
+
+
 class Watch:
     """Gathers what an invocation did: for CloudWatch's metrics, and latencies for the log."""
 
@@ -66,7 +70,10 @@ class Watch:
     @contextmanager
     def watch(self, what: Call | Run | Sweep) -> Iterator[None]:
         yield
-        found = list(instruments.measures(what))
+        found = [
+            (metric, {name: text for name, text in labels.items() if name not in _FINE}, value)
+            for metric, labels, value in instruments.measures(what)
+        ]
         with self._lock:
             self._measures += found
             if isinstance(what, Call):
