@@ -28,7 +28,7 @@ from rotation.model import (
     Verdict,
     Version,
 )
-from rotation.ports import Clock, Issuer, Listed, ReadsMany, RotatesByItself, SecretStore, StoreFeatures
+from rotation.ports import Clock, Issuer, Listed, ReadsMany, RotatesByItself, SecretStore, StoreFeatures, TellsTime
 from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alone
 
 T = TypeVar("T")
@@ -162,6 +162,11 @@ class PatientStore:
         return self._store
 
     @property
+    def skew(self) -> timedelta | None:
+        """None where the store does not compare clocks, too."""
+        return self._store.skew if isinstance(self._store, TellsTime) else None
+
+    @property
     def name(self) -> str:
         return self._store.name
 
@@ -251,6 +256,11 @@ class PatientIssuer:
     def bare(self) -> Issuer:
         """The issuer itself, for who wants to see a fault at first sight."""
         return self._issuer
+
+    @property
+    def skew(self) -> timedelta | None:
+        """None where the issuer does not compare clocks, too."""
+        return self._issuer.skew if isinstance(self._issuer, TellsTime) else None
 
     @property
     def name(self) -> str:

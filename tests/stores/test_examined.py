@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -13,12 +14,14 @@ import requests
 
 from providers.stores.aws import CALLS, AwsLogin, SecretsManagerStore
 from providers.stores.azure import AzureLogin, KeyVaultStore, _Token
+from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import TokenLogin, VaultStore
 from providers.stores.vault_policies import grants, rules
 from rotation.clock import SystemClock
 from rotation.errors import Code, Trouble
 from rotation.model import SecretValue
 from rotation.ports import Clock, Grade
+from rotation.resilience import PatientStore, Service
 from sandbox.aws.server import REGION, AwsServer
 from sandbox.keyvault.entra import Principal, Rule
 from sandbox.keyvault.harness import KeyVaultServer
@@ -139,6 +142,17 @@ class TestVault(ExaminedStoreContract):
         assert {found.grade for found in store.examine({ENTRY: SWEEP})} <= {Grade.WARNING, Grade.UNCHECKED}
         assert store.skew is None
         assert bao.address != "https://127.0.0.1:1"
+
+    def test_patience_passes_the_time_on(self, bao: OpenBaoServer, filled: VaultStore) -> None:
+        """So that whoever works with a store as it is opened can ask; one that does not tell has none."""
+        clock = SystemClock()
+        store = PatientStore(vault(bao), Service("vault", clock, lambda: 0.5))
+        store.observe(ENTRY)
+        assert store.skew is not None
+        assert abs(store.skew) < timedelta(seconds=5)
+        memory = PatientStore(MemoryStore("m", MemoryVault(), clock.now), Service("m", clock, lambda: 0.5))
+        assert memory.skew is None
+        assert filled.name == store.name
 
     def test_readers_are_the_policies_that_grant_reading(self, bao: OpenBaoServer) -> None:
         """Not our own, and not those that reach other entries only."""
