@@ -1055,6 +1055,8 @@ def served(s: Situation) -> Iterator[Decision]:
         yield from begin(s)
     elif s.now < attempt.at + SHOWN_WITHIN and token not in primary.journal.condemned:
         yield Wait(until=s.now + A_MOMENT, soon=True, look=True, reason="what was staged may not show yet")
+    elif not (failed := primary.journal.backoff) or failed.at < attempt.at:
+        yield Note(facts=backoff(s, "lost"), reason="the rotation came to nothing")
     else:
         spent = Version(id=token, token=token)
         yield Discard(store=s.policy.store, version=spent, reason="its one mint came to no value that a store holds")
@@ -1084,7 +1086,7 @@ def _why(s: Situation) -> Why | None:
         return Why.REPLACE
     if asked:
         return Why.ASKED
-    return Why.DUE if s.due_at and s.due_at <= s.now else None
+    return Why.DUE if s.is_due else None
 
 
 def _unspent(s: Situation) -> Mint | Restage | Forget | None:
@@ -1104,6 +1106,15 @@ def _unspent(s: Situation) -> Mint | Restage | Forget | None:
             return Mint(attempt=attempt, reason="create the key under its rotation token")
         return Restage(attempt=attempt, reason="stage the stored value under the new attempt")
     return None
+
+
+def _stuck(s: Situation) -> Version | None:
+    """What the service waits for, where nobody brings it: a rotation that counts as begun keeps others from beginning."""
+    service = s.seen.primary.service
+    if service is None or service.begun is None or service.begun in s.seen.primary.journal.attempts:
+        return None
+    idle = service.idle_since is not None and service.idle_since + WITHIN_HOURS <= s.now
+    return Version(id=service.begun, token=service.begun) if idle or not s.policy.native else None
 
 
 def tidy(s: Situation) -> Iterator[Decision]:
@@ -1129,6 +1140,8 @@ def tidy(s: Situation) -> Iterator[Decision]:
         if token not in journal.attempts and token not in journal.adopted and token not in journal.key_ids
         and token not in held and at + ATTEMPT_LIFE <= s.now
     ]  # fmt: skip
+    if stuck := _stuck(s):
+        yield Discard(store=s.policy.store, version=stuck, reason="the service's rotation came to no value")
     stale = tuple(key for key in journal.facts if key.partition(".")[2] in gone)
     if stale and not any(isinstance(r, Absent) and not r.missing for r in s.seen.replicas.values()):
         yield Forget(key="", proof="void", facts=stale, reason="void attempts")

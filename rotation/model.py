@@ -114,6 +114,8 @@ class ServiceRotation:
     """What it calls to rotate, as it names it."""
     schedule: str = ""
     """When it does, in its own words."""
+    idle_since: datetime | None = None
+    """When anything of the entry was changed last, its steps included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ missing there, or differs, fails. `python -m tests.test_decisions` writes the pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -328,6 +328,10 @@ ROWS: dict[str, list[Row]] = {
             journal=settled(NOW - 30 * DAY) | Backoff(1, NOW - 20 * MINUTE, NOW - MINUTE, "x").written()),
         Row("… and the service waits for a value that never came", "take the label off, then have it rotate", d.Discard,
             "no value", journal=OVERDUE, service=BEGUN),
+        Row("not due, and the service waits for a value", "leave it to its steps", d.Done,
+            service=replace(BEGUN, idle_since=NOW - MINUTE)),
+        Row("… that nobody has brought for long", "take the label off", d.Discard, "no value",
+            service=replace(BEGUN, idle_since=NOW - timedelta(hours=2))),
         Row("a person asked for a rotation", "have the service rotate", d.Start, order=Order(replace=OLD), service=IDLE),
         Row("… and it was told to", "look again in a moment", d.Wait, order=Order(replace=OLD), service=BEGUN,
             evidence=asked(started=True)),
@@ -345,8 +349,10 @@ ROWS: dict[str, list[Row]] = {
         Row("… intent written by this run", "mint", d.Mint, order=CREATE, service=BEGUN, journal=PENDING,
             evidence=asked(unspent={NEW})),
         Row("… staged", "the step is done", d.Reached, order=CREATE, service=IDLE, pending=OURS, journal=PENDING),
-        Row("… again, and its mint is not to be found in the store", "a token mints once: give it up", d.Discard, "one mint",
+        Row("… again, and its mint is not to be found in the store", "a token mints once: count the failure", d.Note,
             order=CREATE, service=BEGUN, journal=PENDING),
+        Row("… and it was counted", "give the token up", d.Discard, "one mint", order=CREATE, service=BEGUN,
+            journal=PENDING | Backoff(1, NOW, NOW + MINUTE, "lost").written()),
         Row("… again, a moment after a mint", "it may not show yet", d.Wait, "may not show", order=CREATE, service=BEGUN,
             journal=settled() | attempt(NEW, "v1", NOW - timedelta(seconds=3))),
         Row("… after failures a moment ago", "back off; the step fails", d.Wait, "backing off", order=CREATE, service=BEGUN,

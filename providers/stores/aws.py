@@ -319,7 +319,7 @@ class SecretsManagerStore:
             told = "its policy is native, and no rotationFunction is configured for this store"
             raise self._trouble(Code.INVALID, entry, told)
         schedule = _rate(every)
-        if now == ServiceRotation(enabled=True, function=self._rotation_function, schedule=schedule):
+        if now and (now.enabled, now.function, now.schedule) == (True, self._rotation_function, schedule):
             return
         rules = {"ScheduleExpression": schedule}
         self._rotate(entry, RotationLambdaARN=self._rotation_function, RotationRules=rules, RotateImmediately=False)
@@ -509,6 +509,8 @@ class SecretsManagerStore:
             yield Diagnosis("login", Grade.UNCHECKED, str(trouble))
             return
         yield Diagnosis("login", Grade.GOOD, f"{self._how}: {caller}")
+        if not work:
+            return
         try:
             yield from self._allowed(caller, work)
         except Trouble as trouble:
@@ -717,7 +719,7 @@ _LONGEST_SWEEP: Final = 60
 
 def _quota(count: int) -> Diagnosis:
     rotating = count * _WRITES / _WRITES_A_SECOND
-    told = f"by its quotas rotating all {count} at once takes {rotating:.0f} s at least"
+    told = f"by its quotas rotating all at once ({count}) takes {rotating:.0f} s at least"
     if rotating <= _LONGEST_SWEEP and count <= _MOST_ENTRIES:
         return Diagnosis("quota", Grade.GOOD, told)
     remedy = (
@@ -741,7 +743,9 @@ def _service_rotation(about: Json, begun: str | None) -> ServiceRotation | None:
     rules = about.get("RotationRules", {})
     days = rules.get("AutomaticallyAfterDays")
     schedule = rules.get("ScheduleExpression") or (_rate(timedelta(days=days)) if days else "")
-    return ServiceRotation(about["RotationEnabled"], begun, about.get("RotationLambdaARN", ""), schedule)
+    changed = about.get("LastChangedDate")
+    function = about.get("RotationLambdaARN", "")
+    return ServiceRotation(about["RotationEnabled"], begun, function, schedule, _utc(changed) if changed else None)
 
 
 def _rate(every: timedelta) -> str:
