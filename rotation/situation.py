@@ -562,10 +562,15 @@ class Situation:
     def due_at(self) -> datetime | None:
         return self.due.at if self.due else None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be replaced: its time has come, or it is older than allowed, whatever holds it up."""
+        return self.due is not None and min(self.due.at, self.due.overdue) <= self.now
+
     @cached_property
     def opening(self) -> schedules.Due | None:
         """When a rotation that is due may begin, by its windows and blackouts; None while it is not due."""
-        if self.cycle is None or self.due_at is None or self.due_at > self.now:
+        if self.cycle is None or not self.is_due:
             return None
         return schedules.opening(self.policy.schedule, self.cycle, self.now)
 
