@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -224,6 +226,18 @@ def test_values_in_alerts_exist() -> None:
     told = RULES.read_text()
     for phase in re.findall(r'phase="([^"]+)"', told):
         assert phase in {one.value for one in Phase}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' promtool is not on this machine")
+def test_alerts_fire_when_they_should() -> None:
+    """By Prometheus' own engine, over the series in keyturn.test.yaml: a day on which nothing is wrong, and one on which all is."""
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(RULES.with_name("keyturn.test.yaml"))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 if __name__ == "__main__":
