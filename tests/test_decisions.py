@@ -27,10 +27,13 @@ from rotation.model import (
     Model,
     Policy,
     Propagation,
+    Restraint,
+    Schedule,
     ServiceRotation,
     Verdict,
     Version,
 )
+from rotation.policy import read_schedule
 from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Stop, Streak
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -87,11 +90,13 @@ class Row:
     read_at: datetime = NOW
     service: ServiceRotation | None = None
     """Set: the policy is native."""
+    schedule: Schedule = field(default_factory=Schedule)
 
     def decide(self) -> d.Decision:
         policy = Policy(
             installation="acme", environment="prod", name="support-chat", store="vault", issuer="openai", owner="team",
             rotate_every=30 * DAY, grace=DAY, replicas=tuple(self.replicas), drain=self.drain, form=self.form,
+            schedule=self.schedule,
             paired_with="support-batch" if self.pair_free_at else None, native=self.service is not None,
         )  # fmt: skip
         primary = Entry(
@@ -133,6 +138,10 @@ def asked(**more: Any) -> Evidence:
 
 WORKS = asked(current={"v1": streak(Verdict.VALID)})
 
+SUNDAYS = read_schedule("every=20d window=Sun_02:00-05:00")
+FREEZE = read_schedule("blackout=2026-05-31/2026-06-03/sale")
+OVERRIDDEN = replace(FREEZE, overrides=(Restraint.WINDOW, Restraint.BLACKOUT))
+
 ROWS: dict[str, list[Row]] = {
     "Nothing is under way": [
         Row("current is young", "nothing; says when it is due", d.Done),
@@ -162,6 +171,30 @@ ROWS: dict[str, list[Row]] = {
         Row("a person must make the credential", "hold, and say how", d.Hold, "keyturn submit", journal=settled(NEW_AT),
             issuer=Capabilities(model=Model.MANUAL)),
         Row("slots: the other one is free", "intent names it", d.Intend, journal=settled(NEW_AT), issuer=SLOTS),
+    ],
+    "Due, by a schedule": [
+        Row("its window is open", "intent", d.Intend, "due since", journal=settled(NOW - 22 * DAY),
+            schedule=read_schedule("every=20d window=Mon_00:00-03:00")),
+        Row("its window was missed, and opens again in time", "wait for it", d.Wait, "waits for its window, Sun 2026-06-07 02:00 UTC",
+            journal=settled(NOW - 22 * DAY), schedule=SUNDAYS),
+        Row("… and opens too late", "wait until its age is at the bound", d.Wait, "its bound, Fri 2026-06-05 22:00 UTC",
+            journal=settled(NOW - 25 * DAY), schedule=SUNDAYS),
+        Row("… and its age is at the bound", "intent, outside the window", d.Intend, "due since",
+            journal=settled(NOW - 30 * DAY), schedule=SUNDAYS),
+        Row("in a blackout that ends too late", "wait for its end; say from when it is overdue", d.Wait,
+            "after the blackout sale; overdue from 2026-06-02", journal=settled(NOW - 29 * DAY), schedule=FREEZE),
+        Row("… and it is overdue", "hold, and say so", d.Hold, "overdue, and waits for", journal=settled(NOW - 31 * DAY),
+            schedule=FREEZE),
+        Row("… which its age overrides, as declared", "intent", d.Intend, "due since", journal=settled(NOW - 31 * DAY),
+            schedule=OVERRIDDEN),
+        Row("a blackout will outlast its age", "nothing yet; says from when it will be overdue", d.Done,
+            journal=settled(NOW - DAY / 2), schedule=read_schedule("blackout=2026-06-01/2026-07-30/sale")),
+        Row("in a blackout, and a person asked", "intent", d.Intend, "asked for", journal=settled(NOW - 29 * DAY),
+            schedule=FREEZE, order=Order(replace=OLD)),
+        Row("in a blackout, and the credential is condemned", "replace it", d.Intend, "condemned", journal=CONDEMNED,
+            schedule=FREEZE),
+        Row("in a blackout, and the credential expires by itself in two days", "rotate now", d.Intend, "due since",
+            journal=settled() | facts.expires(OLD, NOW + 2 * DAY), schedule=FREEZE),
     ],
     "Half done": [
         Row("intent written by this run", "mint", d.Mint, journal=PENDING, evidence=asked(unspent={NEW})),
@@ -271,6 +304,8 @@ ROWS: dict[str, list[Row]] = {
             | facts.key_fact(OTHER, "key_3")),
         Row("… nothing is due", "store the current value anew, which frees it", d.Intend, "anew",
             journal=settled() | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), evidence=WORKS),
+        Row("… a rotation is due, and waits for its window", "store the current value anew", d.Intend, "anew", evidence=WORKS,
+            journal=settled(NOW - 22 * DAY) | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), schedule=SUNDAYS),
         Row("… the issuer is full, and current is condemned too", "store it anew all the same", d.Intend, "anew",
             journal=CONDEMNED | attempt(NEW, "v1", NOW - DAY) | condemned(NEW), issuer=TWO),
         Row("… current has left its base", "revoke it", d.Revoke, current=V2.__class__("v9", OLD),
