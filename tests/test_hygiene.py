@@ -231,13 +231,14 @@ def test_a_secrets_whole_life_shows_no_value(stage: Stage) -> None:
         ("status",),
         ("plan",),
         ("verify",),
+        ("doctor",),
         ("rotate", CHAT, HOOK, FORMED),
         ("rollback", CHAT),
         ("sweep",),
     ):
         assert stage.run(*command) == 0
     project.services.time.move(timedelta(days=31))
-    for command in (("plan",), ("sweep",), ("status",), ("verify",)):
+    for command in (("plan",), ("sweep",), ("status",), ("verify",), ("doctor",)):
         assert stage.run(*command, "--json") == 0
     assert stage.run("emergency", CHAT, FORMED, "--yes") == 0
     assert stage.run("emergency", HOOK, "--yes", "--contain-first", "--json") == 0

@@ -353,12 +353,14 @@ class KeyVaultStore:
         yield _quota(len(work))
         refused = False
         for entry, operations in work.items():
-            wanted = dict.fromkeys(need for operation in operations for need in ACTIONS[operation])
+            wanted = dict.fromkeys(need for operation in operations for need in ACTIONS.get(operation, ()))
             for found in self._tried(entry, [need for need in wanted if need[0] in (_GET, _LIST)]):
                 refused = True
                 yield found
         how = self._vault.how
-        if work and not refused:
+        if not work:
+            return
+        if not refused:
             yield Diagnosis(
                 "permissions", Grade.GOOD, f"{how} may read all that a sweep reads, entry by entry ({len(work)})"
             )
@@ -646,7 +648,7 @@ _LONGEST_SWEEP: Final = 60
 
 def _quota(count: int) -> Diagnosis:
     looking, rotating = count * _READS / _READS_A_SECOND, count * _WRITES / _WRITES_A_SECOND
-    told = f"by its quotas a look at {count} takes {looking:.0f} s at least, and rotating all at once {rotating:.0f} s"
+    told = f"by its quotas a look at all ({count}) takes {looking:.0f} s at least, and rotating all at once {rotating:.0f} s"
     if max(looking, rotating) <= _LONGEST_SWEEP:
         return Diagnosis("quota", Grade.GOOD, told)
     remedy = "platform engineer: spread the secrets over several vaults, or over the days of their interval"

@@ -508,6 +508,8 @@ class VaultStore:
                 "vault administrator: grant read on auth/token/lookup-self; it tells an end from a missing permission"
             )
             yield Diagnosis("login", Grade.WARNING, str(trouble), remedy)
+        if not work:
+            return
         needs = {entry: self._needs(entry, operations) for entry, operations in work.items()}
         try:
             held = self._capabilities([path for need in needs.values() for path in need])
@@ -541,7 +543,7 @@ class VaultStore:
         """Capabilities by path."""
         needs: dict[str, list[str]] = {}
         for operation in operations:
-            for kind, after, capability in PATHS[operation]:
+            for kind, after, capability in PATHS.get(operation, ()):
                 wanted = needs.setdefault(self._path(kind, entry + after), [])
                 if capability not in wanted:
                     wanted.append(capability)

@@ -45,7 +45,10 @@ def test_a_secret_named_twice_rotates_once(project: Project) -> None:
     assert (ran.code, len(ran.json), len(project.keys())) == (0, 1, 2)
 
 
-@pytest.mark.parametrize("command", ["status", "plan", "verify", "rotate", "emergency", "rollback", "adopt", "release"])
+LOOKING = ["status", "plan", "verify", "doctor"]
+
+
+@pytest.mark.parametrize("command", [*LOOKING, "rotate", "emergency", "rollback", "adopt", "release"])
 def test_an_unknown_name_is_refused_with_those_that_exist(project: Project, command: str) -> None:
     """Exit code 2, before anything is asked of anybody, although the other name is right."""
     names = ["nope"] if command in ("adopt", "release") else [CHAT, "nope"]

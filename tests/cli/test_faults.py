@@ -10,6 +10,7 @@ COMMANDS = [
     ("status",),
     ("plan",),
     ("verify",),
+    ("doctor",),
     ("rotate", CHAT),
     ("sweep",),
     ("emergency", CHAT, "--yes"),
