@@ -36,6 +36,9 @@ _WORK: Final = frozenset({"observe", "read", "stage", "promote", "discard"})
 """In every store of a secret."""
 _LEAD: Final = frozenset({"find", "record", "forget"})
 """In its primary store only."""
+_SETTLE: Final = frozenset({"set_rotation"})
+_START: Final = frozenset({"start_rotation"})
+"""Where the primary store's own service rotates; see rotation.ports.RotatesByItself."""
 _LOOK: Final = frozenset({"observe"})
 _VERIFY: Final = frozenset({"read_many"})
 _CONSUME: Final = frozenset({"current"})
@@ -49,12 +52,14 @@ class Grant:
     entry: str
     """Its name in the store, environment included, and without a prefix that the store adds by itself."""
     operations: frozenset[str]
-    """Methods of rotation.ports.SecretStore."""
+    """Methods of rotation.ports.SecretStore, and of what a store may offer beyond it. No store offers all."""
     cidrs: tuple[str, ...] = ()
     vpces: tuple[str, ...] = ()
     """From where its value may be read, as declared; nothing: from anywhere."""
     tags: tuple[str, ...] = ()
     """Names of the user's own tags on it."""
+    native: bool = False
+    """The store's own service rotates it."""
 
     @property
     def restricted(self) -> bool:
@@ -81,7 +86,8 @@ class _Gathered:
         known = self.grants.get(entry, Grant(entry, frozenset()))
         if policy is not None:
             names = tuple(name for name, _ in policy.tags)
-            known = replace(known, cidrs=policy.allowed_cidrs, vpces=policy.allowed_vpces, tags=names)
+            walls = {"cidrs": policy.allowed_cidrs, "vpces": policy.allowed_vpces}
+            known = replace(known, **walls, tags=names, native=known.native or policy.native)
         self.grants[entry] = replace(known, operations=known.operations | operations)
 
 
@@ -128,6 +134,7 @@ def _works(persona: Persona, mints: bool) -> bool:
 
 def _operations(config: Config, persona: Persona, policy: Policy, primary: bool, mints: bool) -> frozenset[str]:
     found = (_WORK | (_LEAD if primary else frozenset())) if _works(persona, mints) else frozenset[str]()
+    found |= _START if found and primary and policy.native else frozenset()
     match persona:
         case Persona.READ:
             return _CONSUME
@@ -135,10 +142,11 @@ def _operations(config: Config, persona: Persona, policy: Policy, primary: bool,
             return found | _VERIFY
         case Persona.ROTATE:
             return found
+    found |= _PROVISION | (_SETTLE if primary else frozenset())
     if mints:
-        return found | _PROVISION | _END
+        return found | _END
     adopts = policy.name in config.handling and config.handling[policy.name].adopt
-    return _PROVISION | ((_ADOPT | ({"record"} if primary else set())) if adopts else set())
+    return found | ((_ADOPT | ({"record"} if primary else frozenset())) if adopts else frozenset())
 
 
 def _entry(config: Config, store: str, policy: Policy) -> str:

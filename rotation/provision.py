@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from typing import Final, Literal
 
 from rotation import native, orphans
@@ -148,15 +147,12 @@ class Provisioner:
     def _settle_rotation(self, policy: Policy) -> None:
         """Has the store's own service rotate the entry where that is declared, and takes it off where it is not."""
         entry, client = self.entry(policy.store, policy), self._stores[policy.store]
-        if policy.native:
-            every: timedelta | None = native.interval(policy)
-        elif (service := client.observe(entry).service) and service.enabled:
-            every = None
-        else:
-            return
-        if not isinstance(client, RotatesByItself):
+        # Asked of the store itself: whoever applies may be let see no value, and so not observe.
+        bare = getattr(client, "bare", client)
+        if isinstance(bare, RotatesByItself) and isinstance(client, RotatesByItself):
+            client.set_rotation(entry, native.interval(policy) if policy.native else None)
+        elif policy.native:
             raise Refusal(f"{policy.store}: has no service that rotates {entry}; declare it with rotation: direct.")
-        client.set_rotation(entry, every)
 
     def _adoptable(self, policy: Policy) -> Credential | None:
         """What the primary's entry holds, brought back first where it is deleted; None when it holds nothing."""

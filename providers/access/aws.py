@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from providers.stores.aws import ANYWHERE, CALLS, JOURNAL_TAGS, POLICY_TAGS, REPLICATED, RESTRICTED
+from providers.stores.aws import ANYWHERE, CALLS, JOURNAL_TAGS, NATIVE, POLICY_TAGS, REPLICATED, RESTRICTED
 from rotation.access import Access, Grant
 from rotation.config import SecretsManagerConfig
 
@@ -68,6 +68,8 @@ def _statements(site: _Site, access: Access) -> Iterator[Statement]:
                 limit = {"ForAllValues:StringLike": {"aws:TagKeys": list(keys)}}
                 arns = [site.arn(f"{grant.entry}-??????") for grant in entries]
                 yield site.allow(f"{call.removesuffix('Resource')}{number}", {call}, arns, limit)
+    if any("RotateSecret" in calls for _, calls in grants):
+        yield site.function()
     yield from site.key(access)
 
 
@@ -104,6 +106,7 @@ class _Site:
         tables = [CALLS]
         tables += [REPLICATED] if self._store.replica_regions else []
         tables += [RESTRICTED] if grant.restricted else []
+        tables += [NATIVE] if grant.native else []
         return {call for table in tables for operation in grant.operations for call in table.get(operation, ())}
 
     def plain(self, grant: Grant) -> tuple[tuple[str, ...], bool]:
@@ -113,9 +116,13 @@ class _Site:
     @staticmethod
     def tags(grant: Grant, call: str) -> tuple[str, ...]:
         """Patterns of the tags that a call of an entry's operations may touch."""
-        touching = {operation for operation in grant.operations if call in CALLS[operation]}
+        touching = {operation for operation in grant.operations if call in CALLS.get(operation, ())}
         patterns = JOURNAL_TAGS if touching & {"record", "forget"} else ()
         return patterns + ((*POLICY_TAGS, *grant.tags) if touching & {"create", "set_policy"} else ())
+
+    def function(self) -> Statement:
+        """What the service is told to call must be callable for whoever tells it."""
+        return self.allow("Function", {"InvokeFunction"}, [self._store.rotation_function], service="lambda:")
 
     def key(self, access: Access) -> Iterator[Statement]:
         """Using the key that entries are encrypted with, through the service alone."""

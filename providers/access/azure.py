@@ -49,7 +49,7 @@ def assignments(access: Access) -> list[Assignment]:
     found: dict[str | None, set[str]] = {None: {action for action, _ in ACTIONS["listing"]} if access.lists else set()}
     for grant in access.grants:
         for operation in grant.operations:
-            for action, part in ACTIONS[operation]:
+            for action, part in ACTIONS.get(operation, ()):
                 found.setdefault(None if part == VAULT else grant.entry + part, set()).add(action)
     whole = found[None]
     return [

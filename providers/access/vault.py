@@ -62,7 +62,7 @@ def rules(store: VaultConfig, access: Access, *, ours: bool) -> list[Rule]:
     found: dict[str, set[str]] = {}
     for grant in access.grants:
         for operation in grant.operations:
-            for kind, part, capability in PATHS[operation]:
+            for kind, part, capability in PATHS.get(operation, ()):
                 found.setdefault(_path(store, kind, grant.entry + part), set()).add(capability)
     everywhere: dict[str, set[str]] = {}
     for kind, part, capability in PATHS["listing"] if access.lists else ():

@@ -109,6 +109,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "set_policy": ("DescribeSecret", "TagResource", "UntagResource"),
     "delete": ("DescribeSecret", "DeleteSecret"),
     "restore": ("DescribeSecret", "RestoreSecret"),
+    "set_rotation": ("DescribeSecret",),
 }
 """What each operation of the port may call, as IAM names it. Making an entry with tags takes TagResource, too."""
 REPLICATED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -123,6 +124,11 @@ RESTRICTED: Final[Mapping[str, tuple[str, ...]]] = {
     "set_policy": ("GetResourcePolicy", "PutResourcePolicy", "DeleteResourcePolicy"),
 }
 """What comes to that where the policy has `allowed-cidrs` or `allowed-vpces`."""
+NATIVE: Final[Mapping[str, tuple[str, ...]]] = {
+    "set_rotation": ("CancelRotateSecret", "RotateSecret"),
+    "start_rotation": ("DescribeSecret", "RotateSecret"),
+}
+"""What comes to that where the service rotates the entry. RotateSecret takes lambda:InvokeFunction, too."""
 ANYWHERE: Final = ("BatchGetSecretValue", "ListSecrets")
 """Calls that IAM can not limit to an entry (Service Authorization Reference). Each value of a batch takes GetSecretValue."""
 JOURNAL_TAGS: Final = ("keyturn:journal.*",)

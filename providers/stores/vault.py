@@ -96,7 +96,7 @@ PATHS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("metadata", _SIBLING, "read"),
     ),
     "stage": (("data", _SIBLING, "create"), ("data", _SIBLING, "update"), ("data", _SIBLING, "read")),
-    "promote": (("data", "", "create"), ("data", "", "update"), ("data", _SIBLING, "read")),
+    "promote": (("data", "", "update"), ("data", _SIBLING, "read")),
     "discard": (("data", _SIBLING, "update"),),
     "record": (("metadata", "", "patch"),),
     "forget": (("metadata", "", "patch"),),
@@ -123,7 +123,8 @@ PATHS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
 """What each operation of the port may need: kind of path, what follows the entry's name, capability.
 
 A folder is that of one environment, and each an entry or a pending path in it. The list of `detailed-metadata`, which
-OpenBao alone has, takes the place of the read of each. `subkeys` answers like `data`, with null for every value.
+OpenBao alone has, takes the place of the read of each. `subkeys` answers like `data`, with null for every value. The first
+version of an entry is an update, too: its metadata is there before.
 """
 
 

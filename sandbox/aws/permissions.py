@@ -76,8 +76,13 @@ class Permissions:
                 yield f"{_SERVICE}TagResource", resource
             if given.get("AddReplicaRegions"):
                 yield f"{_SERVICE}ReplicateSecretToRegions", resource
-        if call.operation == "RotateSecret" and given.get("RotationLambdaARN"):
-            yield "lambda:InvokeFunction", given["RotationLambdaARN"]
+        if call.operation == "RotateSecret" and (function := given.get("RotationLambdaARN") or self._function(call)):
+            yield "lambda:InvokeFunction", function
+
+    def _function(self, call: Call) -> str:
+        """What the secret is rotated by already."""
+        entry = self._secrets.region(call.region).lookup(str(call.parameters.get("SecretId", "")))
+        return entry.primary.rotation.lambda_arn if entry and entry.primary.rotation else ""
 
     def _resource(self, call: Call) -> str:
         if call.operation in _ANYWHERE:

@@ -70,6 +70,10 @@ class Site:
         """What a person does in a console."""
         raise NotImplementedError
 
+    def remove(self, store: str, entry: str) -> None:
+        """For good: as if it had never been."""
+        raise NotImplementedError
+
     # --- what all have in common -----------------------------------------------------------------
 
     def policy(self, name: str) -> Policy:
@@ -137,7 +141,9 @@ def provision(site: Site) -> None:
     policy, p = site.policy(CHAT), site.provisioner(Persona.PROVISION)
     before = replace(policy, smoke_test=True, owner="support-old", tags=(("team", "old"),))
     assert p.read(policy) is None, "an entry that is not there is told from one that may not be looked at"
-    site.store(policy.store, None).create(site.entry(policy), written(before))
+    p.create(before, bootstrap="function")
+    for store in policy.replicas:
+        site.remove(store, site.entry(policy, store))
     assert p.read(before) == Applied(replace(before, replicas=())), "a replica that is not there is told as such"
     p.create(before, bootstrap="function")
     assert p.read(before) == Applied(before)
@@ -167,14 +173,16 @@ def provision(site: Site) -> None:
 
 def provision_and_mint(site: Site) -> None:
     """`pulumi up` with bootstrap apply, and `pulumi destroy`."""
-    provision(site)
     p, policy = site.provisioner(Persona.PROVISION), site.policy(CHAT)
-    p.delete(policy, force_revoke=True)
-    assert site.live() == set()
-    assert p.read(policy) is None
     p.create(policy, bootstrap="apply")
     assert set(site.handed_out(CHAT).values()) == site.live()
     rounds(site, Persona.PROVISION)
+    p.delete(policy, force_revoke=True)
+    assert site.live() == set()
+    assert p.read(policy) is None
+    for store in policy.stores:
+        site.remove(store, site.entry(policy, store))
+    provision(site)
 
 
 def rounds(site: Site, persona: Persona) -> None:

@@ -62,6 +62,15 @@ class AwsSite(Site):
         except console.exceptions.ResourceNotFoundException:
             console.create_secret(Name=entry, SecretString=value)
 
+    def remove(self, store: str, entry: str) -> None:
+        about = self.config.stores[store]
+        assert isinstance(about, SecretsManagerConfig)
+        console = self.server.client("secretsmanager", region=about.region)
+        for copies in console.describe_secret(SecretId=entry).get("ReplicationStatus", ()):
+            console.restore_secret(SecretId=entry)
+            console.remove_regions_from_replication(SecretId=entry, RemoveReplicaRegions=[copies["Region"]])
+        console.delete_secret(SecretId=entry, ForceDeleteWithoutRecovery=True)
+
     def document(self, persona: Persona, *names: str, mints: bool = False) -> dict[str, Any]:
         """What `keyturn policy aws` prints."""
         found = self.needs(persona, *names, mints=mints)
