@@ -545,7 +545,8 @@ class SecretsManagerStore:
             arn = f"{made_up}{entry}-AAAAAA"
             with suppress(Trouble):
                 arn = (self._look(entry) or {}).get("ARN", arn)
-            calls = dict.fromkeys(call for operation in operations for call in CALLS[operation] if call not in ANYWHERE)
+            each = ((*CALLS.get(operation, ()), *NATIVE.get(operation, ())) for operation in operations)
+            calls = dict.fromkeys(call for called in each for call in called if call not in ANYWHERE)
             entries[arn], wanted[arn] = entry, [f"secretsmanager:{call}" for call in calls]
         found = self._service.simulated(caller, wanted, {"aws:TagKeys": [tag.replace("*", "") for tag in JOURNAL_TAGS]})
         for arn, actions in found.denied.items():

@@ -299,6 +299,14 @@ class TestSecretsManager(ExaminedStoreContract):
         found = by_check(list(self.limited(aws, monkeypatch, statements).examine({entry: SWEEP})))
         assert found == {"quota": Grade.GOOD, "login": Grade.GOOD, "permissions": Grade.GOOD}
 
+    def test_where_the_service_rotates_it_must_be_let_start(
+        self, aws: AwsServer, entry: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And nobody needs that elsewhere."""
+        store = self.limited(aws, monkeypatch, [self.allowing(*self.ALL)])
+        (told,) = failing(list(store.examine({entry: (*SWEEP, "start_rotation")})))
+        assert "is not allowed secretsmanager:RotateSecret" in told
+
     def test_what_hangs_on_a_condition_is_unchecked(
         self, aws: AwsServer, entry: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
