@@ -86,8 +86,13 @@ class _Gathered:
         known = self.grants.get(entry, Grant(entry, frozenset()))
         if policy is not None:
             names = tuple(name for name, _ in policy.tags)
-            walls = {"cidrs": policy.allowed_cidrs, "vpces": policy.allowed_vpces}
-            known = replace(known, **walls, tags=names, native=known.native or policy.native)
+            known = replace(
+                known,
+                cidrs=policy.allowed_cidrs,
+                vpces=policy.allowed_vpces,
+                tags=names,
+                native=known.native or policy.native,
+            )
         self.grants[entry] = replace(known, operations=known.operations | operations)
 
 

@@ -336,15 +336,15 @@ def _networks_enforced(secret: SecretSection, declared: _Declared) -> _Found:
                 yield "allowedCidrs", told, "public networks, or allowedVpces"
 
 
-def _is_public(network: str) -> bool:
-    return not any(ip_network(network).subnet_of(private) for private in _PRIVATE if _same_kind(network, private))
+def _is_public(text: str) -> bool:
+    network = ip_network(text)
+    if isinstance(network, IPv6Network):
+        return not network.subnet_of(_PRIVATE_6)
+    return not any(network.subnet_of(private) for private in _PRIVATE_4)
 
 
-def _same_kind(network: str, other: IPv4Network | IPv6Network) -> bool:
-    return ip_network(network).version == other.version
-
-
-_PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
+_PRIVATE_4: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+_PRIVATE_6: Final = IPv6Network("fc00::/7")
 """What no public address is in (RFC 1918, 6598, 4193)."""
 
 

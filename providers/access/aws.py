@@ -143,8 +143,16 @@ class _Site:
         resource = keys + "*" if alias else key if key.startswith("arn:") else keys + key
         yield self.allow("Key", calls, [resource], only, service="kms:")
 
-    def allow(self, what: str, *about: Any, **service: str) -> Statement:
-        return _allow(self._title + what, *about, **service)
+    def allow(
+        self,
+        what: str,
+        calls: set[str],
+        resources: list[str],
+        condition: Mapping[str, Any] | None = None,
+        *,
+        service: str = _SERVICE,
+    ) -> Statement:
+        return _allow(self._title + what, calls, resources, condition, service=service)
 
 
 def _allow(

@@ -58,7 +58,7 @@ def secret(server: AwsServer) -> str:
     return arn
 
 
-def allow(action: str | list[str], resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
+def allow(action: str | list[str], resource: Any = "*", **condition: Any) -> dict[str, Any]:
     found = {"Effect": "Allow", "Action": action, "Resource": resource}
     return found | ({"Condition": condition} if condition else {})
 
