@@ -558,8 +558,13 @@ def mirror(s: Situation) -> Iterator[Decision]:
     current = s.current
     in_flight = s.pending.token if s.pending else None
     for store, entry in s.seen.replicas.items():
-        if store not in s.policy.replicas:
-            continue  # on its way out: never written, and retirement waits until it is released
+        if store not in s.policy.replicas:  # on its way out: never written, and retirement waits until it is released
+            if store in s.lagging and isinstance(entry, Entry):
+                told = (
+                    f"{store} hands out an old credential, which lives until it is released there; an apply does that"
+                )
+                yield Hold(cause=Cause.STORE, reason=told)
+            continue
         if isinstance(entry, Absent):
             if store in s.policy.replicas:
                 missing = "has no such entry" if entry.missing else f"can not be reached: {entry.reason}"
@@ -676,16 +681,13 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         yield from _never_promoted(s, key)
         return
     if s.lagging:
-        if released := [store for store in s.lagging if store not in s.policy.replicas]:
-            told = f"an old credential lives until {', '.join(released)} is released, which an apply does"
-            yield Hold(cause=Cause.STORE, reason=told)
         return
     if (since := s.superseded_at(key)) is None:
         return
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
         return
-    if key in journal.foreign and s.now >= since + s.policy.grace:
+    if key in journal.foreign and (s.cramped or s.now >= since + s.policy.grace):
         told = "made by a person, who may still need it or has to revoke it"
         yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
         return

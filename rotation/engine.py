@@ -18,7 +18,7 @@ from rotation import form as forms
 from rotation import journal as facts
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
-from rotation.journal import Attempt, Journal, Why
+from rotation.journal import Attempt, Journal, Of, Why
 from rotation.model import Check, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.ports import Auditor, Clock, Issuer, Record, RotatesByItself, SecretStore
@@ -102,6 +102,7 @@ class _Run:
     evidence: Evidence = field(default_factory=Evidence)
     deadlines: dict[str, float] = field(default_factory=dict)
     old: dict[str, Credential] = field(default_factory=dict)
+    staged: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
     doubts: int = 0
     trouble: Trouble | None = None
@@ -340,7 +341,7 @@ class Engine:
         s = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
         journal = seen.primary.journal
         delay = seen.policy.contain_after if contain_after is None else contain_after
-        written: dict[str, str] = {}
+        written: dict[str, dict[str, str]] = {}
         # A command that is run again goes on with its emergency. It does not condemn what replaced the leaked key.
         at = s.promoted_at(s.current_key or "")
         fresh = at is not None and now < at + ATTEMPT_LIFE
@@ -352,16 +353,34 @@ class Engine:
                 continue
             if key in journal.revoked:
                 continue
+            mark: dict[str, str] = {}
             if held is None or held.why is not Why.EMERGENCY:
-                written |= facts.condemned(key, now, Why.EMERGENCY)
+                mark |= facts.condemned(key, now, Why.EMERGENCY)
             if key not in journal.contain or now + delay < journal.contain[key]:
-                written |= facts.contain(key, now + delay)
+                mark |= facts.contain(key, now + delay)
             if key not in journal.key_ids and (key_id := s.key_id(key)):
-                written |= facts.key_fact(key, key_id)
+                mark |= facts.key_fact(key, key_id)
+            written[key] = mark
             self._audit(run, "condemn", seen, reason="emergency", token=key, key_id=s.key_id(key))
-        if written:
-            self._stores[target.store].record(target.entry, written)
+        self._mark(target, s.current_key, written)
         return run.records
+
+    def _mark(self, target: Target, current: str | None, written: Mapping[str, Mapping[str, str]]) -> None:
+        """Writes facts by key: all at once, or where there is no room for all, those of the current key alone.
+
+        The others are draining or were never handed out: a repetition takes them, once the first have gone.
+        """
+        store, everything = (
+            self._stores[target.store],
+            {k: text for mark in written.values() for k, text in mark.items()},
+        )
+        try:
+            if everything:
+                store.record(target.entry, everything)
+        except Trouble as trouble:
+            if trouble.code is not Code.INVALID or not (only := written.get(current or "")) or only == everything:
+                raise
+            store.record(target.entry, only)
 
     def rotate(self, target: Target, *, take_over: bool = False, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Rotates now, up to promoted; the old credential drains and later sweeps retire it."""
@@ -477,8 +496,8 @@ class Engine:
         known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
         token = known[0] if known else entry.current.token or foreign_token(entry, entry.current)
         since = entry.current.created_at or self._now(seen)
-        written = facts.adopted(token, entry.current.id, since) | facts.promoted(token, since)
-        written |= facts.key_fact(token, key_id) if key_id else facts.foreign(token, since)
+        written = facts.adopted(token, entry.current.id, since, Of.GIVEN if key_id else Of.PERSON)
+        written |= facts.key_fact(token, key_id) if key_id else {}
         self._audit(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
         store.record(target.entry, written)
         store.set_policy(target.entry, policies.written(policy))
@@ -741,7 +760,10 @@ class Engine:
 
     def _verify(self, action: d.Verify, seen: Observation, run: _Run) -> Observation:
         token = action.attempt.token
-        credential = self.read(seen, seen.primary, action.pending)
+        credential = run.staged.get(token) or self.read(seen, seen.primary, action.pending)
+        run.staged[token] = (
+            credential  # a version's value never changes: what was read back once is what is shown again
+        )
         if action.against is not None:
             same = credential.same_as(self.read(seen, seen.primary, action.against))
             check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
@@ -762,7 +784,10 @@ class Engine:
         if mine is None:
             return seen
         self._audit(run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine))
-        after = self._record(seen, run, facts.adopted(mine, action.version.id, self._now(seen)))
+        journal = seen.primary.journal
+        of = Of.PERSON if mine in journal.foreign else Of.GIVEN if mine in journal.adopted else Of.OURS
+        of = Of.OURS if mine in journal.attempts else of
+        after = self._record(seen, run, facts.adopted(mine, action.version.id, self._now(seen), of))
         return replace(after, primary=_named(after.primary))
 
     def _match(self, version: Version, seen: Observation, run: _Run) -> str | None:
@@ -784,8 +809,7 @@ class Engine:
         token = foreign_token(seen.primary, version)
         since = version.created_at or self._now(seen)
         self._audit(run, "adopt", seen, reason=action.reason, token=token)
-        written = facts.adopted(token, version.id, since) | facts.foreign(token, since)
-        after = self._record(seen, run, written | facts.promoted(token, since))
+        after = self._record(seen, run, facts.adopted(token, version.id, since, Of.PERSON))
         return replace(after, primary=_named(after.primary))
 
     def _verify_current(self, action: d.VerifyCurrent, seen: Observation, run: _Run) -> Observation:

@@ -101,14 +101,20 @@ def key_fact(token: str, key_id: str) -> dict[str, str]:
     return {f"key.{token}": _words({"id": _escape(key_id)})}
 
 
-def adopted(token: str, version: str, at: datetime) -> dict[str, str]:
+class Of(StrEnum):
+    """Whose key an adopted version carries."""
+
+    OURS = "ours"
+    """One that the journal knows, put there by something else."""
+    GIVEN = "given"
+    """Handed over with its id: it retires like one of ours. Current since the time of the fact."""
+    PERSON = "person"
+    """A person's, who also has to revoke it. Current since the time of the fact."""
+
+
+def adopted(token: str, version: str, at: datetime, of: Of) -> dict[str, str]:
     """A version that Keyturn did not write goes by this token from now on."""
-    return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version)})}
-
-
-def foreign(token: str, at: datetime) -> dict[str, str]:
-    """The key behind an adopted version was made by a person, who also has to revoke it."""
-    return {f"foreign.{token}": _words({"at": _time(at)})}
+    return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version), "of": of.value})}
 
 
 def expires(token: str, at: datetime) -> dict[str, str]:
@@ -163,6 +169,7 @@ class Journal:
         self.adopted: Final[dict[str, str]] = {}
         """Version ids by the token that they go by."""
         self.foreign: Final[dict[str, datetime]] = {}
+        """Of these, the ones whose keys are a person's."""
         self.promoted: Final[dict[str, datetime]] = {}
         self.expires: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
@@ -174,6 +181,12 @@ class Journal:
         for key, text in self.facts.items():
             kind, token, fact = _read(key, text)
             match kind:
+                case "adopted":
+                    self.adopted[token], at, of = fact
+                    if of is not Of.OURS:
+                        self.promoted.setdefault(token, at)
+                    if of is Of.PERSON:
+                        self.foreign[token] = at
                 case "key":
                     self.key_ids[token] = fact
                 case "attempt":
@@ -206,9 +219,7 @@ class Journal:
         return tuple(sorted((set(self.contain) | set(self.revoked)) - set(self.proven)))
 
 
-_KINDS: Final = frozenset(
-    ("adopted", "foreign", "expires", "promoted", "superseded", "condemned", "contain", "revoked", "proven")
-)
+_KINDS: Final = frozenset(("expires", "promoted", "superseded", "condemned", "contain", "revoked", "proven"))
 """Kinds that are kept under an attribute of their own name."""
 
 
@@ -227,7 +238,7 @@ def _read(key: str, text: str) -> tuple[str, str, Any]:
         raise ValueError(message) from error
 
 
-def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff | Condemned | datetime | str | None:
+def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
     match kind:
         case "attempt":
             return Attempt(
@@ -244,8 +255,8 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Attempt | Backoff 
         case "key":
             return _unescape(parts["id"])
         case "adopted":
-            return _unescape(parts["version"])
-        case "foreign" | "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
+            return _unescape(parts["version"]), _read_time(parts["at"]), Of(parts["of"])
+        case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
         case "condemned":
             return Condemned(_read_time(parts["at"]), Why(parts["why"]))

@@ -202,6 +202,11 @@ ROWS: dict[str, list[Row]] = {
             "intent of another run, a minute old", "leave it alone", d.Wait, "another run",
             journal=settled(NEW_AT) | attempt(NEW, "v1", NOW - MINUTE),
         ),
+        Row(
+            "… void, at an issuer whose next mint would destroy it", "leave it alone: it may still mint", d.Wait, "another run",
+            current=V2, journal=rotated(31 * DAY) | attempt(OTHER, "v1", NOW - MINUTE),
+            issuer=Capabilities(model=Model.REPLACE, revokes=False),
+            evidence=asked(current={"v2": streak(Verdict.VALID, 3)})),
         Row("intent whose run is long gone", "look for its key at the issuer", d.ListKeys, journal=LOST),
         Row(
             "… the issuer lists it", "condemn it: nobody holds its value", d.Condemn, journal=LOST,
@@ -345,7 +350,8 @@ ROWS: dict[str, list[Row]] = {
         Row("… it works", "give it a token; it is managed from now on", d.Adopt, current=version(7, None), journal={},
             evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.VALID)})),
         Row("a person's key, superseded, grace over", "close it, and say that it is theirs to revoke", d.Forget, "person",
-            current=V2, journal=rotated(2 * DAY) | facts.foreign(OLD, NOW - 9 * DAY) | facts.adopted(OLD, "v1", NOW)),
+            current=V2,
+            journal=rotated(2 * DAY) | facts.adopted(OLD, "v1", NOW - 9 * DAY, facts.Of.PERSON)),
         Row("… it is refused", "replace it at once", d.Intend, "dead", current=version(7, None), journal={},
             evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.INVALID, 2)})),
         Row("… it can not be verified", "hold, and say so", d.Hold, "can not be verified", current=version(7, None),
