@@ -33,6 +33,7 @@ from rotation.policy import read_duration
 from rotation.ports import Clock, Record
 from rotation.situation import Order
 from rotation.sweep import Ended
+from rotation.telemetry import sweeping
 from sandbox.cli import app as sandbox_app
 
 DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
@@ -242,23 +243,28 @@ def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
     Example: keyturn sweep --stack prod
     """
     context = open_context(stack, config)
-    begun = sweeps.begin(context.assembly, context.path.name)
-    for trouble in begun.troubles:
-        show.complain(f"{trouble}. Left alone, and orphans with it; all else goes on. The next sweep looks again.")
-    tell = show.complain if json else show.say
-    if found := len(begun.adopted):
-        tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
-    if begun.missing:
-        tell(f"{', '.join(begun.missing)}: {_NOT_APPLIED}", "yellow")
-    targets = {policy: target for target, policy in begun.secrets}
-    _finish(
-        context,
-        [policy for _, policy in begun.secrets],
-        "sweeping",
-        lambda policy: begun.run(targets[policy], policy),
-        json=json,
-        failed=bool(begun.troubles),
-    )
+    assembly = context.assembly
+    with sweeping(assembly.telemetry, assembly.clock, context.config.environment) as watched:
+        begun = sweeps.begin(assembly, context.path.name)
+        watched.secrets = len(begun.secrets)
+        for trouble in begun.troubles:
+            show.complain(f"{trouble}. Left alone, and orphans with it; all else goes on. The next sweep looks again.")
+        tell = show.complain if json else show.say
+        if found := len(begun.adopted):
+            tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
+        if begun.missing:
+            tell(f"{', '.join(begun.missing)}: {_NOT_APPLIED}", "yellow")
+        targets = {policy: target for target, policy in begun.secrets}
+        code = _each(
+            context,
+            [policy for _, policy in begun.secrets],
+            "sweeping",
+            lambda policy: begun.run(targets[policy], policy),
+            json=json,
+            failed=bool(begun.troubles),
+        )
+        watched.result = "failed" if code else "done"
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -587,6 +593,13 @@ def _report(policy: Policy, outcome: Outcome, started: datetime, ended: datetime
 
 
 def _finish(
+    context: Context, policies: Sequence[Policy], doing: str, work: Callable[[Policy], Outcome], *, json: bool
+) -> NoReturn:
+    """Runs every secret, says how each ended, and exits with what that means."""
+    raise typer.Exit(_each(context, policies, doing, work, json=json))
+
+
+def _each(
     context: Context,
     policies: Sequence[Policy],
     doing: str,
@@ -594,8 +607,8 @@ def _finish(
     *,
     json: bool,
     failed: bool = False,
-) -> None:
-    """Runs every secret, says how each ended, and exits with what that means.
+) -> int:
+    """Runs every secret, says how each ended, and gives the exit code that means.
 
     Parameters:
         failed: whether something went wrong before.
@@ -622,7 +635,7 @@ def _finish(
             _warn(context, policy.name, context.unapplied(outcome.seen.policy))
     if json:
         show.as_json(shown)
-    raise typer.Exit(code)
+    return code
 
 
 _CODES = {Ended.DONE: DONE, Ended.FAILED: FAILED, Ended.UNPROVEN: ALIVE}

@@ -10,7 +10,7 @@ import typer
 
 from rotation import fleet
 from rotation.cli import show
-from rotation.cli.context import Context, File, Stack, open_context
+from rotation.cli.context import Context, File, Json, Stack, open_context
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
@@ -32,6 +32,7 @@ def metrics(
     form: Annotated[
         Format, typer.Option("--format", help="prometheus: as for node_exporter's textfile collector.")
     ] = Format.OPENMETRICS,
+    json: Json = False,
 ) -> None:
     """Print where every secret stands as metrics: age, due date, phase, unproven and draining keys. Changes nothing.
 
@@ -49,7 +50,7 @@ def metrics(
     board, troubles = _look_round(context)
     now = context.assembly.clock.now()
     readings = board.read(now)
-    if form is Format.JSON:
+    if json or form is Format.JSON:
         families = [
             {
                 "name": gauge.name,

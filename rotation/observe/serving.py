@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Final
 
 _log = logging.getLogger(__name__)
@@ -61,8 +63,15 @@ def serving(host: str, port: int, pages: dict[str, Callable[[str], Answer]]) -> 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             _log.debug(format, *args)
 
-    with ThreadingHTTPServer((host, port), Handler) as server:
-        server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            """Not HTTPServer's, which looks up the host's name and waits for a name server that may be away."""
+            TCPServer.server_bind(self)
+
+    with Server((host, port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="keyturn-http", daemon=True)
         thread.start()
         try:

@@ -168,6 +168,7 @@ def test_the_command_prints_what_is_seen(project: Project) -> None:
     plain = project.run("metrics", "--format", "prometheus")
     assert {family.name for family in plain_families(plain.out)} == {g.name for g in GAUGES} - {"keyturn_secret_held"}
     as_json = project.run("metrics", "--format", "json")
+    assert project.run("metrics", "--json").json.keys() == as_json.json.keys()
     assert {m["name"] for m in as_json.json["metrics"]} == {g.name for g in GAUGES} - {"keyturn_secret_held"}
     assert project.everything() == before
     assert not [value for value in values if value in ran.text + plain.text + as_json.text]
