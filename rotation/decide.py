@@ -851,10 +851,9 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     elif streak.verdict is Verdict.INVALID:
         yield Note(facts=facts.revoked(key, s.now), reason="revoked by hand")
     else:
-        key_id = s.key_id(key)
-        yield Hold(
-            cause=Cause.PERSON, reason=f"revoke the old credential {key_id} by hand at {s.policy.issuer}", unproven=True
-        )
+        which = s.key_id(key) or f"that was put there on {s.promoted_at(key) or s.now:%Y-%m-%d}"
+        told = f"revoke the old credential {which} by hand at {s.policy.issuer}"
+        yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
 
 
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
