@@ -204,9 +204,9 @@ ROWS: dict[str, list[Row]] = {
         ),
         Row(
             "… void, at an issuer whose next mint would destroy it", "leave it alone: it may still mint", d.Wait, "another run",
-            current=V2, journal=rotated(31 * DAY) | attempt(OTHER, "v1", NOW - MINUTE),
+            journal=settled(NEW_AT) | attempt(OTHER, "v0", NOW - MINUTE),
             issuer=Capabilities(model=Model.REPLACE, revokes=False),
-            evidence=asked(current={"v2": streak(Verdict.VALID, 3)})),
+            evidence=asked(current={"v1": streak(Verdict.VALID, 3)})),
         Row("intent whose run is long gone", "look for its key at the issuer", d.ListKeys, journal=LOST),
         Row(
             "… the issuer lists it", "condemn it: nobody holds its value", d.Condemn, journal=LOST,
