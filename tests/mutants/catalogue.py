@@ -86,13 +86,13 @@ def _() -> None:
     "revoke without looking again after the mark",
     races=(
         Race(
-            "rollback twice / vault / free",
+            "rollback in the last minute / vault / free",
             (
-                ("one", "look at pending", "after>two+82795s"),  # five seconds before the grace period is over
-                ("two", "look at pending", "after>one"),
-                ("one", "record attempt", "pause>two+10s"),
-                ("two", "record condemned", "pause>one"),
-                ("one", "promote", "pause>two"),
+                ("rollback", "look at pending", "after>run+55s"),
+                ("run", "look at pending", "after>rollback"),
+                ("rollback", "record attempt", "pause>run+10s"),
+                ("run", "record condemned", "pause>rollback"),
+                ("rollback", "promote", "pause>run"),
             ),
         ),
     ),
@@ -402,7 +402,7 @@ def _() -> None:
     swap(Situation, "rivals", lambda self, attempt: False)
 
 
-@mutant("a void attempt that may still destroy is not waited for", "due and emergency / vault / replace", "asked twice")
+@mutant("a void attempt that may still destroy is not waited for", test="tests/test_decisions.py")
 def _() -> None:
     swap(Situation, "unstaged", property(lambda self: ()))
 
@@ -412,7 +412,21 @@ def _() -> None:
     swap(Situation, "usurpers", property(lambda self: ()))
 
 
-@mutant("writes after the life of an attempt", "due twice / azure / free", "asked twice / azure / free")
+@mutant(
+    "writes after the life of an attempt",
+    races=(
+        Race(
+            "due and asked / azure / free",
+            (
+                ("run", "verify value", ""),
+                ("rotate", "look at pending", "after>run"),
+                ("run", "verify value", "after>rotate+870s"),  # half a minute before the end of its attempt
+                ("rotate", "look at current", "after>run"),
+                ("run", "put 2 as current", "pause>rotate+50s"),  # it has looked; it has not written
+            ),
+        ),
+    ),
+)
 def _() -> None:
     swap(Engine, "_in_time", lambda self, token, run: None)
 
@@ -422,11 +436,7 @@ def _() -> None:
     edit(decide, "_retire", "held.why in (Why.SUPERSEDED, Why.ORPHAN)", "False")
 
 
-@mutant(
-    "an attempt is forgotten while its run is at work",
-    "emergency twice / vault / free",
-    "rollback twice / vault / free",
-)
+@mutant("an attempt is forgotten while its run is at work", "rollback in the last minute / aws+azure / free")
 def _() -> None:
     every = "gone += [a.token for a in journal.attempts.values() if a.of]"
     edit(decide, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
