@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 STACK  ?= prod
 PYTHON313 ?= 3.13
 
-.PHONY: help setup demo test simulate kill lint types check functions worker clean
+.PHONY: help setup demo test simulate kill lint types check functions lambda worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ check: lint types ## lint and types
 
 functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
 	@$(BIN)/python -m hosting.azure --stack $(STACK)
+
+lambda: setup ## build/keyturn-lambda.zip for AWS Lambda, from Pulumi.$(STACK).yaml (STACK=prod)
+	@$(BIN)/python -m hosting.aws --stack $(STACK)
+
+bench: setup ## measure what has a target, each beside what it is compared with
+	@$(BIN)/python -m benchmarks
 
 worker: setup ## drive the Functions app by the platform's own worker library; needs PYTHON313=3.13, a version or a path
 	@$(BIN)/python -m tests.worker --python $(PYTHON313)

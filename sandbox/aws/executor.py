@@ -95,7 +95,7 @@ class Executor:
         self._runtime = self._directory / "runtime"
         with zipfile.ZipFile(package) as archive:
             archive.extractall(self._task)
-        _provide_runtime(self._runtime, with_clock=clock is not None)
+        provide_runtime(self._runtime, with_clock=clock is not None)
         for folder, _, files in os.walk(self._task):
             for file in files:
                 Path(folder, file).chmod(0o444)
@@ -298,7 +298,7 @@ class _Environment:
         os.close(self._answers)
 
 
-def _provide_runtime(folder: Path, *, with_clock: bool) -> None:
+def provide_runtime(folder: Path, *, with_clock: bool) -> None:
     """The packages of Lambda's own runtime, by links to those that are installed here, and nothing else."""
     folder.mkdir()
     for name in RUNTIME:

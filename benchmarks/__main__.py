@@ -1,0 +1,10 @@
+"""Runs every measurement and prints its table; exit code 1 when a target was missed."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import aws_lambda
+
+if __name__ == "__main__":
+    sys.exit(0 if all([aws_lambda.main()]) else 1)
