@@ -264,8 +264,8 @@ UNPAIRED = all_of(without("secrets.0.pairedWith"), without("secrets.1.pairedWith
 
 KEYS = "kind, address, mount, namespace, prefix, caBundle, auth"
 SECRET_KEYS = (
-    "name, store, replicas, issuer, owner, consumers, rotateEvery, schedule, grace, drain, containAfter, pairedWith, smokeTest, "
-    "format, tags, adopt, adoptKeyId, forceRevoke"
+    "name, store, replicas, issuer, owner, consumers, rotateEvery, schedule, grace, drain, containAfter, pairedWith, "
+    "smokeTest, allowedCidrs, allowedVpces, format, tags, adopt, adoptKeyId, forceRevoke"
 )
 FORMAT = "raw, {json: {KEY: FIELD, …}} or {text: 'TEMPLATE with each {FIELD}'}"
 TAGS = "a mapping of at most 10 tags, NAME: TEXT"

@@ -74,7 +74,7 @@ SCHEDULES = st.builds(
     Schedule,
     zone=st.sampled_from(ZONES),
     windows=st.lists(WINDOWS, max_size=3).map(tuple),
-    blackouts=st.lists(blackouts(), max_size=3).map(tuple),
+    blackouts=st.lists(blackouts(), max_size=3, unique=True).map(tuple),
     overrides=st.sampled_from([(), (Restraint.WINDOW,), (Restraint.BLACKOUT,), BOTH]),
 )
 
