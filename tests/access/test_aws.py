@@ -25,7 +25,7 @@ from rotation.ports import SecretStore
 from rotation.provision import Applied, Refusal
 from rotation.sections import SecretsManagerConfig
 from sandbox.aws.server import AwsServer
-from tests.access.life import ADMIN, BATCH, CHAT, PARTS, Part, Site, attempts, site_config
+from tests.access.life import ADMIN, BATCH, CHAT, DAY, PARTS, Part, Site, attempts, site_config
 from tests.world import FakeClock
 
 HERE, THERE, COPY = "eu-west-1", "eu-central-1", "us-east-1"
@@ -49,6 +49,7 @@ class AwsSite(Site):
             endpoint_url=self.server.endpoint,
             login=AwsLogin(role_arn=role_arn(self.server, persona) if persona else None),
             replica_regions=about.replica_regions,
+            rotation_function=about.rotation_function,
             exempt_roles=about.exempt_roles,
             clock=self.clock,
         )
@@ -380,3 +381,57 @@ def test_without_a_role_that_is_exempt_nothing_is_walled_off(make: Make) -> None
     )
     with pytest.raises(Trouble, match="no role is configured that could be exempt"):
         store.create("prod/walled", {"installation": "acme", "allowed-cidrs": NETWORK})
+
+
+# --- rotation by the service itself ------------------------------------------------------------------
+
+
+def native(site: AwsSite) -> AwsSite:
+    """The same with a primary whose own service rotates."""
+    usual = {"kind": "aws-secrets-manager", "region": HERE, "rotation": "native"}
+    main = {**usual, "rotationFunction": f"arn:aws:lambda:{HERE}:{site.server.account_id}:function:keyturn"}
+    return replace(site, config=site_config({"main": main}))
+
+
+def only(calls: Iterator[tuple[str, str, str, str]], *wanted: str) -> set[tuple[str, bool]]:
+    found = ((action.removeprefix(SERVICE), "Denied" in outcome) for action, _, _, outcome in calls)
+    return {(action, denied) for action, denied in found if action in wanted}
+
+
+def without(document: dict[str, Any], action: str) -> dict[str, Any]:
+    smaller = copy.deepcopy(document)
+    for statement in smaller["Statement"]:
+        statement["Action"] = [each for each in statement["Action"] if each != action] or ["none:none"]
+    return smaller
+
+
+def test_whoever_applies_may_have_the_service_rotate_and_not(make: Make) -> None:
+    """RotateSecret sets it up, CancelRotateSecret takes it off; the function must be callable, too."""
+    site = native(make())
+    policy, part = site.policy(CHAT), PARTS[0]
+    document = printed(site, part)
+    for action in (f"{SERVICE}RotateSecret", "lambda:InvokeFunction"):
+        site.grant(part.persona, without(document, action))
+        with pytest.raises(Trouble) as caught:
+            site.provisioner(part.persona).create(policy, bootstrap="function")
+        assert caught.value.code is Code.DENIED
+    site.grant(part.persona, document)
+    p = site.provisioner(part.persona)
+    p.create(policy, bootstrap="function")
+    p.update(policy, replace(policy, native=False), bootstrap="function")
+    done = only(site.calls(part.persona), "RotateSecret", "CancelRotateSecret", "GetSecretValue")
+    assert done == {("RotateSecret", True), ("RotateSecret", False), ("CancelRotateSecret", False)}
+
+
+@pytest.mark.parametrize("part", PARTS[2:], ids=str)
+def test_whoever_works_may_have_the_service_start(make: Make, part: Part) -> None:
+    """RotateSecret under a token, and nothing that changes how the service is set up."""
+    site = native(make())
+    site.provisioner(None).create(site.policy(CHAT), bootstrap="apply")
+    site.clock.move(40 * DAY)
+    document = printed(site, part)
+    site.grant(part.persona, without(document, f"{SERVICE}RotateSecret"))
+    assert site.assembly(part.persona).engine.run(site.target(CHAT)).trouble is not None
+    site.grant(part.persona, document)
+    site.assembly(part.persona).engine.run(site.target(CHAT))
+    assert only(site.calls(part.persona), "RotateSecret") == {("RotateSecret", True), ("RotateSecret", False)}
