@@ -405,7 +405,7 @@ def gaps(cron: str, zone: str) -> tuple[timedelta, timedelta]:
         ValueError: it can not be read, or means no two moments.
     """
     start = datetime(2024, 1, 1, tzinfo=UTC)
-    moments = []
+    moments: list[datetime] = []
     for at in occurrences(cron, zone, start):
         if at > start + 9 * 366 * _DAY or len(moments) == 3000:
             break
@@ -445,8 +445,10 @@ def needs(schedule: Schedule, bound: timedelta, waits: timedelta, *, paired: boo
 def _longest_closure(schedule: Schedule, *, paired: bool) -> tuple[timedelta, Blackout | None]:
     free = replace(schedule, blackouts=())
     year = datetime(2024, 1, 1, tzinfo=UTC)
-    looks = [(free, year, year + 366 * _DAY, None)] if schedule.windows else []
-    looks += [(schedule, start - _AFTER, end, blackout) for start, end, blackout in _closures(schedule)]
+    looks: list[tuple[Schedule, datetime, datetime, Blackout | None]]
+    looks = [(schedule, start - _AFTER, end, blackout) for start, end, blackout in _closures(schedule)]
+    if schedule.windows:
+        looks.insert(0, (free, year, year + 366 * _DAY, None))
     longest: tuple[timedelta, Blackout | None] = timedelta(0), None
     for view, start, end, blackout in looks:
         for turn in (0, 1) if paired and schedule.windows else (None,):

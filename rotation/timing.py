@@ -19,13 +19,14 @@ Found = Iterator[tuple[str, str, str]]
 """Path within the secret, message, what is allowed."""
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_NOTHING_SAID: Final = ScheduleSection.model_validate({})
 _HOW_OFTEN: Final = ("every", "cron", "latest")
 
 
 def timing(secret: SecretSection, defaults: ScheduleSection | None) -> tuple[timedelta, Schedule] | None:
     """The age that a credential must not exceed, and the schedule. None when it is not said, or makes no sense."""
     said = _said(secret, defaults)
-    own = secret.schedule or ScheduleSection()
+    own = secret.schedule or _NOTHING_SAID
     freezes = [*(defaults.blackouts if defaults else ()), *own.blackouts]
     schedule = Schedule(
         cron=said.get("cron") or "",
@@ -52,7 +53,7 @@ def timing(secret: SecretSection, defaults: ScheduleSection | None) -> tuple[tim
 
 def _said(secret: SecretSection, defaults: ScheduleSection | None) -> dict[str, Any]:
     """Fields of a schedule, by name: the secret's own, and of the stack's those that it leaves open."""
-    own = secret.schedule or ScheduleSection()
+    own = secret.schedule or _NOTHING_SAID
     said = {name: getattr(defaults, name) for name in defaults.model_fields_set} if defaults else {}
     if secret.rotate_every or own.every or own.cron:
         said = {name: part for name, part in said.items() if name not in _HOW_OFTEN}
@@ -78,7 +79,7 @@ def faults(secret: SecretSection, defaults: ScheduleSection | None) -> Found:
 
 
 def _how_often(secret: SecretSection, defaults: ScheduleSection | None) -> Found:
-    own, said = secret.schedule or ScheduleSection(), _said(secret, defaults)
+    own, said = secret.schedule or _NOTHING_SAID, _said(secret, defaults)
     every, latest = said.get("every"), said.get("latest")
     if secret.rotate_every and own.every:
         yield "schedule.every", "is said by rotateEvery already", "one of the two"

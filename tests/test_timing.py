@@ -130,8 +130,9 @@ def test_the_example_of_the_page_means_what_the_page_says() -> None:
     page = (Path(__file__).parents[1] / "docs" / "schedules.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     values = {key.removeprefix("keyturn:"): part for key, part in yaml.safe_load(block)["config"].items()}
-    near = {"aws": STACK["stores"]["vault"]}, {"openai": {"kind": "generated"}}, {"support-platform": {}}
-    declared = parse({**STACK, **values, **dict(zip(("stores", "issuers", "owners"), near, strict=True))}).policies[0]
+    values["stores"] = {"aws": STACK["stores"]["vault"]}
+    values |= {"issuers": {"openai": {"kind": "generated"}}, "owners": {"support-platform": {}}}
+    declared = parse({**STACK, **values}).policies[0]
     assert (declared.rotate_every, declared.schedule.every) == (60 * DAY, 45 * DAY)
     assert (declared.schedule.zone, declared.schedule.blackouts) == ("Europe/Berlin", (HELD,))
 
