@@ -122,6 +122,7 @@ class _Site:
 
     def function(self) -> Statement:
         """What the service is told to call must be callable for whoever tells it."""
+        assert self._store.rotation_function, "a checked configuration names one wherever the service rotates"
         return self.allow("Function", {"InvokeFunction"}, [self._store.rotation_function], service="lambda:")
 
     def key(self, access: Access) -> Iterator[Statement]:
