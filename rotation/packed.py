@@ -55,7 +55,7 @@ def encode(value: Any) -> Any:
             return [encode(item) for item in value]
         case Mapping():
             plain = {str(key): encode(item) for key, item in value.items()}
-            return {_KIND: "mapping", "items": plain} if _KIND in plain else plain
+            return {_KIND: "mapping", "items": [*map(list, plain.items())]} if _KIND in plain else plain
     if (names := _names(value)) is None:
         raise TypeError(f"{type(value).__name__} can not be packed")
     return {_KIND: type(value).__name__} | {name: encode(getattr(value, name)) for name in names}
@@ -83,7 +83,7 @@ def decode(value: Any, kinds: Kinds = MappingProxyType({})) -> Any:
         case "tuple":
             return tuple(parts["items"])
         case "mapping":
-            return parts["items"]
+            return dict(parts["items"])
     return kinds[kind](parts) if kind in kinds else Record(**parts)
 
 

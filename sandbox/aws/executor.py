@@ -109,6 +109,7 @@ class Executor:
         self._before = before
         self._lock = threading.Lock()
         self._idle: list[_Environment] = []
+        self._busy: set[_Environment] = set()
         self._rotating: list[threading.Thread] = []
         self.invocations: list[Invocation] = []
 
@@ -180,14 +181,19 @@ class Executor:
             environment = self._idle.pop() if self._idle else None
         cold = environment is None
         environment = environment or self._start()
+        with self._lock:
+            self._busy.add(environment)
         began = time.monotonic()
         try:
             answer = environment.ask(event, self._timeout)
         except FunctionError as died:
+            with self._lock:
+                self._busy.discard(environment)
             environment.close()
             self._remember(Invocation(event, cold, error=str(died), seconds=time.monotonic() - began))
             raise
         with self._lock:
+            self._busy.discard(environment)
             self._idle.append(environment)
         error = f"{answer['errorType']}: {answer['errorMessage']}" if "errorType" in answer else None
         self._remember(Invocation(event, cold, answer.get("result"), error, time.monotonic() - began))
@@ -201,6 +207,13 @@ class Executor:
             idle, self._idle = self._idle, []
         for environment in idle:
             environment.close()
+
+    def kill(self) -> None:
+        """Kills what is at work just now, as when a machine of Lambda's fails."""
+        with self._lock:
+            busy = [*self._busy]
+        for environment in busy:
+            environment.kill()
 
     def close(self) -> None:
         """Waits for rotations that are under way, ends all processes and removes what was extracted."""
@@ -289,8 +302,11 @@ class _Environment:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def close(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
+
+    def close(self) -> None:
+        self.kill()
         self._process.wait()
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):

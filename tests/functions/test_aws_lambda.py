@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -188,6 +189,29 @@ def test_every_step_may_be_a_cold_start(here: Site, step: str) -> None:
     here.before = None
     assert [invocation.cold for invocation in here.executor.invocations].count(True) >= 1
     assert here.labels()["AWSCURRENT"] == token
+    settled(here)
+
+
+@pytest.mark.parametrize("call", ["TagResource", "PutSecretValue", "UpdateSecretVersionStage"])
+def test_a_killed_function_is_gone_on_from(here: Site, call: str) -> None:
+    """Killed as soon as this call has come: before, in or after the next one. The service's retries or sweeps go on."""
+    before = here.aws.control.counts().get(f"secretsmanager:{call}", 0)
+    over = threading.Event()
+
+    def strike() -> None:
+        while not over.is_set():
+            if here.aws.control.counts().get(f"secretsmanager:{call}", 0) > before:
+                here.executor.kill()
+                return
+
+    killer = threading.Thread(target=strike)
+    killer.start()
+    try:
+        here.rotate()
+    finally:
+        over.set()
+        killer.join()
+    assert here.accepted(here.value())
     settled(here)
 
 
