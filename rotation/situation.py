@@ -575,6 +575,11 @@ class Situation:
         return schedules.opening(self.policy.schedule, self.cycle, self.now)
 
     @property
+    def next(self) -> schedules.Due | None:
+        """The next rotation: when it is due, or may begin where that is later, and why then."""
+        return self.opening if self.opening and not self.due_now else self.due
+
+    @property
     def due_now(self) -> bool:
         """Whether it is due, and may begin."""
         return self.opening is not None and self.opening.at <= self.now

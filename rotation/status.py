@@ -102,7 +102,6 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         )
     s = Situation(seen, Evidence(), issuers[seen.policy.issuer].capabilities, Order(), now)
     applied, journal = seen.policy, seen.primary.journal
-    upcoming = s.opening if s.opening and not s.due_now else s.due
     previous = next((key for key in reversed(s.retiring)), None)
     ended = s.superseded_at(previous) if previous else None
     staged = s.pending.token if s.pending else None
@@ -116,9 +115,9 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         key_id=s.key_id(s.current_key) if s.current_key else None,
         previous_key_id=s.key_id(previous) if previous else None,
         rotated_at=(s.promoted_at(s.current_key) if s.current_key else None),
-        due_at=upcoming.at if upcoming else None,
-        due_why=(upcoming.reason or None) if upcoming else None,
-        overdue_at=upcoming.overdue if upcoming else None,
+        due_at=s.next.at if s.next else None,
+        due_why=(s.next.reason or None) if s.next else None,
+        overdue_at=s.next.overdue if s.next else None,
         grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
         next_action=words(decision),
         last_error=_error(seen, decision),

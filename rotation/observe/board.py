@@ -36,6 +36,8 @@ class Look:
     """Rotations that failed, one after the other."""
     held: str | None = None
     """A `rotation.decide.Cause`."""
+    overdue_at: datetime | None = None
+    """From when on the current credential is older than is allowed."""
 
 
 def look(seen: Observation, decision: Decision | None, issuer: Capabilities, now: datetime) -> Look:
@@ -52,12 +54,13 @@ def look(seen: Observation, decision: Decision | None, issuer: Capabilities, now
         seen.policy,
         phase(s, decision),
         rotated_at=s.aged_from(s.current_key) if s.current_key else None,
-        due_at=s.due_at,
+        due_at=s.next.at if s.next else None,
         draining=sum(key not in journal.condemned and key not in journal.revoked for key in s.retiring),
         condemned=sum(key not in journal.revoked for key in journal.condemned),
         unproven=max(unproven, 1) if hold and hold.unproven else unproven,
         failures=journal.backoff.failures if journal.backoff else 0,
         held=hold.cause.value if hold else None,
+        overdue_at=s.next.overdue if s.next else None,
     )
 
 
@@ -68,7 +71,7 @@ DUE: Final = Instrument(
     "keyturn_secret_due_timestamp_seconds", "gauge", "When the current credential is to be replaced.", SECRET
 )
 OVERDUE: Final = Instrument(
-    "keyturn_secret_overdue_seconds", "gauge", "How long ago it was to be replaced; 0 before that.", SECRET
+    "keyturn_secret_overdue_seconds", "gauge", "For how long it has been older than is allowed; 0 before that.", SECRET
 )
 PHASE: Final = Instrument(
     "keyturn_secret_phase",
@@ -104,7 +107,7 @@ GAUGES: Final = (AGE, DUE, OVERDUE, PHASE, HELD, DRAINING, CONDEMNED, UNPROVEN, 
 _NUMBERS: Final[tuple[tuple[Instrument, Callable[[Look, datetime], float | None]], ...]] = (
     (AGE, lambda seen, now: (now - seen.rotated_at).total_seconds() if seen.rotated_at else None),
     (DUE, lambda seen, _: seen.due_at.timestamp() if seen.due_at else None),
-    (OVERDUE, lambda seen, now: max((now - seen.due_at).total_seconds(), 0.0) if seen.due_at else None),
+    (OVERDUE, lambda seen, now: max((now - seen.overdue_at).total_seconds(), 0.0) if seen.overdue_at else None),
     (DRAINING, lambda seen, _: seen.draining),
     (CONDEMNED, lambda seen, _: seen.condemned),
     (UNPROVEN, lambda seen, _: seen.unproven),
