@@ -183,6 +183,7 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "login": AwsLogin(),
         "kms_key_id": None,
         "replica_regions": (),
+        "exempt_roles": (),
         "recovery_window_days": 30,
         "rotation_function": None,
     }
@@ -195,6 +196,7 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "externalId": "acme",
         "kmsKeyId": "alias/keyturn",
         "replicaRegions": ["eu-west-2", "us-east-1"],
+        "exemptRoles": [f"{role}-on-call"],
         "recoveryWindow": "1w",
         "rotation": "native",
         "rotationFunction": function,
@@ -208,6 +210,7 @@ def test_secrets_manager_is_opened_as_declared(monkeypatch: pytest.MonkeyPatch) 
         "login": AwsLogin("team", role, "acme"),
         "kms_key_id": "alias/keyturn",
         "replica_regions": ("eu-west-2", "us-east-1"),
+        "exempt_roles": (f"{role}-on-call",),
         "recovery_window_days": 7,
         "rotation_function": function,
     }
