@@ -89,6 +89,7 @@ def told() -> Iterator[Call | Run | Sweep]:
     """One thing of each kind."""
     world = World()
     yield Call("vault", "observe", "denied", 0.3)
+    yield Call("vault", "observe", "left-alone")
     yield Sweep("test", "failed", 3, 2.5)
     outcome = world.run()
     yield Run("sweep", world.policy, "failed", "unavailable", outcome.records)
@@ -117,6 +118,7 @@ def test_a_scrape_is_read_by_both_of_prometheus_parsers() -> None:
     scrape = Scrape(body.decode())
     assert scrape.one("keyturn_calls_total", service="vault", operation="observe", outcome="denied") == 1
     assert scrape.one("keyturn_call_duration_seconds_sum", operation="observe") == pytest.approx(0.3)
+    assert scrape.one("keyturn_call_duration_seconds_count", operation="observe") == 1  # what was not sent took no time
     assert scrape.one("keyturn_failures_total", action="look", code="unavailable") == 2
     assert scrape.one("keyturn_effects_total", effect="promoted") == 1
     assert scrape.one("keyturn_sweeps_total", result="failed") == 1

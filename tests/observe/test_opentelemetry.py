@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rotation.errors import Code, Trouble
 from rotation.observe.environment import watcher
 from rotation.observe.opentelemetry import OpenTelemetry
-from rotation.telemetry import NONE, running
+from rotation.telemetry import NONE, calling, running
 from tests.cli.project import CHAT, Project
 from tests.observe.running import collector, labels, otel
 from tests.world import World
@@ -45,6 +46,19 @@ def test_a_command_exports_its_run_at_its_end(project: Project) -> None:
     assert not [value for value in values if value in shown]
 
 
+def test_a_sweep_from_cron_is_told_as_one(project: Project) -> None:
+    """What it looks round for has a span of its own, and each secret's run its trace; the sweep is counted."""
+    project.apply(CHAT)
+    with collector() as collected:
+        assert project.execute("sweep", env=otel(collected)).code == 0
+        spans, points = collected.spans(), collected.points()
+    assert sorted(span.name for span in spans if not span.parent_span_id) == ["keyturn.look_round", "keyturn.sweep"]
+    look_round = next(span for span in spans if span.name == "keyturn.look_round")
+    below = {span.name for span in spans if span.parent_span_id == look_round.span_id}
+    assert below == {"vault.listing", "mirror.listing", "openai.keys"}
+    assert points["keyturn.sweeps"] == [({"environment": "sandbox", "result": "done"}, 1)]
+
+
 def test_a_failed_run_is_an_error_in_its_trace() -> None:
     """With the code, on the run and on the call that failed; a watcher of metrics alone opens no span."""
     world = World(stores=("vault", "mirror"))
@@ -56,10 +70,13 @@ def test_a_failed_run_is_an_error_in_its_trace() -> None:
         both, numbers = OpenTelemetry({"OTEL_SERVICE_NAME": "rotations"}), OpenTelemetry({}, traces=False)
         running(both, world.clock, "sweep", world.policy, world.run)
         running(numbers, world.clock, "sweep", world.policy, world.run)
+        with pytest.raises(Trouble), calling(both, world.clock, "mirror", "stage"):
+            raise Trouble(Code.DENIED, "mirror", "no")
         both.close()
         numbers.close()
     spans = collected.spans()
-    assert [span.name for span in spans] == ["keyturn.sweep"]
+    assert [span.name for span in spans] == ["keyturn.sweep", "mirror.stage"]
+    assert (spans[1].status.code, spans[1].status.message) == (2, "denied")
     assert labels(spans[0].attributes)["keyturn.code"] == "denied"
     assert (spans[0].status.code, spans[0].status.message) == (2, "denied")
     assert labels(collected.traces[0].resource_spans[0].resource.attributes)["service.name"] == "rotations"

@@ -207,19 +207,25 @@ def test_an_emergency_is_measured_from_the_condemnation() -> None:
     """Its proof counts once, although a key that was contained is proven before it is closed."""
     world, noting = World(allow_outage=True), Noting()
     world.run()
-    world.vendor.max_keys = 1
     engine = world.engine()
     engine.condemn(world.target, contain_after=timedelta(0))
     world.clock.move(timedelta(minutes=3))
     done: list[tuple[str, list[str], dict[str, float]]] = []
-    for refuses in (True, False):
-        world.vendor.max_keys = 1 if refuses else None
+
+    def refused(_: int, call: str) -> None:
+        if call == "before mint":
+            raise Trouble(Code.LIMIT, "vendor", "full")
+
+    for fault in (refused, None):
+        world.fault = fault
         for _ in range(3):
             running(noting, world.clock, "sweep", world.policy, world.sweep)
             run = noting.told[-1]
             assert isinstance(run, Run)
             done.append((run.result, run.effects(), dict(run.durations())))
             world.clock.move(timedelta(minutes=20))
+    events = [record.event for record in world.trail.records]
+    assert events.count("proven") == 2
     effects = [effect for _, told, _ in done for effect in told]
     assert effects.count("proven") == 1
     emergencies = [took["emergency"] for _, _, took in done if "emergency" in took]
