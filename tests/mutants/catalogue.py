@@ -161,7 +161,19 @@ def _() -> None:
 # --- what is compared ------------------------------------------------------------------------------
 
 
-@mutant("promote over whatever is current now", "due twice / vault / free")
+@mutant(
+    "promote over whatever is current now",
+    races=(
+        Race(
+            "due and emergency / vault / free",
+            (
+                ("emergency", "look at pending", "pause>run"),
+                ("run", "audit: promote", ""),
+                ("run", "look at pending", "after>emergency"),  # it was due, and is condemned
+            ),
+        ),
+    ),
+)
 def _() -> None:
     edit(
         Engine,
@@ -386,7 +398,7 @@ def _() -> None:
 # --- time ------------------------------------------------------------------------------------------
 
 
-@mutant("Key Vault's delayed writes are not waited for", "emergency twice / azure / free", "due twice / azure")
+@mutant("Key Vault's delayed writes are not waited for", "due and emergency / azure / free")
 def _() -> None:
     swap(Situation, "last_write", lambda self, key: None)
 
