@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 STACK  ?= prod
 PYTHON313 ?= 3.13
 
-.PHONY: help setup demo test simulate kill lint types check functions lambda worker bench clean
+.PHONY: help setup demo test simulate mutants kill lint types check functions lambda worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: setup ## every test that fits into a few minutes
 
 simulate: setup ## every crash, lost answer and interleaving that the model has; takes an hour on two cores
 	$(BIN)/python -m tests.simulation
+
+mutants: setup ## deliberate faults in the engine, each of which must be caught; a few minutes
+	$(BIN)/python -m tests.mutants
 
 kill: setup ## kill the real keyturn at every request that it makes; takes the better part of an hour
 	$(BIN)/python -m tests.kill
