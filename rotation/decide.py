@@ -98,6 +98,13 @@ class Identify(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TellApart(Action):
+    """Hold the value of a key that is to go against every current value whose key is not known."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt(Action):
     """Give a current value that somebody else put there a token of its own, so that replicas can follow it."""
 
@@ -348,6 +355,8 @@ def contain(s: Situation) -> Iterator[Decision]:
             continue
         if key not in s.roles and not s.order.destroy and not s.lagging and not _alive_attempts(s, key):
             continue  # retired like any other
+        if _elsewhere(s, key) is not None:
+            continue
         if not s.issuer.revokes:
             told = (
                 "the issuer revokes nothing by itself: revoke it there by hand" if key not in s.roles else "replace it"
@@ -653,6 +662,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return  # what it did to the current credential comes first
     if s.going_back and key == s.order.back_to:
         return
+    if (elsewhere := _elsewhere(s, key)) is not None:
+        yield elsewhere
+        return
     if key in journal.revoked:
         yield from _prove(s, key)
         return
@@ -692,6 +704,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
         return
     if (rest := _draining(s, key, since)) is not None:
+        yield rest
+        return
+    for rest in _may_be_current(s, key):
         yield rest
         return
     why = Why.RETIRED
@@ -735,10 +750,6 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     elif s.now < latest:
         yield Wait(until=latest, reason="a mint was intended; it is not in the issuer's list yet")
     else:
-        if elsewhere := [a for a in attempts if a.of is None and a.scope != s.issuer.scope]:
-            told = f"a key may have been minted as {elsewhere[0].token} where {s.policy.issuer} led to before: set that back"
-            yield Hold(cause=Cause.PERSON, reason=f"{told}, or look there and revoke it")
-            return
         known = journal.about(key)
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
 
@@ -771,8 +782,40 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     return None
 
 
+def _may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
+    """A person's value is current, and for all that is known it is this key's."""
+    held = s.seen.primary.journal.condemned.get(key)
+    never_seen = held is not None and held.why is Why.LOST  # its value was in the memory of a run that is gone
+    if not s.current_unnamed or not s.issuer.registry or never_seen or key in s.seen.primary.journal.contain:
+        return
+    if key in s.evidence.apart or key in s.seen.primary.journal.foreign:
+        return
+    if key in s.evidence.alike:
+        told = "a store hands out a value by hand that may be this key's; the next rotation tells"
+        yield Hold(cause=Cause.STORE, reason=told)
+    else:
+        yield TellApart(key=key, reason="is it the value that was put there by hand?")
+
+
+def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
+    """A key that was minted where the issuer's name does not lead any more: nothing can be asked or revoked there."""
+    made = [a for a in s.attempts_of(key) if a.of is None and a.scope and a.scope != s.issuer.scope]
+    if not made or (key in s.roles and not s.emergency):
+        return None
+    journal = s.seen.primary.journal
+    since = journal.condemned[key].at if key in journal.condemned else s.superseded_at(key) or made[0].at
+    if since + s.policy.drain.at_most <= s.now and key not in s.roles:
+        return Forget(key=key, proof="unheld", facts=journal.about(key), reason="long told to be revoked by hand")
+    which, unproven = s.key_id(key) or f"with {key} in its name", key in journal.contain or key in journal.revoked
+    told = f"the key {which} lives where {s.policy.issuer} led to before: set that back, or revoke it there by hand"
+    return Hold(cause=Cause.PERSON, reason=told, unproven=unproven)
+
+
 def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     """The one path that revokes: condemned, looked again, in no role, and nothing can promote it any more."""
+    for rest in _may_be_current(s, key):
+        yield rest
+        return
     if _same_as_current(s, key):
         about = s.seen.primary.journal.about(key)
         yield Forget(key=key, proof="void", facts=about, reason="another name of the current key")
@@ -926,9 +969,12 @@ def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decisio
     held = s.seen.primary.journal.condemned.get(key)
     if held and held.why in (Why.ORPHAN, Why.LOST) and s.current and s.issuer.registry and not s.urgent:
         # Nothing told what it was for. Had it been the current one under another name, then that is dead now.
-        tried = s.evidence.current.get(s.current.id)
-        if tried is None or tried.at < s.seen.primary.journal.revoked.get(key, s.now):
+        tried, revoked = s.evidence.current.get(s.current.id), s.seen.primary.journal.revoked.get(key, s.now)
+        if tried is None or tried.at < revoked + timedelta(seconds=1):  # the journal has whole seconds
             yield VerifyCurrent(version=s.current, reason="does the current one still work?")
+            return
+        if not s.current_works:
+            yield from _try_current(s, "does the current one still work?")
             return
     if key not in s.roles and (until := s.last_write(key)) and s.now < until:
         yield Wait(until=until, reason="dead; a delayed write may still bring it back")

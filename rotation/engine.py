@@ -8,7 +8,7 @@ lost answer.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -345,11 +345,11 @@ class Engine:
         # A command that is run again goes on with its emergency. It does not condemn what replaced the leaked key.
         at = s.promoted_at(s.current_key or "")
         fresh = at is not None and now < at + ATTEMPT_LIFE
-        marked = [(key, held) for key, held in journal.condemned.items() if key in journal.contain]
-        begun = [held.at for key, held in marked if fresh or key in s.roles]
+        begun = [held.at for key, held in journal.condemned.items() if key in journal.contain]
         for key in s.keys:
             held = journal.condemned.get(key)
-            if held is None and begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key)):
+            young = begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key))
+            if held is None and young and (fresh or s.promoted_at(key) is None):
                 continue
             if key in journal.revoked:
                 continue
@@ -781,28 +781,67 @@ class Engine:
         """
         mine, s = self._match(action.version, seen, run), self._situation(seen, run)
         run.evidence.identified.add(action.version.id)
-        if mine is None:
-            return seen
-        self._audit(run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine))
+        return seen if mine is None else self._identified(mine, action.version, s, seen, run)
+
+    def _identified(self, mine: str, version: Version, s: Situation, seen: Observation, run: _Run) -> Observation:
+        """Notes that a version of the primary carries one of our keys."""
         journal = seen.primary.journal
-        of = Of.PERSON if mine in journal.foreign else Of.GIVEN if mine in journal.adopted else Of.OURS
-        of = Of.OURS if mine in journal.attempts else of
-        after = self._record(seen, run, facts.adopted(mine, action.version.id, self._now(seen), of))
+        of = Of.OURS if mine in journal.attempts else Of.PERSON if mine in journal.foreign else Of.GIVEN
+        self._audit(run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine))
+        written = facts.adopted(mine, version.id, self._now(seen), of)
+        if (key_id := s.key_id(mine)) and mine not in journal.key_ids:
+            written |= facts.key_fact(mine, key_id)
+        after = self._record(seen, run, written)
         return replace(after, primary=_named(after.primary))
 
     def _match(self, version: Version, seen: Observation, run: _Run) -> str | None:
-        """Token of the key whose value a version holds."""
-        try:
-            held = self.read(seen, seen.primary, version)
-        except Trouble as trouble:
-            if trouble.code is Code.INVALID:
-                return None  # not even of the declared form
-            raise
+        """Token of the key whose value a version of the primary holds."""
+        held = self._parsed(seen, seen.primary, version)
+        if held is None:
+            return None
         s = self._situation(seen, run)
         for key in reversed(s.keys):
-            if key != s.current_key and (ours := self._value_of(key, seen, run)) is not None and ours.same_as(held):
+            if key != s.current_key and any(ours.same_as(held, trimmed=True) for ours in self._values(key, seen, run)):
                 return key
         return None
+
+    def _tell_apart(self, action: d.TellApart, seen: Observation, run: _Run) -> Observation | None:
+        s = self._situation(seen, run)
+        values = list(self._values(action.key, seen, run))
+        for entry in (seen.primary, *seen.replicas.values()):
+            version = None if isinstance(entry, Absent) else entry.current
+            if isinstance(entry, Absent) or version is None or s.key_id(s.key_of(version) or "") is not None:
+                continue
+            held = self._parsed(seen, entry, version)
+            if held is None or not values or any(ours.same_as(held, trimmed=True) for ours in values):
+                run.evidence.alike.add(action.key)
+                if held is not None and values and entry is seen.primary:
+                    return self._identified(action.key, version, s, seen, run)
+                return seen
+        run.evidence.apart.add(action.key)
+        return seen
+
+    def _values(self, key: str, seen: Observation, run: _Run) -> Iterator[Credential]:
+        """Every value of a key that a store of the secret still gives."""
+        if (ours := self._value_of(key, seen, run)) is not None:
+            yield ours
+        s = self._situation(seen, run)
+        for entry in seen.replicas.values():
+            if isinstance(entry, Absent):
+                continue
+            for version in (entry.current, entry.pending):
+                mine = version is not None and s.key_of(version) == key
+                if version and mine and (theirs := self._parsed(seen, entry, version)) is not None:
+                    yield theirs
+
+    def _parsed(self, seen: Observation, entry: Entry, version: Version) -> Credential | None:
+        """The credential in a version; None when it is not of the declared form."""
+        try:
+            return self.read(seen, entry, version)
+        except Trouble as trouble:
+            if trouble.code is Code.INVALID:
+                return None
+            raise
 
     def _adopt(self, action: d.Adopt, seen: Observation, run: _Run) -> Observation:
         version = action.version
@@ -1008,6 +1047,7 @@ class Engine:
         d.Verify: _verify,
         d.Smoke: _smoke,
         d.Identify: _identify,
+        d.TellApart: _tell_apart,
         d.Adopt: _adopt,
         d.VerifyCurrent: _verify_current,
         d.Look: _look_again,
@@ -1037,8 +1077,8 @@ def _stages(journal: Journal, key: str) -> dict[str, str]:
 
 
 def _named(entry: Entry) -> Entry:
-    """The entry with its current version under the token that an adopted version goes by."""
-    if entry.current is None or entry.current.token is not None:
+    """The entry with its current version under the token that an adopted version goes by, whatever it says itself."""
+    if entry.current is None or entry.current.token in entry.journal.attempts:
         return entry
     token = next((t for t, version in entry.journal.adopted.items() if version == entry.current.id), None)
     return replace(entry, current=replace(entry.current, token=token)) if token else entry

@@ -40,9 +40,16 @@ class SecretValue:
         """The text itself. Call it where the bytes leave for a store or an issuer, nowhere else."""
         return self.__text
 
-    def same_as(self, other: SecretValue) -> bool:
-        """Whether both hold the same text, compared in constant time."""
-        return hmac.compare_digest(self.__text.encode(), other.__text.encode())
+    def same_as(self, other: SecretValue, *, trimmed: bool = False) -> bool:
+        """Whether both hold the same text, compared in constant time.
+
+        Parameters:
+            trimmed: leave blanks at the ends out, which somebody may have pasted along.
+        """
+        mine, theirs = self.__text, other.__text
+        if trimmed:
+            mine, theirs = mine.strip(), theirs.strip()
+        return hmac.compare_digest(mine.encode(), theirs.encode())
 
     def __repr__(self) -> str:
         return MASK
@@ -82,9 +89,9 @@ class Credential:
     def of(cls, **fields: str) -> Credential:
         return cls({name: SecretValue(text) for name, text in fields.items()})
 
-    def same_as(self, other: Credential) -> bool:
+    def same_as(self, other: Credential, *, trimmed: bool = False) -> bool:
         return self.fields.keys() == other.fields.keys() and all(
-            value.same_as(other.fields[name]) for name, value in self.fields.items()
+            value.same_as(other.fields[name], trimmed=trimmed) for name, value in self.fields.items()
         )
 
 

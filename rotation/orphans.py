@@ -16,7 +16,7 @@ from rotation.errors import Trouble
 from rotation.model import Capabilities, KeyInfo, Policy
 from rotation.names import token_in
 from rotation.ports import Clock, Issuer
-from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Order, Situation
+from rotation.situation import ATTEMPT_LIFE, MOST_DOOMED, Absent, Evidence, Observation, Order, Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,13 @@ def _unclaimed(
         for known in (*seen.primary.journal.tokens(), *s.keys):
             claimed[known] = s.key_id(known) or claimed.get(known)
     (target, policy), seen = places[0], looks[0]
-    for token, key in old:
+    journal = seen.primary.journal
+    room = MOST_DOOMED - len([key for key in journal.condemned if key not in journal.revoked])
+    for token, key in sorted(old, key=lambda pair: pair[1].created_at or now):
         if key.key_id in claimed.values():
             continue
+        if (room := room - 1) < 0:
+            return  # the next sweep takes the next
         if token not in claimed:
             yield Orphan(policy, target, key, token), seen
         elif claimed[token] is not None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from rotation import form as forms
+from rotation import schedule as schedules
 from rotation.model import Blackout, Consumer, Drain, Ending, Policy, Restraint, Schedule, Window
 
 KEYS: Final = (
@@ -40,8 +41,14 @@ KEYS: Final = (
 """Every key that a written policy may have; optional ones are left out when empty. Those that start with
 `tag.` are the user's own tags."""
 
+NETWORKS: Final = ("allowed-cidrs", "allowed-vpces")
+"""Those of the keys that a store may enforce by itself."""
 TAG: Final = "tag."
 
+LONGEST: Final = timedelta(days=36_500)
+"""Longer spans mean nothing, and could not be added to a date."""
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 9000
 _UNITS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"(?:[0-9]{1,10}[wdhms])+")
 
@@ -50,7 +57,9 @@ def read_duration(text: str) -> timedelta:
     """`30d`, `36h`, `1h30m`. Raises ValueError with what is allowed."""
     try:
         if _DURATION.fullmatch(text):
-            return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([wdhms])", text)))
+            span = timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([wdhms])", text)))
+            if span <= LONGEST:
+                return span
     except OverflowError:
         pass  # more than a timedelta holds
     message = f"{text!r} is not a duration; write a number and one of w, d, h, m, s, as in 30d or 1h30m"
@@ -114,8 +123,8 @@ def show_window(window: Window) -> str:
 
 def read_moment(text: str, *, end: bool = False) -> datetime:
     """`2026-12-18` or `2026-12-18T18:00`, naive; at the end of a range a date is all of its day. Raises ValueError."""
-    if not _MOMENT.fullmatch(text):
-        raise ValueError("is not a date")
+    if not _MOMENT.fullmatch(text) or not FIRST_YEAR <= int(text[:4]) <= LAST_YEAR:
+        raise ValueError("is not a date, or too far away")
     if "T" in text:
         return datetime.fromisoformat(text)
     return datetime.combine(date.fromisoformat(text), time()) + timedelta(days=int(end))
@@ -154,7 +163,7 @@ def read_schedule(text: str) -> Schedule:
     one = {name: given[-1] for name, given in said.items()}
     overrides = one.get("overrides", "+".join(_PLAIN.overrides))
     blackouts = (given.split("/", 2) for given in said.get("blackout", ()))
-    return Schedule(
+    schedule = Schedule(
         every=read_duration(one["every"]) if "every" in one else None,
         cron=one.get("cron", "").translate(str.maketrans(*reversed(_CRON))),
         zone=one.get("zone", _PLAIN.zone),
@@ -167,6 +176,8 @@ def read_schedule(text: str) -> Schedule:
         earliest=read_duration(one.get("earliest", "0s")),
         overrides=() if overrides == _NOTHING else tuple(Restraint(word) for word in overrides.split("+")),
     )
+    schedules.check(schedule)
+    return schedule
 
 
 # --- whole policies ------------------------------------------------------------------------------

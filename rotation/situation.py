@@ -91,6 +91,10 @@ class Evidence:
     """This run has given up an attempt: another run was about to create, or the issuer refused."""
     unspent: set[str] = field(default_factory=set)
     """Attempts whose intent this run wrote and whose value it has not made yet."""
+    apart: set[str] = field(default_factory=set)
+    """Keys whose value was held against every current value that has no known id, and is another."""
+    alike: set[str] = field(default_factory=set)
+    """Keys whose value is one of these, or could not be read: they may be what is handed out."""
     unreadable: set[str] = field(default_factory=set)
     """Keys whose old value no store can give back."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -154,6 +158,11 @@ FACTS_BESIDES: Final = 3
 """A back-off; the attempt that stores the current credential anew, and its promotion."""
 EXPIRY_MARGIN: Final = timedelta(days=2)
 """A credential that expires by itself is replaced this long before, and its grace period besides."""
+
+
+_NO_SCHEDULE: Final = (ValueError, LookupError, OverflowError)
+"""What computing a schedule may raise: a zone that this machine does not know, a cron expression of another version.
+The age that is allowed decides then, and nothing else is held up."""
 
 
 def foreign_token(entry: Entry, version: Version) -> str:
@@ -556,7 +565,12 @@ class Situation:
         if not self.readable(self.current):
             # A rotation is how the form gets into the stores.
             return schedules.Due(self.cycle.since, "the declared form has changed", self.cycle.overdue)
-        return schedules.due(self.policy.schedule, self.cycle)
+        try:
+            return schedules.due(self.policy.schedule, self.cycle)
+        except _NO_SCHEDULE as error:
+            return schedules.Due(
+                self.cycle.latest, f"its schedule can not be computed here: {error}", self.cycle.overdue
+            )
 
     @cached_property
     def due_at(self) -> datetime | None:
@@ -572,7 +586,10 @@ class Situation:
         """When a rotation that is due may begin, by its windows and blackouts; None while it is not due."""
         if self.cycle is None or not self.is_due:
             return None
-        return schedules.opening(self.policy.schedule, self.cycle, self.now)
+        try:
+            return schedules.opening(self.policy.schedule, self.cycle, self.now)
+        except _NO_SCHEDULE:
+            return self.due
 
     @property
     def next(self) -> schedules.Due | None:

@@ -119,6 +119,8 @@ V2 = version(2, NEW)
 TWO = Capabilities(max_keys=2)
 LOST = settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)
 LISTED = {OLD: KeyInfo("key_1", "n")}
+HAND_PUT = settled() | facts.superseded(OLD, NOW - 2 * DAY) | facts.adopted(OTHER, "v7", NOW - 2 * DAY, facts.Of.PERSON)
+QUIET = Evidence(last_use={OLD: LastUse(known=True)})
 AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
 SLOTS = Capabilities(model=Model.SLOTS, slots=("key1", "key2"))
 IDLE, BEGUN = ServiceRotation(enabled=True), ServiceRotation(enabled=True, begun=NEW)
@@ -341,8 +343,14 @@ ROWS: dict[str, list[Row]] = {
     ],
     "Changed outside": [
         Row("a mint in doubt, and the issuer's name leads elsewhere now", "hold: nobody can look there", d.Hold,
-            "led to before", journal=LOST, evidence=asked(listed=LISTED, listed_at=NOW),
+            "led to before", journal=settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE, scope="a0a0a0a0"),
             issuer=Capabilities(scope="0f0f0f0f")),
+        Row("a person's value is current, and an old key's time is over", "first: is it that key's?", d.TellApart,
+            "by hand", current=version(7, OTHER), journal=HAND_PUT, evidence=QUIET),
+        Row("… it may be", "hold, and say so", d.Hold, "may be this key's", current=version(7, OTHER), journal=HAND_PUT,
+            evidence=replace(QUIET, alike={OLD})),
+        Row("… it is not", "condemn the old key", d.Condemn, current=version(7, OTHER), journal=HAND_PUT,
+            evidence=replace(QUIET, apart={OLD})),
         Row("current is nothing that an attempt made", "is it one of our keys, put there by hand?", d.Identify,
             current=version(7, None)),
         Row("… it is none of ours", "does it work?", d.VerifyCurrent, current=version(7, None), journal={},
