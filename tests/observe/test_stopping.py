@@ -61,6 +61,6 @@ def test_a_wait_for_something_to_propagate_ends() -> None:
     made._stopping = lambda: len(slept) >= 3
     assert isinstance(made.run(world.target).rest, Wait)
     assert slept == [0.5, 0.5, 0.5]
-    del world.clock.sleep  # type: ignore[method-assign]
+    del world.clock.sleep
     world.sweep_until_quiet()
     world.check_settled()
