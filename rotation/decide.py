@@ -658,8 +658,14 @@ def retire(s: Situation) -> Iterator[Decision]:
 
 def _retire(s: Situation, key: str) -> Iterator[Decision]:
     journal = s.seen.primary.journal
-    if any(a.key == key for a in s.usurpers) and not s.current_works:
-        return  # what it did to the current credential comes first
+    if usurping := [a for a in s.usurpers if a.key == key]:  # what it did to the current credential comes first
+        tried, over = s.evidence.current.get(s.current_id or ""), max(a.at for a in usurping) + ATTEMPT_LIFE
+        if not s.current_works or s.now < over:
+            return
+        if tried is None or tried.at < over:
+            assert s.current is not None, "without one nothing is usurped"
+            yield VerifyCurrent(version=s.current, reason="a mint that came to nothing could go out until now")
+            return
     if s.going_back and key == s.order.back_to:
         return
     if (elsewhere := _elsewhere(s, key)) is not None:
@@ -706,8 +712,8 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if (rest := _draining(s, key, since)) is not None:
         yield rest
         return
-    for rest in _may_be_current(s, key):
-        yield rest
+    for unclear in _may_be_current(s, key):
+        yield unclear
         return
     why = Why.RETIRED
     yield Condemn(key=key, why=why, facts=facts.condemned(key, s.now, why), reason="superseded, grace over, quiet")
@@ -813,8 +819,8 @@ def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
 
 def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     """The one path that revokes: condemned, looked again, in no role, and nothing can promote it any more."""
-    for rest in _may_be_current(s, key):
-        yield rest
+    for unclear in _may_be_current(s, key):
+        yield unclear
         return
     if _same_as_current(s, key):
         about = s.seen.primary.journal.about(key)

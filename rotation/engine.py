@@ -312,7 +312,11 @@ class Engine:
                     seen = None if isinstance(decision, d.Wait) and decision.look else seen
                     continue
                 steps += 1
+                begun = self._clock.monotonic()
                 seen = self._carry_out(decision, seen, run)
+                if self._clock.monotonic() - begun > CALL_LIMIT.total_seconds():
+                    run.evidence.expire()
+                    seen = None
         except Trouble as trouble:
             return Outcome(target, None, trouble, seen or run.known, run.records)
         endless = Trouble(

@@ -104,6 +104,15 @@ class Evidence:
     matched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): the copy was read back and is the primary's value."""
 
+    def expire(self) -> None:
+        """Drops every answer: a call has taken so long that they say nothing of now. What this run did itself stays."""
+        for answers in (self.checks, self.current, self.refusals, self.last_use, self.smoked):
+            answers.clear()
+        for found in (self.unreadable, self.identified, self.apart, self.alike):
+            found.clear()
+        self.matched.clear()
+        self.listed, self.listed_at, self.listed_ids = None, None, frozenset()
+
 
 class Stop(StrEnum):
     """How far one step of a rotation goes that the store's own service has started."""
