@@ -136,7 +136,7 @@ def due(schedule: Schedule, cycle: Cycle) -> Due:
     if cycle.expires is not None and found.at >= cycle.expires:
         return Due(cycle.expires, _EXPIRES, cycle.overdue)
     at = found.at + _moved(schedule, cycle, found)
-    return Due(at, told.format(at=_local(at, schedule)), cycle.overdue)
+    return Due(at, told.replace("{at}", _local(at, schedule)), cycle.overdue)
 
 
 def opening(schedule: Schedule, cycle: Cycle, now: datetime) -> Due:
@@ -148,7 +148,7 @@ def opening(schedule: Schedule, cycle: Cycle, now: datetime) -> Due:
     found, told = _plan(schedule, replace(cycle, turn=None), now, now, timedelta(0))
     if cycle.expires is not None and found.at > cycle.expires:
         return Due(cycle.expires, _EXPIRES, cycle.overdue)
-    return Due(found.at, told.format(at=_local(found.at, schedule)), cycle.overdue)
+    return Due(found.at, told.replace("{at}", _local(found.at, schedule)), cycle.overdue)
 
 
 _EXPIRES: Final = "before it expires by itself"
@@ -348,9 +348,15 @@ def _instant(local: datetime, zone: tzinfo) -> datetime:
 
 @lru_cache(maxsize=64)
 def _zone(name: str) -> tzinfo:
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - a plain interval needs no zones
+    """Raises ValueError where there is no such zone."""
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - a plain interval needs no zones
 
-    return UTC if name == "UTC" else ZoneInfo(name)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError):  # OSError: it names a folder of zones
+        raise ValueError(f"there is no time zone {name}") from None
 
 
 # --- cron ----------------------------------------------------------------------------------------
@@ -416,7 +422,14 @@ def gaps(cron: str, zone: str) -> tuple[timedelta, timedelta]:
     return min(between), max(between)
 
 
-# --- for the configuration: what can be kept ------------------------------------------------------
+# --- for those who read one: what can be kept ------------------------------------------------------
+
+
+def check(schedule: Schedule) -> None:
+    """Raises ValueError where the time zone or the cron expression can not be read."""
+    _zone(schedule.zone)
+    if schedule.cron:
+        next(occurrences(schedule.cron, schedule.zone, datetime(2024, 1, 1, tzinfo=UTC)), None)
 
 
 def cron_bound(schedule: Schedule, waits: timedelta) -> timedelta:

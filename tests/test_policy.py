@@ -134,6 +134,14 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("contain-after", "5"),
         ("consumers", "support-api"),
         ("consumers", "support-api=soon"),
+        ("schedule", "weekly"),
+        ("schedule", "zone=Mars/Olympus"),
+        ("schedule", "zone=Europe"),
+        ("schedule", "cron=61_3_@_@_@"),
+        ("schedule", "window=Son_02:00-05:00"),
+        ("schedule", "blackout=2026-12-18/soon/freeze"),
+        ("schedule", "blackout=0001-01-01/2026-12-18/freeze"),
+        ("schedule", "overrides=everything"),
     ],
 )
 def test_an_unreadable_key_is_named(key: str, text: str) -> None:

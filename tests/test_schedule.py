@@ -424,6 +424,9 @@ def test_what_must_be_declared_is_found_beforehand() -> None:
     needed, blackout = needs(replace(nothing, blackouts=(FREEZE,)), 7 * DAY, zero, paired=False)
     assert 18 * DAY < needed < 20 * DAY
     assert blackout == FREEZE
+    halves = replace(FREEZE, end=FREEZE.end - 9 * DAY), replace(FREEZE, start=FREEZE.end - 9 * DAY + HOUR / 2)
+    # Half an hour between two freezes is nothing that sweeps could count on.
+    assert needs(replace(nothing, blackouts=halves), 7 * DAY, zero, paired=False)[0] == needed
     weekly, _ = needs(BERLIN, 7 * DAY, zero, paired=False)
     assert 7 * DAY < weekly < 8 * DAY
     assert needs(BERLIN, 30 * DAY, zero, paired=True)[0] > weekly + 6 * DAY
