@@ -15,7 +15,7 @@ from tests.mutants.patching import StaleError
 from tests.simulation.explore import FAULTS, NATURES, RANDOM, SHUTTLE, SINGLE, SWITCHES, Job, jobs, replayed, results
 from tests.simulation.scenarios import ALL, Case, Execution, execute
 from tests.simulation.wire import Deed, Step, show_plan
-from tests.simulation.world import Setting
+from tests.simulation.world import Broken, Harm, Setting
 
 MOST: Final = 20_000
 """Executions after which a fault counts as not caught."""
@@ -81,19 +81,17 @@ def hunt(name: str, most: int = MOST) -> Found:
     if fault.test:
         failure = _failure(fault.test)
         return Found(name, "a test fails", 1, fault.test, failure) if failure else Found(name, why="the test passes")
-    count, falls = 0, 0
+    count, falls, fell = 0, 0, ""
     for where, execution in _executions(fault):
         count += 1
         broken = execution.broken
         if broken and broken.__cause__ is None:
             return Found(name, broken.harm, count, f"{where} / {show_plan(execution.plan)}", str(broken))
         if broken:
-            falls += 1
-            if falls >= FALLS:
-                return Found(name, executions=count, why=f"stale: it falls over: {broken.__cause__!r}")
-        if count >= most:
+            falls, fell = falls + 1, f"stale: it falls over: {broken.__cause__!r}"
+        if falls >= FALLS or count >= most:
             break
-    return Found(name, executions=count, why="no invariant was broken")
+    return Found(name, executions=count, why=fell or "no invariant was broken")
 
 
 def control(found: Found) -> str:
@@ -127,7 +125,13 @@ def _in_order(fault: Mutant) -> Iterator[Job]:
 
 def _raced(race: Race) -> Execution:
     scenario, stores, nature = race.where.split(" / ")
-    return execute(Case(ALL[scenario], Setting(tuple(stores.split("+")), NATURES[nature])), Guided(race.cues))
+    try:
+        case = Case(ALL[scenario], Setting(tuple(stores.split("+")), NATURES[nature]))
+    except Exception as error:  # noqa: BLE001 - an engine that can not even be led to the beginning
+        broken = Broken(Harm.STUCK, f"{type(error).__name__}: {error}")
+        broken.__cause__ = error
+        return Execution((), [], broken, [], known=False)
+    return execute(case, Guided(race.cues))
 
 
 class _Failures:
