@@ -48,10 +48,11 @@ def handler(event: Mapping[str, Any], context: Context) -> Any:
     """What Lambda calls.
 
     Returns:
-        For a step nothing; for a schedule how the sweep ended; for SQS its `batchItemFailures`.
+        For a step nothing; for a schedule how many secrets ended how; for SQS its `batchItemFailures`.
 
     Raises:
-        Failed: the step, or the sweep as a whole, did not come about; in words that hold no value.
+        Failed: the step did not get where it was to go, or the sweep left something that failed or is not shown dead;
+            in words that hold no value. A sweep that Lambda then repeats does no harm.
     """
     if not _hosts:
         gc.set_threshold(_ALLOCATIONS, 20, 20)

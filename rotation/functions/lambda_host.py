@@ -227,7 +227,7 @@ class Host:
 
     # --- the sweep, and single secrets -------------------------------------------------------------
 
-    def _sweep(self) -> dict[str, object]:
+    def _sweep(self) -> dict[str, int]:
         from rotation import sweep  # noqa: PLC0415 - a step does without
 
         assembly, results = self._assembly, dict[str, int]()
@@ -241,7 +241,16 @@ class Host:
                 end = sweep.ended(outcome).value
                 results[end] = results.get(end, 0) + 1
             watched.result = "failed" if begun.troubles or results.keys() - {sweep.Ended.DONE.value} else "done"
-        return {"secrets": len(begun.secrets), "orphans": len(begun.adopted), "unseen": len(begun.troubles), **results}
+        counts = {
+            "secrets": len(begun.secrets),
+            "orphans": len(begun.adopted),
+            "unseen": len(begun.troubles),
+            **results,
+        }
+        if watched.result == "failed":
+            # Nobody reads what an asynchronous invocation returns; its failure can raise an alarm.
+            raise Failed(f"the sweep of {assembly.config.environment} left something: {counts}; the log says what")
+        return counts
 
     def _batch(self, records: list[Mapping[str, Any]]) -> list[str]:
         """Runs the secrets that messages name, each once; gives the ids of messages that are to come again."""

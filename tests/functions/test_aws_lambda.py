@@ -343,8 +343,8 @@ def test_a_replica_in_another_region_knows_the_services_tokens(bare: Site, built
 # --- schedules and batches -------------------------------------------------------------------------
 
 
-def test_a_schedule_sweeps_everything(bare: Site, built: Path) -> None:
-    """What is due is rotated where sweeps do it, what has drained is revoked and shown dead, orphans are taken up."""
+def test_a_schedule_sweeps_everything(bare: Site, built: Path, openai: OpenAIServer) -> None:
+    """What is due is rotated where sweeps do it, what has drained is revoked and shown dead; what failed is told."""
     direct = {"rotation": "direct", "kind": "aws-secrets-manager", "region": "eu-central-1"}
     store = {**direct, "endpointUrl": bare.aws.endpoint}
     bare.declare({"name": CHAT}, {"name": HOOK, "issuer": "generated"}, aws=store)
@@ -354,6 +354,10 @@ def test_a_schedule_sweeps_everything(bare: Site, built: Path) -> None:
     bare.time.move(30 * DAY)
     assert bare.sweep() == {"secrets": 2, "orphans": 0, "unseen": 0, "done": 2}
     assert not {*old} & {bare.value(HOOK), bare.value()}
+    bare.time.move(30 * DAY)
+    openai.control.fault("POST", MINT, times=1, status=403, code="forbidden")
+    with pytest.raises(FunctionError, match="left something"):
+        bare.sweep()
     settled(bare)
 
 
