@@ -259,7 +259,7 @@ class Provisioner:
     def read(self, policy: Policy) -> Applied | None:
         """The policy as applied, or None when the secret's entry is gone, or is not this secret's any more.
 
-        Replicas that have no entry are left out of it.
+        Replicas that have no entry are left out of it. Where one enforces other networks, they are those of the policy.
 
         Parameters:
             policy: as last applied.
@@ -271,8 +271,13 @@ class Provisioner:
             applied = policies.read(found)
         except ValueError as error:
             return Applied(policy, str(error))
-        there = (store for store in applied.replicas if store not in self._stores or self._own(store, applied))
-        return Applied(replace(applied, replicas=tuple(there)))
+        copies = {store: self._own(store, applied) for store in applied.replicas if store in self._stores}
+        there = tuple(store for store in applied.replicas if store not in copies or copies[store] is not None)
+        # Networks are the one thing that each store enforces by itself, so that a copy can differ in them.
+        walls = (tuple(tuple(copy.get(key, "").split()) for key in policies.NETWORKS) for copy in (found, *copies.values()) if copy)
+        if other := next((wall for wall in walls if wall != (policy.allowed_cidrs, policy.allowed_vpces)), None):
+            applied = replace(applied, allowed_cidrs=other[0], allowed_vpces=other[1])
+        return Applied(replace(applied, replicas=there))
 
     def update(self, old: Policy, new: Policy, *, bootstrap: Bootstrap) -> None:
         """Applies a changed policy of the same entry, or puts an entry right that was changed outside.

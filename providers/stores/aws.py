@@ -54,6 +54,7 @@ from functools import partial
 from typing import Any, Final
 
 from providers.stores import aws_rights
+from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, SecretValue, ServiceRotation, Version
@@ -822,7 +823,7 @@ def _policy(tags: Mapping[str, str]) -> dict[str, str]:
     return _joined(_under(_POLICY, tags)) | own
 
 
-_NETWORKS: Final = ("allowed-cidrs", "allowed-vpces")
+_NETWORKS: Final = policies.NETWORKS
 """Of the policy: addresses, and ids of VPC endpoints, with spaces between."""
 _OURS: Final = "KeyturnAllowedNetworks"
 """Names our statement among those of a resource policy."""

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from providers.access import aws, azure, vault
 from rotation.access import Access, Persona, needs
 from rotation.cli import show
 from rotation.cli.context import Context, File, Json, Names, Stack, UsageFault, open_context
@@ -96,6 +95,8 @@ def _of(
 
 
 def _aws(stores: list[tuple[str, SecretsManagerConfig, Access]], *, json: bool) -> None:
+    from providers.access import aws  # noqa: PLC0415 - with it comes the store: for whoever asks, no other command
+
     document = aws.document(stores)
     if json:
         show.as_json(document)
@@ -112,6 +113,8 @@ def _aws(stores: list[tuple[str, SecretsManagerConfig, Access]], *, json: bool) 
 
 
 def _azure(stores: list[tuple[str, KeyVaultConfig, Access]], group: str, *, json: bool) -> None:
+    from providers.access import azure  # noqa: PLC0415 - as above
+
     documents = {name: azure.document(about, access, group) for name, about, access in stores}
     if json:
         show.as_json(documents)
@@ -153,6 +156,8 @@ _ROLE = "Vault binds no path to an address, only tokens and what gives them. So 
 
 def _policies(name: str, about: VaultConfig, access: Access, persona: Persona) -> Iterator[dict[str, Any]]:
     """One policy; for consumers one for each set of networks, with the role that keeps to them."""
+    from providers.access import vault  # noqa: PLC0415 - as above
+
     if persona is not Persona.READ:
         text = vault.hcl(vault.rules(about, access, ours=True))
         yield {"store": name, "name": f"keyturn-{persona.value}", "policy": text, "role": None}

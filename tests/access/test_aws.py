@@ -364,6 +364,20 @@ def test_networks_that_somebody_changed_are_seen_and_put_right(make: Make) -> No
     assert document() == []
 
 
+def test_networks_of_a_replica_are_looked_at_as_well(make: Make) -> None:
+    """Where its wall is gone or another, refresh says so, and the next update puts it up again."""
+    site = make(allowedCidrs=[NETWORK])
+    policy = site.policy(CHAT)
+    p = site.provisioner(None)
+    p.create(policy, bootstrap="function")
+    console = site.server.client("secretsmanager", region=THERE)
+    console.delete_resource_policy(SecretId=site.entry(policy, "mirror"))
+    assert p.read(policy) == Applied(replace(policy, allowed_cidrs=()))
+    p.update(policy, policy, bootstrap="function")
+    assert p.read(policy) == Applied(policy)
+    assert "ResourcePolicy" in console.get_resource_policy(SecretId=site.entry(policy, "mirror"))
+
+
 def test_a_released_entry_is_open_again(make: Make) -> None:
     """What is handed back is as it was before Keyturn."""
     site = make(allowedCidrs=[NETWORK])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,14 @@ class Ran:
         self._file.write_text(yaml.safe_dump({"config": config}))
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            run(["policy", *arguments, "--config", str(self._file)])
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        try:
+            with pytest.raises(SystemExit) as ended:
+                run(["policy", *arguments, "--config", str(self._file)])
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
         out, err = self._capsys.readouterr()
         code = ended.value.code
         assert isinstance(code, int)

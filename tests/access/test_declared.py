@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from providers.pulumi.rotated_secret import inputs, policy_of
+from providers.pulumi.rotated_secret import RotatedSecretProvider, inputs, policy_of
 from rotation import policy as policies
 from rotation.config import parse
 from rotation.declared import ConfigError
@@ -114,3 +115,21 @@ def test_networks_that_no_metadata_holds_are_refused() -> None:
     many = [f"198.51.100.{number}/32" for number in range(0, 80, 2)]
     (fault,) = faults({"vault": VAULT}, allowedCidrs=many)
     assert "characters in the store's metadata; allowed: at most 512" in fault
+
+
+class Request:
+    """What Pulumi hands to a provider."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = {f"keyturn:{key}": json.dumps(value) for key, value in config.items()}
+
+
+@pytest.mark.parametrize(("store", "property_"), [(AWS, None), (AZURE, "allowedCidrs")])
+def test_a_preview_refuses_what_the_file_would(store: dict[str, Any], property_: str | None) -> None:
+    """The resource's own check, with the name of its input."""
+    policy = parse(declared({"main": AWS}, allowedCidrs=[PUBLIC])).policies[0]
+    provider = RotatedSecretProvider()
+    provider.configure(Request(declared({"main": store})))  # type: ignore[arg-type]
+    props = {**inputs(policy), "bootstrap": "apply", "adopt": False, "adoptKeyId": "", "forceRevoke": False}
+    failures = provider.check({}, props).failures
+    assert [failure.property for failure in failures] == ([property_] if property_ else [])
