@@ -43,8 +43,6 @@ KEYS: Final = (
 
 NETWORKS: Final = ("allowed-cidrs", "allowed-vpces")
 """Those of the keys that a store may enforce by itself."""
-NETWORKS: Final = ("allowed-cidrs", "allowed-vpces")
-"""Those of the keys that a store may enforce by itself."""
 TAG: Final = "tag."
 
 LONGEST: Final = timedelta(days=36_500)

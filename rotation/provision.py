@@ -274,7 +274,11 @@ class Provisioner:
         copies = {store: self._own(store, applied) for store in applied.replicas if store in self._stores}
         there = tuple(store for store in applied.replicas if store not in copies or copies[store] is not None)
         # Networks are the one thing that each store enforces by itself, so that a copy can differ in them.
-        walls = (tuple(tuple(copy.get(key, "").split()) for key in policies.NETWORKS) for copy in (found, *copies.values()) if copy)
+        walls = (
+            tuple(tuple(copy.get(key, "").split()) for key in policies.NETWORKS)
+            for copy in (found, *copies.values())
+            if copy
+        )
         if other := next((wall for wall in walls if wall != (policy.allowed_cidrs, policy.allowed_vpces)), None):
             applied = replace(applied, allowed_cidrs=other[0], allowed_vpces=other[1])
         return Applied(replace(applied, replicas=there))
