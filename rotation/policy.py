@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Final
 
 from rotation import form as forms
-from rotation import schedule as schedules
 from rotation.model import Blackout, Consumer, Drain, Ending, Policy, Restraint, Schedule, Window
 
 KEYS: Final = (
@@ -163,7 +162,7 @@ def read_schedule(text: str) -> Schedule:
     one = {name: given[-1] for name, given in said.items()}
     overrides = one.get("overrides", "+".join(_PLAIN.overrides))
     blackouts = (given.split("/", 2) for given in said.get("blackout", ()))
-    schedule = Schedule(
+    return Schedule(
         every=read_duration(one["every"]) if "every" in one else None,
         cron=one.get("cron", "").translate(str.maketrans(*reversed(_CRON))),
         zone=one.get("zone", _PLAIN.zone),
@@ -176,8 +175,6 @@ def read_schedule(text: str) -> Schedule:
         earliest=read_duration(one.get("earliest", "0s")),
         overrides=() if overrides == _NOTHING else tuple(Restraint(word) for word in overrides.split("+")),
     )
-    schedules.check(schedule)
-    return schedule
 
 
 # --- whole policies ------------------------------------------------------------------------------

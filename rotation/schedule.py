@@ -422,14 +422,7 @@ def gaps(cron: str, zone: str) -> tuple[timedelta, timedelta]:
     return min(between), max(between)
 
 
-# --- for those who read one: what can be kept ------------------------------------------------------
-
-
-def check(schedule: Schedule) -> None:
-    """Raises ValueError where the time zone or the cron expression can not be read."""
-    _zone(schedule.zone)
-    if schedule.cron:
-        next(occurrences(schedule.cron, schedule.zone, datetime(2024, 1, 1, tzinfo=UTC)), None)
+# --- for the configuration: what can be kept ------------------------------------------------------
 
 
 def cron_bound(schedule: Schedule, waits: timedelta) -> timedelta:
