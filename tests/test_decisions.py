@@ -403,6 +403,8 @@ ROWS: dict[str, list[Row]] = {
             journal=settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)),
         Row("the entry has no credential", "intent for the first one", d.Intend, current=None, journal={}, service=IDLE),
         Row("current is condemned", "replace it, without the service", d.Intend, journal=CONDEMNED, service=IDLE),
+        Row("… and the service's rotation has staged a good one", "take it on at once", d.Verify, pending=OURS, service=IDLE,
+            journal=CONDEMNED | PENDING),
         Row("… and the service's rotation has staged something condemned", "discard", d.Discard, pending=OURS, service=IDLE,
             journal=CONDEMNED | PENDING | condemned(NEW, Why.EMERGENCY)),
     ],
