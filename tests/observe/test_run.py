@@ -61,8 +61,6 @@ def test_it_rotates_what_comes_due_and_is_watched_doing_so(project: Project) -> 
 def test_it_ends_between_two_effects(project: Project) -> None:
     """SIGTERM while a mint is under way: the credential is stored, nothing more is begun, exit code 0. Consumers keep what they
     have, and the next sweep goes on with the same credential instead of minting another."""
-    project.apply(CHAT)
-    before, minted = project.value(CHAT), len(project.keys())
     minting, go_on = threading.Event(), threading.Event()
 
     def hold(asked: Asked) -> Answer | None:
@@ -73,8 +71,10 @@ def test_it_ends_between_two_effects(project: Project) -> None:
 
     base = project.services.openai.base_url.removesuffix("/v1")
     with Relay(base) as relay:
-        relay.instead = hold
         project.change("issuers.openai.baseUrl", f"{relay.url}/v1")
+        project.apply(CHAT)
+        before, minted = project.value(CHAT), len(project.keys())
+        relay.instead = hold
         project.services.time.move(timedelta(days=31))
         with Running(project) as running:
             assert minting.wait(20), running.log
