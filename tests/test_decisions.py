@@ -119,6 +119,9 @@ V2 = version(2, NEW)
 TWO = Capabilities(max_keys=2)
 LOST = settled() | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE)
 LISTED = {OLD: KeyInfo("key_1", "n")}
+LAGGING = (
+    settled() | attempt(NEW, "v1", NOW - MINUTE) | facts.key_fact(NEW, "key_2") | facts.promoted(NEW, NOW - MINUTE)
+)
 HAND_PUT = settled() | facts.superseded(OLD, NOW - 2 * DAY) | facts.adopted(OTHER, "v7", NOW - 2 * DAY, facts.Of.PERSON)
 QUIET = Evidence(last_use={OLD: LastUse(known=True)})
 AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
