@@ -370,6 +370,29 @@ def test_rotations_leave_room_in_the_journal_for_an_emergency(room: Room) -> Non
     assert len(room.vendor.live()) == 1
 
 
+class NarrowWorld(World):
+    """Whose stores have room for so few facts."""
+
+    def engine(self) -> Engine:
+        engine = super().engine()
+        engine._stores = {n: Narrow(n, v, self.clock.now, self._hook_of(n)) for n, v in self.vaults.items()}
+        return engine
+
+
+def test_orphans_leave_room_in_the_journal_for_an_emergency() -> None:
+    """The mints of four dead runs turn up beside a draining key, and then everything has leaked."""
+    world = NarrowWorld()
+    rotated_once(world)
+    for number in range(4):
+        MemoryIssuer("vendor", world.vendor).mint(str(KeyName("acme", "test", NAME, f"{number:032d}")))
+    world.clock.move(6 * HOUR)
+    world.sweep()
+    outcome = world.engine().emergency(world.target)
+    assert (outcome.achieved, outcome.trouble) == (True, None)
+    sweep_for(world, 5 * DAY, 6 * HOUR)
+    world.check_settled()
+
+
 @pytest.mark.parametrize("edits", [3, 6])
 def test_values_of_people_leave_room_in_the_journal_for_an_emergency(narrow: Room, edits: int) -> None:
     """An on-call tries one key after another by hand within a grace period, and then everything has leaked.
@@ -811,6 +834,20 @@ def test_a_rollback_to_a_key_that_is_condemned_meanwhile_is_replaced_once() -> N
     sweep_for(world, 23 * HOUR, HOUR)
     assert "value-1" in world.live()
     sweep_for(world, 3 * DAY)
+    world.check_settled()
+
+
+def test_a_condemned_key_that_a_person_went_back_to_drains_anew() -> None:
+    """A sweep has found the older key drained; before it says so in the journal, its value is current again by hand."""
+    world = World(rotate_every=YEAR)
+    rotated_once(world)
+    world.clock.move(25 * HOUR)
+    with meanwhile(world, "before record", lambda: paste(world, "value-1")):
+        world.sweep()
+    sweep_for(world, 23 * HOUR, HOUR)
+    assert world.handed_out() == {"vault": "value-3"}
+    assert "value-1" in world.live()
+    sweep_for(world, 3 * DAY, 6 * HOUR)
     world.check_settled()
 
 
