@@ -325,7 +325,11 @@ def _networks_enforced(secret: SecretSection, declared: _Declared) -> _Found:
                 yield field_name, told, "nothing; set the vault's own network rules"
             elif isinstance(store, VaultConfig) and field_name == "allowedVpces":
                 told = f"can not be kept by {name}: Vault knows addresses, not endpoints of AWS"
-                yield field_name, told, "allowedCidrs, which bind the tokens that `keyturn policy vault --for read` prints"
+                yield (
+                    field_name,
+                    told,
+                    "allowedCidrs, which bind the tokens that `keyturn policy vault --for read` prints",
+                )
             elif isinstance(store, SecretsManagerConfig) and not (store.role_arn or store.exempt_roles):
                 told = f"needs to know who rotates in {name}: that role is exempt, or rotation would lock itself out"
                 yield field_name, told, f"together with roleArn or exemptRoles in stores.{name}"

@@ -512,8 +512,9 @@ def note(s: Situation) -> Iterator[Decision]:
             noted |= facts.key_fact(key, key_id)
         if key not in journal.expires and (ends := s.evidence.expires.get(key)):
             noted |= facts.expires(key, ends)
-    if s.current_key in journal.superseded:
-        yield Forget(key="", proof="void", facts=(f"superseded.{s.current_key}",), reason="it is current again")
+    if again := [key for key in journal.superseded if any(role.endswith(":current") for role in s.roles.get(key, ()))]:
+        which = tuple(f"superseded.{key}" for key in again)
+        yield Forget(key="", proof="void", facts=which, reason="a store hands it out again")
     if not s.lagging and (s.explained or s.current_id in s.evidence.identified):
         for key in s.keys:
             if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):
@@ -594,6 +595,8 @@ def mirror(s: Situation) -> Iterator[Decision]:
         if entry.current and _unknown(s, entry.current):
             yield from _before_overwriting(s, entry.current)
             continue
+        if entry.current and entry.current.token is None:
+            yield from _restart_drains(s, store)
         if copy is None or copy.token != current.token:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
@@ -631,6 +634,18 @@ def _unknown(s: Situation, version: Version) -> bool:
     journal = s.seen.primary.journal
     known = (*journal.attempts, *journal.promoted, *journal.adopted)
     return version.token is not None and version.token not in known
+
+
+def _restart_drains(s: Situation, store: str) -> Iterator[TellApart | Forget]:
+    """What a person put into a replica may be the value of a key that drains: then it begins to drain afterwards."""
+    for key in s.retiring:
+        fact = f"superseded.{key}"
+        if fact not in s.seen.primary.journal.facts or not s.issuer.registry:
+            continue
+        if key in s.evidence.alike:
+            yield Forget(key="", proof="void", facts=(fact,), reason=f"{store} may hand it out again")
+        elif key not in s.evidence.apart:
+            yield TellApart(key=key, reason=f"is it the value that was put into {store} by hand?")
 
 
 def _before_overwriting(s: Situation, version: Version) -> Iterator[Decision]:
@@ -778,6 +793,8 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
     if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.now):
         return None
+    if not use.known and s.gone(key_id, since):
+        return None  # nobody can be cut off any more; the proof follows as always
     end = since + drain.at_most
     if s.now < end:
         quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.now + drain.quiet_for
@@ -1026,7 +1043,8 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif why is Why.DUE and s.order.token is None and not s.due_now:
         yield _closed(s)
     elif why in (Why.DUE, Why.ASKED) and s.seen.pair_free_at and s.seen.pair_free_at > s.now:
-        yield Wait(until=s.seen.pair_free_at, reason=f"its pair {s.policy.paired_with} has its own window first")
+        waits = f"its pair {s.policy.paired_with} has its own window first"
+        yield _told_once_late(s, Wait(until=s.seen.pair_free_at, reason=waits))
     elif s.evidence.started:
         yield _await_service(s, s.now + ATTEMPT_LIFE, "the store's service was told to rotate")
     elif s.at_work:
@@ -1045,11 +1063,19 @@ def begin(s: Situation) -> Iterator[Decision]:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:
             full = "the issuer is full" if s.full else "the journal is" if s.cramped else "there are enough of them"
-            yield Wait(until=s.now + FULL, reason=f"old credentials have to go before another is made: {full}")
+            waits = f"old credentials have to go before another is made: {full}"
+            yield _told_once_late(s, Wait(until=s.now + FULL, reason=waits))
     elif s.policy.native and s.order.token is None and why in (Why.DUE, Why.ASKED):
         yield from _have_service_rotate(s, why, reasons[why])
     else:
         yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
+
+
+def _told_once_late(s: Situation, wait: Wait) -> Wait | Hold:
+    """A wait, or what people are told where it has made the credential older than allowed."""
+    if s.due is None or s.now < s.due.overdue:
+        return wait
+    return Hold(cause=Cause.SCHEDULE, reason=f"overdue: {wait.reason}")
 
 
 def _closed(s: Situation) -> Wait | Hold:
@@ -1201,5 +1227,5 @@ def tidy(s: Situation) -> Iterator[Decision]:
 
 
 DESTROY: Final[tuple[Rule, ...]] = (contain, retire)
-STEP: Final[tuple[Rule, ...]] = (note, mirror, served)
+STEP: Final[tuple[Rule, ...]] = (note, explain, mirror, served)
 RULES: Final[tuple[Rule, ...]] = (contain, note, explain, pending, mirror, replace_condemned, retire, begin, tidy)

@@ -101,6 +101,8 @@ class _Run:
     order: Order
     evidence: Evidence = field(default_factory=Evidence)
     deadlines: dict[str, float] = field(default_factory=dict)
+    ends: dict[str, datetime] = field(default_factory=dict)
+    """By attempt token: until when it may write, by the monotonic clock and by the wall's. Whichever is first counts."""
     old: dict[str, Credential] = field(default_factory=dict)
     staged: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
@@ -217,6 +219,11 @@ class Engine:
         where = self._places.locate(policy.environment, policy.paired_with)
         if where is None:
             return None
+        mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
+        # A drain that does not end, or a pair that fails and fails, or is away, is no reason to become overdue.
+        latest = mine.cycle.latest if mine.cycle else now
+        if now >= latest:
+            return None
         try:
             pair = self.observe(where)
         except Trouble as trouble:
@@ -226,14 +233,11 @@ class Engine:
         if s.pending is not None or s.at_work is not None:
             return now + pair.policy.grace
         since = s.promoted_at(s.current_key) if s.current_key else None
-        mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
-        # A drain that does not end, or a pair that fails and fails, is no reason to become overdue.
-        latest = mine.cycle.latest if mine.cycle else now
         if s.retiring and since:
-            drained = min(now + pair.policy.grace, since + pair.policy.drain.at_most, max(now, latest))
+            drained = min(now + pair.policy.grace, since + pair.policy.drain.at_most, latest)
             return max(since + pair.policy.grace, drained)
         older = mine.due_at and s.due_at and (s.due_at, pair.policy.name) < (mine.due_at, policy.name)
-        if older and s.due_now and now < latest:
+        if older and s.due_now:
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
@@ -655,6 +659,7 @@ class Engine:
         )
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
         run.deadlines[attempt.token] = self._clock.monotonic() + life
+        run.ends[attempt.token] = self._clock.now() + timedelta(seconds=life)
         self._audit(run, "intend", seen, reason=action.reason, token=attempt.token)
         after = self._record(seen, run, attempt.written())
         run.evidence.unspent.add(attempt.token)
@@ -1010,7 +1015,10 @@ class Engine:
             if attempt and token not in run.known.primary.journal.promoted:
                 left = attempt.at + ATTEMPT_LIFE - CALL_LIMIT - self._now(run.known)
                 deadline = run.deadlines[token] = self._clock.monotonic() + left.total_seconds()
-        if deadline is not None and self._clock.monotonic() >= deadline:
+        # A machine that slept may not have counted that; its wall clock has.
+        wall = run.ends.get(token)
+        late = wall is not None and self._clock.now() >= wall
+        if late or (deadline is not None and self._clock.monotonic() >= deadline):
             raise Trouble(Code.UNAVAILABLE, run.target.store, f"{run.target.entry}: this attempt ran out of time")
 
     def _streak(self, before: Streak | None, check: Check, seen: Observation) -> Streak:

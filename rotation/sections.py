@@ -272,8 +272,11 @@ class SecretsManagerConfig(Section):
         (), description="a list of other AWS regions that the service replicates entries to"
     )
     exempt_roles: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")], ...], Field(strict=False)
-    ] = Field((), description="a list of ARNs of the roles that allowedCidrs and allowedVpces do not bind; roleArn if none")
+        tuple[Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")], ...],
+        Field(strict=False),
+    ] = Field(
+        (), description="a list of ARNs of the roles that allowedCidrs and allowedVpces do not bind; roleArn if none"
+    )
     recovery_window: Span = Field("30d", validate_default=True, description="7d to 30d, in whole days")
     rotation_function: Annotated[str, StringConstraints(pattern=_FUNCTION)] | None = Field(
         None, description="the ARN of the Lambda function that the service calls to rotate"

@@ -305,6 +305,14 @@ class Situation:
         """Whether the listing of this run shows a key."""
         return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids
 
+    def gone(self, key_id: str, since: datetime) -> bool:
+        """Whether a list of the issuer, taken well after a time, shows a key no more."""
+        if self.issuer.model is not Model.MINT or not self.issuer.registry:
+            return False
+        after = since + self.issuer.revoke.timeout
+        lists = ((self.order.listed, self.order.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
+        return any(ids is not None and at is not None and at > after and key_id not in ids for ids, at in lists)
+
     def promoted_at(self, key: str) -> datetime | None:
         """When a key last became current, as far as noted."""
         journal = self.seen.primary.journal

@@ -131,4 +131,7 @@ class MemoryIssuer:
         self._hook("before last_use")
         key = next((key for key in self._vendor.keys if key.key_id == key_id), None)
         self._hook("after last_use")
-        return LastUse(known=key is not None, at=key.last_used_at if key else None)
+        # As vendors do: of a key that is gone nothing is known.
+        if key is None or key.revoked:
+            return LastUse(known=False)
+        return LastUse(known=True, at=key.last_used_at)

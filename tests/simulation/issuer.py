@@ -220,7 +220,7 @@ class Issuer:
         key = wire.read(
             self._vendor.box, f"last use of {key_id}", lambda keys: next((k for k in keys if k.key_id == key_id), None)
         )
-        if key is None or not nature.knows_last_use:
+        if key is None or key.revoked_at is not None or not nature.knows_last_use:  # of what is gone nothing is told
             return LastUse(known=False)
         return LastUse(known=True, at=self.used_at(key))
 
