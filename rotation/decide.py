@@ -778,7 +778,7 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
 def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:
     """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
     drain = s.policy.drain
-    if s.now < since + s.policy.grace:
+    if s.sure < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
     if not s.issuer.tells_last_use:
         return None
@@ -791,13 +791,13 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     use = s.evidence.last_use.get(key)
     if use is None:
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
-    if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.now):
+    if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.sure):
         return None
     if not use.known and s.gone(key_id, since):
         return None  # nobody can be cut off any more; the proof follows as always
     end = since + drain.at_most
-    if s.now < end:
-        quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.now + drain.quiet_for
+    if s.sure < end:
+        quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.sure + drain.quiet_for
         told = "was used recently" if use.known else "has no known last use"
         return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
     if drain.then is Ending.HOLD:
@@ -823,8 +823,8 @@ def _may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
 def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
     """A key that was minted where the issuer's name does not lead any more: nothing can be asked or revoked there."""
     made = [a for a in s.attempts_of(key) if a.of is None and a.scope and a.scope != s.issuer.scope]
-    if not made or (key in s.roles and not s.emergency):
-        return None
+    if not made or (key in s.roles and not s.emergency) or s.key_id(key) in (s.order.listed or ()):
+        return None  # or the list shows that it is here all the same
     journal = s.seen.primary.journal
     since = journal.condemned[key].at if key in journal.condemned else s.superseded_at(key) or made[0].at
     if since + s.policy.drain.at_most <= s.now and key not in s.roles:
@@ -855,8 +855,8 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
             cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}"
         )
         return
-    if (until := s.last_write(key)) and s.seen.primary.read_at < until:
-        if s.now < until:
+    if (until := s.last_write(key)) and s.seen.primary.read_at + min(s.seen.ahead, timedelta(0)) < until:
+        if s.sure < until:
             yield Wait(until=until, reason="a delayed write may still bring the condemned key back")
         else:
             yield Look(reason="every delayed write has landed by now")
@@ -993,7 +993,11 @@ def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decisio
     if held and held.why in (Why.ORPHAN, Why.LOST) and s.current and s.issuer.registry and not s.urgent:
         # Nothing told what it was for. Had it been the current one under another name, then that is dead now.
         tried, revoked = s.evidence.current.get(s.current.id), s.seen.primary.journal.revoked.get(key, s.now)
-        if tried is None or tried.at < revoked + timedelta(seconds=1):  # the journal has whole seconds
+        after = revoked + timedelta(seconds=1)  # the journal has whole seconds
+        if s.now < after:
+            yield Wait(until=after, soon=True, reason="dead; does the current one still work?")
+            return
+        if tried is None or tried.at < after:
             yield VerifyCurrent(version=s.current, reason="does the current one still work?")
             return
         if not s.current_works:
@@ -1058,7 +1062,7 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif s.issuer.model is Model.MANUAL and not s.order.submitted:
         made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
         yield Hold(cause=Cause.PERSON, reason=f"waits for a person, as {made}")
-    elif s.full or (s.crowded and not s.emergency):
+    elif s.no_room:
         if not s.retiring:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:

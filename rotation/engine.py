@@ -222,17 +222,19 @@ class Engine:
         mine = Situation(seen, Evidence(), self._issuer(seen).capabilities, Order(), now)
         # A drain that does not end, or a pair that fails and fails, or is away, is no reason to become overdue.
         latest = mine.cycle.latest if mine.cycle else now
-        if now >= latest:
-            return None
+        late = now >= latest
         try:
             pair = self.observe(where)
         except Trouble as trouble:
             # One that is not there has no window. One that does not answer may have.
-            return now + policy.grace if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else None
+            away = trouble.code in (Code.UNAVAILABLE, Code.THROTTLED)
+            return now + policy.grace if away and not late else None
         s = Situation(pair, Evidence(), self._issuer(pair).capabilities, Order(), now)
+        since = s.promoted_at(s.current_key) if s.current_key else None
+        if late:
+            return self._late_pair_free_at(s, mine, since)
         if s.pending is not None or s.at_work is not None:
             return now + pair.policy.grace
-        since = s.promoted_at(s.current_key) if s.current_key else None
         if s.retiring and since:
             drained = min(now + pair.policy.grace, since + pair.policy.drain.at_most, latest)
             return max(since + pair.policy.grace, drained)
@@ -241,6 +243,23 @@ class Engine:
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
+
+    @staticmethod
+    def _late_pair_free_at(s: Situation, mine: Situation, since: datetime | None) -> datetime | None:
+        """When its window is over for one that is late itself, as both are after an outage: they still take turns.
+
+        What was begun for another reason than its date, or does not get on, is not waited for.
+        """
+        pair, attempts = s.policy, s.seen.primary.journal.attempts
+        begun = s.at_work or (attempts.get(s.pending.token or "") if s.pending else None)
+        last = attempts.get((s.current.token if s.current else None) or "")
+        if begun is not None:
+            return begun.at + pair.grace if begun.why is Why.DUE else None
+        if last is not None and last.why is Why.DUE and since is not None and since + pair.grace > s.now:
+            return since + pair.grace
+        older = mine.due_at and s.due_at and (s.due_at, pair.name) < (mine.due_at, mine.policy.name)
+        stuck = s.seen.primary.journal.backoff or s.full or s.crowded or s.issuer.model is Model.MANUAL
+        return s.now + pair.grace if older and s.due_now and not stuck else None
 
     def _situation(self, seen: Observation, run: _Run) -> Situation:
         return Situation(seen, run.evidence, self._issuer(seen).capabilities, run.order, self._now(seen))
@@ -328,7 +347,9 @@ class Engine:
         )
         return Outcome(target, None, endless, seen or run.known, run.records)
 
-    def condemn(self, target: Target, *, contain_after: timedelta | None = None) -> list[Record]:
+    def condemn(
+        self, target: Target, *, contain_after: timedelta | None = None, everything: bool = False
+    ) -> list[Record]:
         """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
 
         Condemns key ids as seen now, not "whatever is current", so that it can not kill a key that
@@ -336,6 +357,7 @@ class Engine:
 
         Parameters:
             contain_after: when to revoke although stores still hand it out; the policy's when None.
+            everything: also what has replaced an earlier condemned key just now.
 
         Returns:
             The audit records: one per key.
@@ -357,7 +379,7 @@ class Engine:
         for key in s.keys:
             held = journal.condemned.get(key)
             young = begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key))
-            if held is None and young and (fresh or s.promoted_at(key) is None):
+            if held is None and young and not everything and (fresh or s.promoted_at(key) is None):
                 continue
             if key in journal.revoked:
                 continue
@@ -450,8 +472,8 @@ class Engine:
         s = self._situation(seen, run)
         if key_id and any(s.key_id(key) == key_id for key in s.keys):
             return f"{key_id} is the id of a credential that {seen.primary.name} has or had already"
-        if key_id and any(value.reveal() in key_id for value in credential.fields.values()):
-            return "what was given as the key's id has the value in it"
+        if key_id and _has_value(key_id, credential):
+            return _VALUE_IN_ID
         values = (self._value_of(key, seen, run) for key in s.keys)
         if any(value is not None and value.same_as(credential) for value in values):
             return f"{seen.primary.name} has or had this very credential already"
@@ -496,7 +518,14 @@ class Engine:
         if entry.current is None:
             raise Trouble(Code.INVALID, target.store, f"{target.entry} has no value to adopt; let `pulumi up` make it")
         seen = Observation(policy, entry, {})
-        check = self._issuer(seen).verify(self.read(seen, entry, entry.current))
+        issuer, credential = self._issuer(seen), self.read(seen, entry, entry.current)
+        if key_id and _has_value(key_id, credential):
+            raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {_VALUE_IN_ID}")
+        if key_id and issuer.capabilities.registry and all(info.key_id != key_id for info in issuer.keys()):  # noqa: SIM118
+            # An id that is not the issuer's own word for it would later look dead where it is not.
+            told = f"{target.entry}: there is no key with the id {key_id}"
+            raise Trouble(Code.INVALID, policy.issuer, told)
+        check = issuer.verify(credential)
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
         run = _Run(target, Order())
@@ -580,7 +609,7 @@ class Engine:
 
         The outcome's rest is Done when nothing of the secret lives any more.
         """
-        self.condemn(target, contain_after=timedelta(0))
+        self.condemn(target, contain_after=timedelta(0), everything=True)
         return self.run(target, Order(take_over=True, destroy=True))
 
     def adopt_orphan(self, target: Target, seen: Observation, token: str, key_id: str, created_at: datetime) -> None:
@@ -1086,6 +1115,14 @@ def _stages(journal: Journal, key: str) -> dict[str, str]:
         "proven": journal.proven.get(key),
     }
     return {stage: at.isoformat() for stage, at in times.items() if at is not None}
+
+
+_VALUE_IN_ID: Final = "what was given as the key's id has the value in it"
+
+
+def _has_value(key_id: str, credential: Credential) -> bool:
+    """Whether somebody has mixed up the two: an id stands in journals and messages."""
+    return any(value.reveal() in key_id for value in credential.fields.values())
 
 
 def _named(entry: Entry) -> Entry:

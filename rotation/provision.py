@@ -430,8 +430,10 @@ class Provisioner:
                 f"{target.store}: {target.entry} is not deleted, as not every key of it is shown dead yet: "
                 f"{_why(outcome)}. The next `pulumi up` or `pulumi destroy` goes on from there."
             )
-        looks = (self._situation(before), self._situation(outcome.seen))
-        return {s.key_id(key) or key for s in looks for key in s.keys}
+        after, proven = self._situation(outcome.seen), outcome.seen.primary.journal.proven
+        alive = {name for key in after.keys if key not in proven for name in (key, after.key_id(key))}
+        looks = (self._situation(before), after)
+        return {s.key_id(key) or key for s in looks for key in s.keys if key not in alive} - {*filter(None, alive)}
 
     def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.

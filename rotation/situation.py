@@ -416,9 +416,27 @@ class Situation:
     @cached_property
     def crowded(self) -> bool:
         """As many of our keys live as there may be: more would only pile up."""
+        # Keys that are held because a person's value may be theirs wait for the next rotation, so they are no reason.
+        waiting = 0 if self.current_unnamed else len(self.retiring)
+        return self.full or self.cramped or len(self.doomed) >= MOST_DOOMED or waiting >= MOST_RETIRING
+
+    @cached_property
+    def doomed(self) -> tuple[str, ...]:
+        """Condemned keys that are not revoked yet and do not drain."""
         journal = self.seen.primary.journal
-        doomed = [key for key in journal.condemned if key not in journal.revoked and key != self.current_key]
-        return self.full or self.cramped or len(doomed) >= MOST_DOOMED or len(self.retiring) >= MOST_RETIRING
+        drains = (Why.SUPERSEDED, Why.ORPHAN)
+        return tuple(
+            key
+            for key, held in journal.condemned.items()
+            if key not in journal.revoked and key != self.current_key and held.why not in drains
+        )
+
+    @cached_property
+    def no_room(self) -> bool:
+        """Whether nothing may be minted now. A dead current credential waits for less than a scheduled rotation."""
+        if self.emergency:
+            return self.full
+        return self.full or (len(self.doomed) >= 2 * MOST_DOOMED if self.urgent else self.crowded)
 
     @cached_property
     def cramped(self) -> bool:
@@ -437,7 +455,12 @@ class Situation:
 
     def expired(self, attempt: Attempt) -> bool:
         """Whether no run may write for this attempt any more."""
-        return self.now >= attempt.at + ATTEMPT_LIFE
+        return self.sure >= attempt.at + ATTEMPT_LIFE
+
+    @property
+    def sure(self) -> datetime:
+        """The time by whichever is behind, our clock or the primary's: what protects ends by no clock that is ahead."""
+        return self.now + min(self.seen.ahead, timedelta(0))
 
     @cached_property
     def lost(self) -> tuple[Attempt, ...]:

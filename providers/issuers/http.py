@@ -154,7 +154,7 @@ class HttpIssuer:
             max_keys=abilities.max_keys,
             tells_last_use=description.last_use is not None,
             smokes=description.smoke is not None,
-            scope=_scope(self._base, self._values),
+            scope=_scope(self._base, {n: self._values.get(n, "") for n in description.listing.request.path.names}),
             create=Propagation(**dict(abilities.create)),
             revoke=Propagation(**dict(abilities.revoke)),
         )
@@ -652,9 +652,9 @@ def _brief(answer: _Answer) -> str:
     return f"HTTP {answer.status}, {answer.error}" if answer.error else f"HTTP {answer.status}"
 
 
-def _scope(base: str, values: Mapping[str, str | int]) -> str:
-    """Eight hex digits that differ where the address or a variable does, a project for one."""
-    return hashlib.sha256(repr((base, sorted(values.items()))).encode()).hexdigest()[:8]
+def _scope(base: str, where: Mapping[str, str | int]) -> str:
+    """Eight hex digits that differ where the address or what a list is asked of does, a project for one."""
+    return hashlib.sha256(repr((base, sorted(where.items()))).encode()).hexdigest()[:8]
 
 
 def _parsed(raw: bytes) -> Any:

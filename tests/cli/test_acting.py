@@ -157,7 +157,7 @@ def test_a_silent_store_holds_up_its_own_secrets_only(project: Project) -> None:
     project.services.time.move(31 * DAY)
     ran = project.run("sweep", "--json")
     assert ran.code == 1
-    assert "mirror: listing: the server at https://127.0.0.1:9 can not be reached" in ran.err
+    assert "mirror: sandbox/: the server at https://127.0.0.1:9 can not be reached" in ran.err
     assert [(one["name"], bool(one["did"])) for one in ran.json] == [(CHAT, True)]
     assert "not applied" not in ran.err
 
