@@ -141,7 +141,7 @@ def due(schedule: Schedule, cycle: Cycle) -> Due:
 
 def opening(schedule: Schedule, cycle: Cycle, now: datetime) -> Due:
     """When a rotation that is due may begin: now, or at the next opening. A missed one is caught up once, there."""
-    if schedule == _PLAIN or (cycle.expires is not None and cycle.expires <= now):
+    if schedule == _PLAIN:
         return Due(now, "", cycle.overdue)
     # Whose turn a window is matters when rotations are planned. One that was missed takes any: that the
     # pair is not at its own is looked up before it begins.

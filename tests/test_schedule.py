@@ -581,6 +581,13 @@ def test_two_that_are_paired_never_plan_for_the_same_window(
     assert one.astimezone(ZoneInfo(zone)).date() != other.astimezone(ZoneInfo(zone)).date()
 
 
+def test_one_of_a_pair_that_missed_its_turn_takes_any_window() -> None:
+    """Rather the next one, after a look at the other's state, than the one after."""
+    cycles = [Cycle(at("2026-11-01"), 60 * DAY, turn=turn, give=give(DAY, HOUR)) for turn in (0, 1)]
+    moments = {opening(BERLIN, cycle, at("2026-11-24")).at for cycle in cycles}
+    assert moments == {at("2026-11-29T02:00", "Europe/Berlin")}
+
+
 def test_a_pair_leaves_time_for_the_other_one() -> None:
     """Grace and quiet period of the other fit in before the bound, so that whoever goes second is in time, too."""
     cycle = Cycle(at("2026-01-01"), 30 * DAY, turn=0, give=give(DAY, HOUR))
