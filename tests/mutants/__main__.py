@@ -2,7 +2,7 @@
 
 python -m tests.mutants                    all
 python -m tests.mutants grace rollback     those whose name has one of these in it
-python -m tests.mutants --write            all, and the table goes into docs/mutants.md
+python -m tests.mutants --write            the same, and their rows go into docs/mutants.md
 python -m tests.mutants --edits            only whether every fault still fits the code
 """
 
@@ -29,15 +29,13 @@ def main() -> int:
     reader = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.split("\n", 1)[0])
     reader.add_argument("names", metavar="WORDS", nargs="*", help="only faults whose name has one of these in it")
     reader.add_argument("--edits", action="store_true", help="only whether every fault still fits the code")
-    reader.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
+    reader.add_argument("--write", action="store_true", help=f"put their rows into docs/{PAGE.name}")
     reader.add_argument("--most", type=int, default=MOST, help="executions after which a fault counts as not caught")
     reader.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 2))
     asked = reader.parse_args()
     chosen = [name for name in MUTANTS if not asked.names or any(words in name for words in asked.names)]
     if not chosen:
         reader.error("no fault is named so")
-    if asked.write and asked.names:
-        reader.error("--write needs all of them")
     # A process forked for each: it begins with the code as it is, and ends with its fault.
     fork = multiprocessing.get_context("fork")
     with fork.Pool(asked.processes, maxtasksperchild=1) as pool, fork.Pool(1, maxtasksperchild=1) as sane:
@@ -67,12 +65,17 @@ def line(found: Found, width: int) -> str:
     return f"{found.name.ljust(width)}  {found.executions:>7,}  {told}"
 
 
-def write(page: Path, every: Iterable[Found]) -> None:
-    """Puts the table into a page of the documentation, after its heading `Results`."""
-    rows = ["| fault | caught as | after | by |", "|---|---|---:|---|"]
-    rows += [f"| {found.name} | {found.harm} | {found.executions:,} | `{found.by}` |" for found in every]
-    text = page.read_text(encoding="utf-8")
-    page.write_text(text[: text.index(RESULTS) + len(RESULTS)] + "\n".join(rows) + "\n", encoding="utf-8")
+def write(page: Path, found: Iterable[Found]) -> None:
+    """Puts rows into the table of a page of the documentation, after its heading `Results`. Other rows stay."""
+    head, _, table = page.read_text(encoding="utf-8").partition(RESULTS)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
+    rows |= {f.name: f"| {f.name} | {f.harm} | {f.executions:,} | `{f.by}` |" for f in found}
+    lines = [
+        "| fault | caught as | after | by |",
+        "|---|---|---:|---|",
+        *(rows[name] for name in MUTANTS if name in rows),
+    ]
+    page.write_text(head + RESULTS + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ def _() -> None:
     edit(decide, "_retire", "if key in s.roles or s.evidence", "if s.evidence")
 
 
-@mutant("revoke while an attempt with the current base is open", "emergency twice / vault / free", "due twice / vault")
+@mutant(
+    "revoke while an attempt with the current base is open", "due twice / vault / slots", "due twice / vault / free"
+)
 def _() -> None:
     swap(decide, "_alive_attempts", lambda s, key: [])
 
@@ -144,7 +146,7 @@ def _() -> None:
     edit(Engine, "observe", "        looks = {", f"{look}        looks = {{")
 
 
-@mutant("promote the replica before the primary", "emergency / vault+aws / free", "due / vault+aws / free")
+@mutant("promote the replica before the primary", "due twice and emergency / vault+aws / free")
 def _() -> None:
     def promote_all(s: Situation, attempt: Any, version: Any) -> Iterator[Any]:
         for store, entry in s.seen.replicas.items():
@@ -154,6 +156,16 @@ def _() -> None:
                     yield decide.Promote(store=store, version=entry.pending, expected=expected, reason="early")
         yield from real(s, attempt, version)
 
+    follows = "not (isinstance(entry, Entry) and entry.current and entry.current.token == version.token)"
+    edit(decide, "_stage_in_replicas", "if entry.pending is None or", f"if {follows} and entry.pending is None or")
+    edit(
+        decide,
+        "_stage_in_replicas",
+        "entry.pending.token != version.token:",
+        "entry.pending and entry.pending.token != version.token:",
+    )
+    edit(decide, "_stage_in_replicas", "elif (store, version.token)", "elif entry.pending and (store, version.token)")
+    edit(decide, "_promote", "and isinstance(entry, Entry)", f"and isinstance(entry, Entry) and {follows}")
     real = decide._promote
     swap(decide, "_promote", promote_all)
 
@@ -190,7 +202,7 @@ def _() -> None:
     swap(Situation, "void", lambda self, attempt: False)
 
 
-@mutant("a label is moved without saying from where", "due twice / aws / two keys", "due twice / aws")
+@mutant("a label is moved without saying from where", "due twice / aws+azure / two keys", "due twice / aws")
 def _() -> None:
     edit(stores.SecretsManager, "_move", "if dict(e.labels).get(label) != away:", "if False:")
 
@@ -268,7 +280,7 @@ def _() -> None:
 
 @mutant("no grace period", "due / vault / free")
 def _() -> None:
-    edit(decide, "_draining", "if s.now < since + s.policy.grace:", "if False:")
+    edit(decide, "_draining", "< since + s.policy.grace:", "< since:")
 
 
 @mutant("grace counted from the primary's promotion", "due / vault+aws / free", "lagging / vault+aws / free")
