@@ -511,6 +511,7 @@ class _Builder:
         defaults = self._defaults()
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
+        self._check_places(stores)
         by_name: dict[str, _Read] = {}
         for read in secrets:
             if "name" not in read.faulty:
@@ -601,8 +602,21 @@ class _Builder:
                 near = _nearest(admin.store, stores)
                 self._add(f"issuers.{name}.admin.store", f"there is no such store{near}", _listed(stores))
 
+    def _check_places(self, stores: Mapping[str, StoreConfig | None]) -> None:
+        """One place under two names would be its own replica: taking that out would hand the entry itself back."""
+        seen: dict[tuple[object, ...], str] = {}
+        for name, store in stores.items():
+            if store is not None and (first := seen.setdefault(_place(store), name)) != name:
+                self._add(f"stores.{name}", f"is the same place as stores.{first}", "one name for each place")
+
     def _translate(self, path: str, shape: Any, error: ValidationError) -> None:
         self.faults.extend(_fault(NAMESPACE + path, shape, detail) for detail in error.errors())
+
+
+def _place(store: StoreConfig) -> tuple[object, ...]:
+    """What tells the entries of one store from those of another."""
+    fields = {"region", "endpoint_url", "profile", "role_arn", "prefix", "vault_url", "address", "namespace", "mount"}
+    return (store.kind, *(getattr(store, name, None) for name in sorted(fields)))
 
 
 def _encrypted(value: object, path: str) -> Iterator[str]:

@@ -595,8 +595,10 @@ def mirror(s: Situation) -> Iterator[Decision]:
         if entry.current and _unknown(s, entry.current):
             yield from _before_overwriting(s, entry.current)
             continue
-        if entry.current and entry.current.token is None:
-            yield from _restart_drains(s, store)
+        by_hand = entry.current is not None and entry.current.token is None
+        if by_hand and (first := next(_restart_drains(s, store), None)) is not None:
+            yield first
+            continue
         if copy is None or copy.token != current.token:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
@@ -777,7 +779,9 @@ def _find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
 
 def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:
     """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
-    drain = s.policy.drain
+    drain, ends = s.policy.drain, s.seen.primary.journal.expires.get(key)
+    if (ends and ends <= s.sure) or s.gone(key, since):
+        return None  # nobody can be cut off any more; the proof follows as always
     if s.sure < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
     if not s.issuer.tells_last_use:
@@ -793,8 +797,6 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
     if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.sure):
         return None
-    if not use.known and s.gone(key_id, since):
-        return None  # nobody can be cut off any more; the proof follows as always
     end = since + drain.at_most
     if s.sure < end:
         quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.sure + drain.quiet_for

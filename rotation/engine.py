@@ -521,7 +521,8 @@ class Engine:
         issuer, credential = self._issuer(seen), self.read(seen, entry, entry.current)
         if key_id and _has_value(key_id, credential):
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {_VALUE_IN_ID}")
-        if key_id and issuer.capabilities.registry and all(info.key_id != key_id for info in issuer.keys()):  # noqa: SIM118
+        lists = issuer.capabilities.registry and issuer.capabilities.model is Model.MINT
+        if key_id and lists and all(info.key_id != key_id for info in issuer.keys()):  # noqa: SIM118
             # An id that is not the issuer's own word for it would later look dead where it is not.
             told = f"{target.entry}: there is no key with the id {key_id}"
             raise Trouble(Code.INVALID, policy.issuer, told)

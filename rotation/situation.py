@@ -305,9 +305,9 @@ class Situation:
         """Whether the listing of this run shows a key."""
         return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids
 
-    def gone(self, key_id: str, since: datetime) -> bool:
+    def gone(self, key: str, since: datetime) -> bool:
         """Whether a list of the issuer, taken well after a time, shows a key no more."""
-        if self.issuer.model is not Model.MINT or not self.issuer.registry:
+        if self.issuer.model is not Model.MINT or not self.issuer.registry or (key_id := self.key_id(key)) is None:
             return False
         after = since + self.issuer.revoke.timeout
         lists = ((self.order.listed, self.order.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
@@ -436,17 +436,22 @@ class Situation:
         """Whether nothing may be minted now. A dead current credential waits for less than a scheduled rotation."""
         if self.emergency:
             return self.full
-        return self.full or (len(self.doomed) >= 2 * MOST_DOOMED if self.urgent else self.crowded)
+        if self.urgent:
+            return self.full or self._cramped_after(1) or len(self.doomed) >= 2 * MOST_DOOMED
+        return self.crowded
 
     @cached_property
     def cramped(self) -> bool:
         """After one more rotation the journal had no room for an emergency over all keys, and what follows it."""
+        return self._cramped_after(2)
+
+    def _cramped_after(self, rotations: int) -> bool:
         room = self.seen.primary.room
         if room is None:
             return False
         journal, keys = self.seen.primary.journal, len(self.keys) + 1
         rotation = FACTS_OF_A_ROTATION + bool(journal.expires)
-        return len(journal.facts) + 2 * rotation + FACTS_OF_A_DEATH * keys + FACTS_BESIDES > room
+        return len(journal.facts) + rotations * rotation + FACTS_OF_A_DEATH * keys + FACTS_BESIDES > room
 
     @cached_property
     def emergency(self) -> bool:
@@ -564,7 +569,10 @@ class Situation:
         alive = [
             key
             for key in self.keys
-            if key not in revoked and (listed is None or key in listed or self.key_id(key) is not None)
+            if key not in revoked
+            and (listed is None or key in listed or self.key_id(key) is not None)
+            and not (key == self.current_key and self.found_dead)
+            and not ((since := self.promoted_at(key)) and self.gone(key, since))
         ]
         return len(alive) >= self.issuer.max_keys
 
@@ -593,6 +601,8 @@ class Situation:
         since = since or self.current.created_at
         expires = self.seen.primary.journal.expires.get(self.current_key or "")
         early = expires - self.policy.grace - EXPIRY_MARGIN if expires else None
+        if expires and early and since:
+            early = max(early, since + (expires - since) / 2)  # one that lives shorter than its grace period
         if since is None and early is None:
             return None
         return schedules.cycle(self.policy, since or early or self.now, early)

@@ -217,6 +217,7 @@ def tell(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:
 
 
 TOLD: Final = {
+    "start": "begun by its store's service",
     "mint.done": "minted",
     "promote.done": "promoted",
     "condemn": "condemned",

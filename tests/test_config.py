@@ -367,6 +367,10 @@ FAULTS: list[tuple[Change, str]] = [
     (setting("issuers", "openai"), "issuers: must be a mapping; allowed: {NAME: {…}}"),
     (setting("secrets", {}), "secrets: must be a list; allowed: [{name: NAME, …}]"),
     (setting("stores.near", "vault"), "stores.near: must be a mapping"),
+    (
+        lambda v: v["keyturn:stores"].update(again=v["keyturn:stores"]["near"]),
+        "stores.again: is the same place as stores.near; allowed: one name for each place",
+    ),
     (setting("owners.support-platform", []), "owners.support-platform: must be a mapping"),
     (setting("secrets.1", "support-copilot-batch"), "secrets[1]: must be a mapping"),
     (setting("stores.aws.region", 1), "stores.aws.region: must be text; allowed: an AWS region, as in eu-west-1"),
@@ -612,7 +616,7 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     (
         lambda v: [
-            v["keyturn:stores"].update({f"{c * 30}": v["keyturn:stores"]["near"] for c in "abcd"}),
+            v["keyturn:stores"].update({f"{c * 30}": v["keyturn:stores"]["near"] | {"mount": c} for c in "abcd"}),
             setting("secrets.1.replicas", [c * 30 for c in "abcd"] + ["near"])(v),
         ],
         "secrets[1].replicas: the names of its stores take 132 characters; allowed: at most 128",
