@@ -131,7 +131,13 @@ AWS: Final = Service(
     name="aws",
     url=_ORIGIN,
     prepare=lambda _site: None,
-    command=lambda site: _python("sandbox.aws.server", site, "--state", str(site.directory / "account")),
+    command=lambda site: _python(
+        "sandbox.aws.server",
+        site,
+        *("--state", str(site.directory / "account")),
+        *("--function", str(site.home.root / "build" / "keyturn-lambda.zip")),
+        *("--function-env", str(site.home.env)),
+    ),
     environment=lambda site: {
         **_PYTHON_ENV,
         "SANDBOX_AWS_ACCESS_KEY_ID": _administrator(site)["AccessKeyId"],

@@ -76,6 +76,7 @@ class Executor:
         retries: int = 3,
         pauses: Sequence[float] = (),
         clock: Path | None = None,
+        skip: bool = True,
         before: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         """Extracts the package; starts no process yet.
@@ -87,7 +88,8 @@ class Executor:
             timeout: seconds that an invocation may take.
             retries: how often a rotation is tried again after it failed.
             pauses: seconds before each retry; the last one counts for the rest, none are no pause.
-            clock: the sandbox's clock: the function keeps its time by it, and what it sleeps has passed at once.
+            clock: the sandbox's clock, by which the function keeps its time.
+            skip: what it sleeps has passed at once, for everybody who keeps time by that clock.
             before: called with the event before each invocation, which it may hold up.
         """
         self._directory = Path(tempfile.mkdtemp(prefix="keyturn-lambda-"))
@@ -105,7 +107,8 @@ class Executor:
         self._timeout = timeout
         self._retries = retries
         self._pauses = tuple(pauses)
-        self._clock = clock
+        self._clock = {"KEYTURN_SANDBOX_CLOCK": str(clock)} if clock else {}
+        self._clock |= {"KEYTURN_SANDBOX_SLEEP": "skip"} if clock and skip else {}
         self._before = before
         self._lock = threading.Lock()
         self._idle: list[_Environment] = []
@@ -251,10 +254,54 @@ class Executor:
             "LAMBDA_RUNTIME_DIR": str(self._runtime),
             "SANDBOX_FUNCTION_ARN": self.arn,
             "_HANDLER": HANDLER,
-            **({"KEYTURN_SANDBOX_CLOCK": str(self._clock), "KEYTURN_SANDBOX_SLEEP": "skip"} if self._clock else {}),
             **self._environment(),
+            **self._clock,
         }
         return _Environment(variables, self._directory / f"{stream}.log", self._task)
+
+
+class Deployed:
+    """The function of a sandbox that a person plays with: looked for, and its variables read, when it is called.
+
+    Args:
+        package: where `make lambda` puts it.
+        environment: gives its variables; Lambda's own, such as a home, are not for the caller to set.
+        clock: the sandbox's.
+        say: takes a line for the stand-in's log.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        environment: Callable[[], Mapping[str, str]],
+        clock: Path | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._package = package
+        self._environment = environment
+        self._clock = clock
+        self._say = say
+        self._lock = threading.Lock()
+        self._current: tuple[int, Executor] | None = None
+
+    def on_rotate(self, request: RotationRequest) -> None:
+        """As Executor.on_rotate; without a package the rotation stays begun, as where a function can not be called."""
+        with self._lock:
+            if not self._package.exists():
+                self._say(f"RotateSecret: there is no function; `make lambda` builds {self._package}")
+                return
+            built = self._package.stat().st_mtime_ns
+            if self._current is None or self._current[0] != built:
+                self.close()
+                executor = Executor(self._package, self._environment, clock=self._clock, skip=False, pauses=(2, 10, 30))
+                self._current = (built, executor)
+            executor = self._current[1]
+        executor.on_rotate(request)
+
+    def close(self) -> None:
+        if self._current is not None:
+            self._current[1].close()
+            self._current = None
 
 
 class _Environment:

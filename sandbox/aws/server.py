@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from botocore.config import Config
 
 from sandbox.aws import state
 from sandbox.aws.control import PATH, Control, Desk
+from sandbox.aws.executor import Deployed
 from sandbox.aws.identity import Identity
 from sandbox.aws.permissions import Permissions
 from sandbox.aws.secretsmanager import SecretsManager
@@ -358,6 +360,14 @@ class AwsServer:
                 self._service.save()
 
 
+def _function(package: Path | None, variables: Path | None, clock: Path | None) -> Deployed | None:
+    def read() -> dict[str, str]:
+        lines = variables.read_text().splitlines() if variables and variables.exists() else []
+        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
+
+    return Deployed(package, read, clock, lambda line: print(line, flush=True)) if package else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.aws.server", description="The AWS endpoint of the sandbox."
@@ -371,8 +381,18 @@ def main() -> None:
         metavar="DIR",
         help="keeps the account there between runs, in a file written within a second of each change",
     )
+    parser.add_argument(
+        "--function", type=Path, metavar="ZIP", help="what RotateSecret calls; the package that `make lambda` builds"
+    )
+    parser.add_argument(
+        "--function-env",
+        type=Path,
+        metavar="FILE",
+        help="its variables, in lines as `export NAME=VALUE`; read at its start",
+    )
     parser.add_argument("--enforce", action="store_true", help="calls of Secrets Manager need their permissions")
     arguments = parser.parse_args()
+    function = _function(arguments.function, arguments.function_env, arguments.clock)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -384,6 +404,7 @@ def main() -> None:
             secret_access_key=os.environ.get("SANDBOX_AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
             now=SandboxClock(arguments.clock).now if arguments.clock else _real_time,
             state_directory=arguments.state,
+            on_rotate=function.on_rotate if function else None,
             enforce=arguments.enforce,
         )
     except (state.StateError, ValueError, OSError) as error:
@@ -391,6 +412,8 @@ def main() -> None:
     with server:
         print(json.dumps({"port": server.port}), flush=True)
         stop.wait()
+        if function:
+            function.close()
 
 
 if __name__ == "__main__":
