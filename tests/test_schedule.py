@@ -532,6 +532,7 @@ def test_a_cron_moment_in_a_blackout() -> None:
 def test_the_earliest_age_leaves_cron_moments_out() -> None:
     """After an emergency in the night before, for one."""
     schedule = Schedule(cron="0 3 * * SUN", earliest=2 * DAY)
+    assert due(schedule, Cycle(at("2026-11-27T03:00"), 9 * DAY)).at == at("2026-11-29T03:00")
     assert due(schedule, Cycle(at("2026-11-28T20:00"), 9 * DAY)).at == at("2026-12-06T03:00")
     assert due(replace(schedule, earliest=timedelta(0)), Cycle(at("2026-11-28T20:00"), 9 * DAY)).at == at(
         "2026-11-29T03:00"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -105,9 +105,12 @@ class Company:
         propagation = Propagation(in_a_row=2)
         capabilities = Capabilities(tells_last_use=True, create=propagation, revoke=propagation)
         store = MemoryStore("vault", self.vault, self.clock.now, self._hook("store"))
-        issuer = MemoryIssuer("vendor", self.vendor, capabilities, self._hook("issuer"))
+        issuers = {
+            name: MemoryIssuer(name, self.vendor, capabilities, self._hook(service))
+            for name, service in (("vendor", "issuer"), ("other", "other issuer"))
+        }
         places = Places(lambda _, environment, name: f"{environment}/{name}", lambda _, name: self.target(name))
-        self.engine = Engine({"vault": store}, {"vendor": issuer}, places, self.clock, self.trail, self._token)
+        self.engine = Engine({"vault": store}, issuers, places, self.clock, self.trail, self._token)
 
     def _hook(self, service: str) -> Callable[[str], None]:
         def hook(call: str) -> None:
@@ -227,6 +230,58 @@ def test_a_year_with_outages(seed: int) -> None:
         company.live()
         company.clock.move(HOUR)
     assert len(company.vendor.live()) <= 2 * len(company.secrets)  # what still drains, and nothing that was lost
+
+
+# --- pairs that are hard on each other -----------------------------------------------------------
+
+TWO = secret("pair-a", 30 * DAY, pair="pair-b"), secret("pair-b", 30 * DAY, pair="pair-a")
+
+
+def pass_days(company: Company, days: int) -> None:
+    for _ in range(days * 24):
+        company.sweep(company.rotated)
+        company.live()
+        company.clock.move(HOUR)
+
+
+def test_two_that_are_late_still_take_turns() -> None:
+    """After an outage that has made both overdue, the one that has waited longer goes first."""
+    company = Company(TWO)
+    pass_days(company, 2)
+    company.clock.move(50 * DAY)
+    pass_days(company, 4)
+    (one, *ones), (other, *others) = (list(times[1:]) for times in company.rotated.values())
+    assert ones == others == []
+    assert DAY <= other - one <= DAY + 4 * HOUR
+
+
+def test_a_pair_that_fails_makes_nobody_overdue() -> None:
+    """It is waited for up to the bound, and not beyond."""
+    company = Company((replace(TWO[0], issuer="other"), TWO[1]))
+    pass_days(company, 2)
+    company.down = lambda service: service == "other issuer"
+    for _ in range(90):
+        pass_days(company, 1)
+        assert "pair-b" not in company.overdue()
+    assert len(company.rotated["pair-a"]) == 1
+    assert len(company.rotated["pair-b"]) == 4
+
+
+def test_a_drain_that_does_not_end_makes_nobody_overdue() -> None:
+    """A consumer that never reads its credential again keeps the old one in use."""
+    company = Company((replace(TWO[0], rotate_every=10 * DAY), replace(TWO[1], rotate_every=10 * DAY)))
+    pass_days(company, 2)
+    first = company.vault.entries["test/pair-a"].current
+    assert first
+    assert first.credential
+    for _ in range(40 * 24):
+        company.vendor.use(first.credential)
+        company.sweep(company.rotated)
+        company.live()
+        assert company.overdue() == []
+        company.clock.move(HOUR)
+    assert company.vendor.accepts(first.credential.fields["value"].reveal())
+    assert all(abs(one - other) >= DAY for one, other in in_pairs(company))
 
 
 LONG = freeze("2026-05-01", "2026-05-21", "migration")
