@@ -55,11 +55,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 something failed, and what state it was left in is printed; 2 usage or "
     "configuration; 3 a credential that should be dead is alive or unproven.",
 )
-app.add_typer(sandbox_app, name="sandbox")
-app.command()(doctor)
-app.command("policy")(policy_command)
-app.command()(metrics)
-app.command("run")(run_daemon)
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -497,6 +492,14 @@ def _said_what_is_left(context: Context) -> Iterator[None]:
         part = "Part of it may be done, and no value was touched; repeat it once that is put right"
         show.complain(f"{trouble}. {part if context.trail.begun else 'Nothing was changed'}.")
         raise typer.Exit(FAILED) from None
+
+
+# In the order in which help lists them, after what stands above.
+app.command()(doctor)
+app.command("policy")(policy_command)
+app.command()(metrics)
+app.command("run")(run_daemon)
+app.add_typer(sandbox_app, name="sandbox")
 
 
 # --- reporting -----------------------------------------------------------------------------------
