@@ -353,8 +353,11 @@ def open_host(env: Mapping[str, str], root: Path) -> Host:
 
 def _config(path: Path) -> Config:
     if path.suffix in (".yaml", ".yml"):
-        from rotation.config import load  # noqa: PLC0415 - for who brings pydantic and YAML along
-
+        try:
+            from rotation.config import load  # noqa: PLC0415 - for who brings pydantic and YAML along
+        except ImportError:
+            told = "is YAML, which this package can not read; give it the keyturn.json of `python -m hosting.aws`"
+            raise Failed(f"the configuration {path} {told}") from None
         return load(path)
     from rotation.packed import unpack  # noqa: PLC0415
 

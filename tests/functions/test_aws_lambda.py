@@ -301,6 +301,10 @@ def test_one_scheduler_works_on_a_secret(here: Site) -> None:
     assert ("createSecret", False) in here.steps()
     assert "leaves rotation to sweeps" in here.executor.log
     settled(here)
+    here.update(direct, native)
+    assert settings() == (True, "rate(30 days)")
+    here.assembly().engine.release(here.target())
+    assert settings()[0] is False
 
 
 def test_the_sweep_starts_what_the_service_missed(here: Site) -> None:
@@ -394,6 +398,29 @@ def test_an_unknown_event_is_refused_in_words(here: Site) -> None:
     """Says what is known."""
     with pytest.raises(FunctionError, match="EventBridge"):
         here.executor.invoke({"hello": "world"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("stack.yaml", "config: {}", "is YAML, which this package can not read"),
+        ("keyturn.json", '{"format": 0}', "build the package again"),
+        ("absent.json", None, "can not be used"),
+    ],
+)
+def test_a_configuration_that_is_none_is_told_in_words(
+    here: Site, tmp_path: Path, name: str, text: str | None, told: str
+) -> None:
+    """At the first event, and at each that follows: nothing was done."""
+    path = tmp_path / "elsewhere" / name
+    path.parent.mkdir()
+    if text is not None:
+        path.write_text(text)
+    here.extra["KEYTURN_CONFIG"] = str(path)
+    here.executor.freeze()
+    for _ in range(2):
+        with pytest.raises(FunctionError, match=told):
+            here.executor.invoke({"keyturn": "sweep"})
 
 
 # --- what it tells ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from hosting import archive
-from sandbox.aws.executor import Executor, FunctionError
+from sandbox.aws.executor import Deployed, Executor, FunctionError
 from sandbox.aws.records import RotationRequest
+from sandbox.processes import wait_until
 
 Deploy = Callable[..., Executor]
 
@@ -148,3 +150,23 @@ def test_a_killed_step_is_a_failed_one(deploy: Deploy) -> None:
     executor.wait()
     (only,) = executor.invocations
     assert only.error == "Runtime exited with status -9"
+
+
+def test_a_sandboxs_function_is_looked_for_when_it_is_called(tmp_path: Path) -> None:
+    """Before it is built that is said; what is built anew is what is called from then on."""
+    said: list[str] = []
+    package = tmp_path / "build" / "f.zip"
+    deployed = Deployed(package, dict, None, said.append)
+    deployed.on_rotate(REQUEST)
+    assert "make lambda" in said[0]
+    names = dict.fromkeys(("rotation/__init__.py", "rotation/functions/__init__.py"), b"")
+    for number in (1, 2):
+        done = tmp_path / f"done{number}"
+        source = f"import pathlib\ndef handler(e, c): pathlib.Path({str(done)!r}, e['Step']).touch()"
+        archive.write(package, {**names, "rotation/functions/aws_lambda.py": source.encode()})
+        os.utime(package, (number, number))
+        done.mkdir()
+        deployed.on_rotate(REQUEST)
+        assert wait_until((done / "finishSecret").exists, 20)
+    deployed.close()
+    deployed.close()
