@@ -824,7 +824,8 @@ def _may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
 
 def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
     """A key that was minted where the issuer's name does not lead any more: nothing can be asked or revoked there."""
-    made = [a for a in s.attempts_of(key) if a.of is None and a.scope and a.scope != s.issuer.scope]
+    attempts = [a for a in s.attempts_of(key) if a.of is None and (s.promoted_at(key) or s.expired(a))]
+    made = [a for a in attempts if a.scope and a.scope != s.issuer.scope]
     if not made or (key in s.roles and not s.emergency) or s.key_id(key) in (s.order.listed or ()):
         return None  # or the list shows that it is here all the same
     journal = s.seen.primary.journal
