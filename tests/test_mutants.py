@@ -17,7 +17,7 @@ QUICK = (
     "revoke without looking again after the mark",
     "see the primary before its replicas",
     "promote over whatever is current now",
-    "writes after the life of an attempt",
+    "a condemned current credential stays",
     "last use unknown read as unused",
     "orphan sweep without age",
     "sweeping somebody else's key",

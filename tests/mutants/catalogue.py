@@ -286,6 +286,7 @@ def _() -> None:
 @mutant("grace counted from the primary's promotion", "due / vault+aws / free", "lagging / vault+aws / free")
 def _() -> None:
     edit(decide, "note", "if not s.lagging and (", "if (")
+    edit(decide, "note", "any(role.endswith", "key == s.current_key and any(role.endswith")
 
 
 @mutant(
@@ -436,21 +437,7 @@ def _() -> None:
     swap(Situation, "usurpers", property(lambda self: ()))
 
 
-@mutant(
-    "writes after the life of an attempt",
-    races=(
-        Race(
-            "due and asked / azure / free",
-            (
-                ("run", "verify value", ""),
-                ("rotate", "look at pending", "after>run"),
-                ("run", "verify value", "after>rotate+870s"),  # half a minute before the end of its attempt
-                ("rotate", "look at current", "after>run"),
-                ("run", "put 2 as current", "pause>rotate+50s"),  # it has looked; it has not written
-            ),
-        ),
-    ),
-)
+@mutant("writes after the life of an attempt", "due / vault / free")
 def _() -> None:
     swap(Engine, "_in_time", lambda self, token, run: None)
 

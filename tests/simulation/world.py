@@ -281,6 +281,9 @@ class World:
                 raise Broken(Harm.WRONGFUL, f"{record.key_id} is contained, and no emergency condemned it")
             self._refuse_needless(record.token or "", record.key_id)
             self.contained |= {record.key_id}
+        begun = self.facts.journal.attempts.get(record.token or "")
+        if record.event == "mint" and begun and self.wire.now >= begun.at + ATTEMPT_LIFE:
+            raise Broken(Harm.WRONGFUL, f"{begun.token} is minted when others count on it that no mint comes any more")
         if record.event == "condemn" and record.reason.startswith(Why.ORPHAN):
             made = next((key.created_at for key in self.vendor.box.state if key.key_id == record.key_id), START)
             if self.wire.now < made + ATTEMPT_LIFE:
