@@ -517,6 +517,18 @@ def test_a_package_takes_along_what_a_replica_elsewhere_needs(tmp_path: Path) ->
     assert {"ca/vault.pem", "providers/stores/vault.py"} <= packed.keys()
 
 
+def test_a_package_takes_along_what_schedules_need(tmp_path: Path) -> None:
+    """A parser of cron and the time zones, where a secret has such a schedule."""
+    stack = tmp_path / "Pulumi.any.yaml"
+    direct = STACK.replace(f', rotation: native, rotationFunction: "{FUNCTION}"', "")
+    schedule = "{cron: '0 3 * * 0', timeZone: Europe/Berlin, latest: 14d}"
+    secret = f"{{name: a-b, store: aws, issuer: generated, owner: t, grace: 1h, schedule: {schedule}}}"
+    stack.write_text(f"{direct}  keyturn:owners: {{t: {{notify: []}}}}\n  keyturn:secrets: [{secret}]\n")
+    packed = package.entries(stack)
+    assert {"cronsim", "tzdata"} <= names_of(packed)
+    assert "tzdata/zoneinfo/Europe/Berlin" in packed
+
+
 def test_the_function_loads_no_other_clouds_sdk(here: Site) -> None:
     """Nor anything that its runtime has not: a whole rotation was done with nothing else to be found."""
     here.rotate()
