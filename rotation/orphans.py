@@ -124,7 +124,7 @@ def _unclaimed(
             claimed[known] = s.key_id(known) or claimed.get(known)
     (target, policy), seen = places[0], looks[0]
     journal = seen.primary.journal
-    room = MOST_DOOMED - len([key for key in journal.condemned if key not in journal.revoked])
+    room = MOST_DOOMED - len(journal.condemned.keys() - journal.revoked.keys() - journal.foreign.keys())
     for token, key in sorted(old, key=lambda pair: pair[1].created_at or now):
         if key.key_id in claimed.values():
             continue

@@ -234,7 +234,7 @@ class Situation:
             for token, key_id in self.seen.primary.journal.key_ids.items():
                 if key_id == version.key_id:
                     return token
-        return next((t for t, held in self.seen.primary.journal.adopted.items() if held == version.id), version.token)
+        return version.token
 
     def void(self, attempt: Attempt) -> bool:
         """Whether an attempt can not be promoted any more: current has left its base, for ever."""
@@ -428,7 +428,7 @@ class Situation:
         return tuple(
             key
             for key, held in journal.condemned.items()
-            if key not in journal.revoked and key != self.current_key and held.why not in drains
+            if key not in (*journal.revoked, *journal.foreign, self.current_key) and held.why not in drains
         )
 
     @cached_property

@@ -918,3 +918,18 @@ def test_a_second_leak_is_not_the_first() -> None:
     sweep_for(world, DAY, HOUR)
     world.check_settled()
     assert world.handed_out() == {"vault": "value-3"}
+
+
+def test_version_ids_of_two_stores_may_be_equal() -> None:
+    """A person saves the same value again, then another one; what mirrors it bears the first one's number by chance.
+
+    The numbers of one store say nothing of another's: the key of before retires, and the run comes to its end.
+    """
+    world = World(stores=("vault", "aws"), rotate_every=YEAR)
+    world.run()
+    paste(world, "value-1")
+    world.run()
+    paste(world, by_hand(world).credential.fields["value"].reveal())
+    assert world.run().trouble is None
+    assert isinstance(sweep_for(world, 3 * DAY), d.Done)
+    world.check_settled()
