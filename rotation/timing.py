@@ -1,6 +1,6 @@
 """How often a secret rotates, and when: what its section and the stack's defaults say together, and what is wrong with it.
 
-A secret's own words go before the stack's. Blackouts add up: a freeze is for everybody.
+A secret's own words go before the stack's. Blackouts add up, as a freeze is for everybody, unless it says that it has none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def timing(secret: SecretSection, defaults: ScheduleSection | None) -> tuple[tim
     """The age that a credential must not exceed, and the schedule. None when it is not said, or makes no sense."""
     said = _said(secret, defaults)
     own = secret.schedule or _NOTHING_SAID
-    freezes = [*(defaults.blackouts if defaults else ()), *own.blackouts]
+    none = "blackouts" in own.model_fields_set and not own.blackouts
+    freezes = [*(defaults.blackouts if defaults and not none else ()), *own.blackouts]
     schedule = Schedule(
         cron=said.get("cron") or "",
         zone=said.get("time_zone", "UTC"),

@@ -114,6 +114,7 @@ def test_the_stack_says_what_a_secret_leaves_open() -> None:
     own = policy({"window": [], "blackouts": [audit, FREEZE]}, defaults, rotateEvery="40d")
     assert (own.rotate_every, own.schedule.windows) == (40 * DAY, ())
     assert [held.reason for held in own.schedule.blackouts] == ["year-end freeze", "audit"]
+    assert policy({"blackouts": []}, defaults).schedule.blackouts == ()
     cron = policy({"cron": "0 3 1 * *"}, {"schedule": {"every": "60d", "latest": "90d"}})
     assert (cron.schedule.cron, cron.schedule.every, cron.rotate_every) == ("0 3 1 * *", None, 31 * DAY + 2 * HOUR)
 
