@@ -810,7 +810,8 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
 def _may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
     """A person's value is current, and for all that is known it is this key's."""
     held = s.seen.primary.journal.condemned.get(key)
-    never_seen = held is not None and held.why is Why.LOST  # its value was in the memory of a run that is gone
+    # One of our own that was never current was seen by nobody; an orphan may have been, in a life that is forgotten.
+    never_seen = s.promoted_at(key) is None and (held is None or held.why is not Why.ORPHAN)
     if not s.current_unnamed or not s.issuer.registry or never_seen or key in s.seen.primary.journal.contain:
         return
     if key in s.evidence.apart or key in s.seen.primary.journal.foreign:

@@ -717,9 +717,9 @@ class Engine:
     def _mint(self, action: d.Mint, seen: Observation, run: _Run) -> None:
         attempt, policy, issuer = action.attempt, seen.policy, self._issuer(seen)
         run.evidence.unspent.discard(attempt.token)
-        self._in_time(attempt.token, run)
         name = KeyName(policy.installation, policy.environment, policy.name, attempt.token)
         self._audit(run, "mint", seen, reason=action.reason, token=attempt.token)
+        self._in_time(attempt.token, run)
         try:
             issued = run.submitted or issuer.mint(str(name), attempt.slot)
         except Trouble as trouble:
@@ -751,8 +751,8 @@ class Engine:
     def _stage(
         self, attempt: Attempt, credential: Credential, key_id: str | None, seen: Observation, run: _Run
     ) -> None:
-        self._in_time(attempt.token, run)
         self._audit(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
+        self._in_time(attempt.token, run)
         try:
             stored = self._rendered(seen, credential)
             self._stores[run.target.store].stage(run.target.entry, attempt.token, stored, key_id=key_id)
@@ -776,9 +776,9 @@ class Engine:
 
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
-        self._in_time(token, run)
         credential = self.read(seen, seen.primary, action.version)
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
+        self._in_time(token, run)
         entry = self._replica(seen, action.store)
         stored = self._rendered(seen, credential)
         s = self._situation(seen, run)
@@ -913,9 +913,9 @@ class Engine:
 
     def _promote(self, action: d.Promote, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
-        self._in_time(token, run)
         entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)
         self._audit(run, "promote", seen, reason=action.reason, token=token, store=action.store)
+        self._in_time(token, run)
         self._stores[action.store].promote(entry.name, action.version, action.expected)
         window = None
         if self._issuer(seen).capabilities.model is Model.REPLACE and run.minted_at is not None:
@@ -930,10 +930,10 @@ class Engine:
     def _list(self, _: d.ListKeys, seen: Observation, run: _Run) -> Observation:
         policy, at, s = seen.policy, self._now(seen), self._situation(seen, run)
         names = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
-        infos = self._issuer(seen).keys()
+        infos = list(self._issuer(seen).keys())
         ours = [(token, info) for info in infos if (token := token_in(info.name, **names))]
         run.evidence.listed = {t: info for t, info in ours if s.recorded_id(t) in (None, info.key_id)}
-        run.evidence.listed_ids = frozenset(info.key_id for _, info in ours)
+        run.evidence.listed_ids = frozenset(info.key_id for info in infos)
         run.evidence.listed_at = at
         return seen
 

@@ -76,7 +76,7 @@ class Evidence:
     """By key token: our live keys of this secret at the issuer, from one complete listing. Where a mint arrived
     twice there are two under one token; this is the one that the journal knows by its id."""
     listed_ids: frozenset[str] = frozenset()
-    """Ids of all of them."""
+    """Ids of all keys that the listing shows, whatever their names."""
     listed_at: datetime | None = None
     last_use: dict[str, LastUse] = field(default_factory=dict)
     expires: dict[str, datetime] = field(default_factory=dict)
@@ -311,7 +311,8 @@ class Situation:
             return False
         after = since + self.issuer.revoke.timeout
         lists = ((self.order.listed, self.order.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
-        return any(ids is not None and at is not None and at > after and key_id not in ids for ids, at in lists)
+        shown = [key_id in ids for ids, at in lists if ids is not None and at is not None and at > after]
+        return bool(shown) and not any(shown)
 
     def promoted_at(self, key: str) -> datetime | None:
         """When a key last became current, as far as noted."""
