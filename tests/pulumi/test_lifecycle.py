@@ -120,6 +120,26 @@ def test_a_changed_policy_is_applied_in_place(make: Make) -> None:
     assert project.run("up").changes == {"unchanged": 2}
 
 
+def test_a_schedule_is_applied_and_changed_in_place(make: Make) -> None:
+    """The stack's own and the secret's together; a freeze that is added shows in the preview, and one in other words not."""
+    project = make()
+    freeze = {"from": "2030-12-18", "to": "2031-01-04", "reason": "year-end freeze"}
+    stack = {"timeZone": "Europe/Berlin", "window": "Sun 02:00-05:00"}
+    project.declare(project.secret(HOOK, schedule={"jitter": "1h"}), defaults={"schedule": stack})
+    project.run("up")
+    assert applied(project, HOOK) == project.policy(HOOK)
+    assert applied(project, HOOK).schedule.zone == "Europe/Berlin"
+    own = {"timeZone": "Europe/Berlin", "window": ["sun 02:00-05:00"], "jitter": "60m"}
+    project.declare(project.secret(HOOK, schedule=own))
+    assert project.run("preview").changes == {"unchanged": 2}
+    project.declare(project.secret(HOOK, schedule=own), defaults={"schedule": {"blackouts": [freeze]}})
+    assert project.run("preview").changes == {"update": 1, "unchanged": 1}
+    assert project.run("up").changes == {"update": 1, "unchanged": 1}
+    assert applied(project, HOOK) == project.policy(HOOK)
+    assert [held.reason for held in applied(project, HOOK).schedule.blackouts] == ["year-end freeze"]
+    assert project.run("refresh").changes == {"unchanged": 2}
+
+
 def test_the_same_policy_in_other_words_is_no_change(make: Make) -> None:
     """`24h` is `1d`; and an address that moves is not a secret's business."""
     project = make()
