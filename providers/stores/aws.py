@@ -23,8 +23,8 @@ form of the engine's own tokens, 32 hexadecimal digits. Consoles, SDKs and Rotat
 characters. The journal of a replica is in its primary: there the form alone decides.
 
 Calls: observe, record, forget, promote, discard, find and stage take one each. One more: observe, of an
-entry with native rotation or with a current version that is not ours; stage, of an entry that this client has
-not seen with a value; whatever is refused, to find out why. Throttled calls are sent again, at most
+entry with a pending version of native rotation that this client has not put, or with a current version that is not
+ours; stage, of an entry that this client has not seen with a value; whatever is refused, to find out why. Throttled calls are sent again, at most
 three times; so are reads that got no answer. Nothing else is: a write whose answer was lost may have had its effect.
 
 The service may rotate an entry by itself (RotateSecret): it registers a version without a value as AWSPENDING, and calls
@@ -208,6 +208,8 @@ class SecretsManagerStore:
         self._rotation_function = rotation_function
         self._rights: dict[tuple[str, str], SecretValue] = {}
         """RotationToken by entry and version id, while the service's rotation is worked on."""
+        self._filled: dict[str, tuple[str, datetime]] = {}
+        """By entry, the version that this client put last, and when: it has a value from then on. Saves observe() a list."""
         self._clock = clock
         self._exempt = sorted(exempt_roles) or ([login.role_arn] if login.role_arn else [])
         self._service = _Service(name, region, endpoint_url, login, clock, timeout)
@@ -227,7 +229,9 @@ class SecretsManagerStore:
         # RotateSecret registers a pending version before there is a value; only a list of versions tells.
         begun, native = None, pending is not None and "RotationEnabled" in about
         foreign = current is not None and _token(current, journal) is None
-        made = self._made(entry) if native or foreign else {}
+        token, since = self._filled.get(entry, (None, at))
+        made = {pending: since} if pending is not None and pending == token else {}
+        made |= self._made(entry) if foreign or (native and not made) else {}
         if native and pending not in made:
             begun, pending = pending, None
         return Entry(
@@ -308,6 +312,7 @@ class SecretsManagerStore:
         if entry not in self._valued and _CURRENT not in _labels(self._describe(entry)):
             self._put(entry, NO_CREDENTIAL, _MARKER_LABEL, begun, again=_READ, SecretBinary=_MARKER)
         answer = self._put(entry, token, _PENDING, begun, again=_WRITE, SecretString=text)
+        self._filled[entry] = token, self._clock.now()
         # The same token with the same value does nothing at all: a label that has gone elsewhere stays there.
         if not {_PENDING, _CURRENT} & set(answer["VersionStages"]):
             self._label_again(entry, token, begun)
