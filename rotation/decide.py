@@ -603,11 +603,18 @@ def mirror(s: Situation) -> Iterator[Decision]:
             yield Copy(store=store, version=current, reason=f"{store} lags behind")
         elif (store, current.token) not in s.evidence.matched:
             yield Compare(store=store, version=current, copy=copy, reason=f"read back from {store}")
-        elif entry.current and s.issuer.registry and not _seen_to_work(s, current):
+        elif entry.current and s.issuer.registry and not _seen_to_work(s, current) and not _doomed_there(s, entry):
             yield from _try_current(s, f"{store} may hand out what works; does what is to replace it?")
         else:
             expected = entry.current.id if entry.current else None
             yield Promote(store=store, version=copy, expected=expected, reason=f"mirror to {store}")
+
+
+def _doomed_there(s: Situation, entry: Entry) -> bool:
+    """Whether a replica hands out a key that is to die, so that what was verified before its promotion can only help."""
+    key, journal = s.key_of(entry.current), s.seen.primary.journal
+    verified = s.current is not None and s.current.token in journal.attempts
+    return verified and (key in journal.revoked or (key in journal.condemned and key in journal.contain))
 
 
 def _seen_to_work(s: Situation, current: Version) -> bool:
@@ -826,11 +833,12 @@ def _may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
 def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
     """A key that was minted where the issuer's name does not lead any more: nothing can be asked or revoked there."""
     attempts = [a for a in s.attempts_of(key) if a.of is None and (s.promoted_at(key) or s.expired(a))]
-    made = [a for a in attempts if a.scope and a.scope != s.issuer.scope]
-    if not made or (key in s.roles and not s.emergency) or s.key_id(key) in (s.order.listed or ()):
-        return None  # or the list shows that it is here all the same
     journal = s.seen.primary.journal
-    since = journal.condemned[key].at if key in journal.condemned else s.superseded_at(key) or made[0].at
+    scopes = {*(a.scope for a in attempts), journal.scopes.get(key, "")} - {"", s.issuer.scope}
+    if not scopes or (key in s.roles and not s.emergency) or s.key_id(key) in (s.order.listed or ()):
+        return None  # or the list shows that it is here all the same
+    since = journal.condemned[key].at if key in journal.condemned else s.superseded_at(key)
+    since = since or max((a.at for a in attempts), default=s.now)
     if since + s.policy.drain.at_most <= s.now and key not in s.roles:
         return Forget(key=key, proof="unheld", facts=journal.about(key), reason="long told to be revoked by hand")
     which, unproven = s.key_id(key) or f"with {key} in its name", key in journal.contain or key in journal.revoked

@@ -335,10 +335,10 @@ class Engine:
                     seen = None if isinstance(decision, d.Wait) and decision.look else seen
                     continue
                 steps += 1
-                begun = self._clock.monotonic()
+                begun, known = self._clock.monotonic(), run.evidence.known()
                 seen = self._carry_out(decision, seen, run)
                 if self._clock.monotonic() - begun > CALL_LIMIT.total_seconds():
-                    run.evidence.expire()
+                    run.evidence.expire(known)
                     seen = None
         except Trouble as trouble:
             return Outcome(target, None, trouble, seen or run.known, run.records)
@@ -534,7 +534,9 @@ class Engine:
         known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
         token = known[0] if known else entry.current.token or foreign_token(entry, entry.current)
         since = entry.current.created_at or self._now(seen)
-        written = facts.adopted(token, entry.current.id, since, Of.GIVEN if key_id else Of.PERSON)
+        written = facts.adopted(
+            token, entry.current.id, since, Of.GIVEN if key_id else Of.PERSON, issuer.capabilities.scope
+        )
         written |= facts.key_fact(token, key_id) if key_id else {}
         self._audit(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
         store.record(target.entry, written)
@@ -615,9 +617,9 @@ class Engine:
 
     def adopt_orphan(self, target: Target, seen: Observation, token: str, key_id: str, created_at: datetime) -> None:
         """Writes a key that nothing claims into its secret's journal as condemned; runs take it from there."""
-        attempt = Attempt(
-            token, seen.primary.current.id if seen.primary.current else None, seen.policy.stores, created_at, Why.ORPHAN
-        )
+        base = seen.primary.current.id if seen.primary.current else None
+        scope = self._issuer(seen).capabilities.scope
+        attempt = Attempt(token, base, seen.policy.stores, created_at, Why.ORPHAN, scope=scope)
         written = attempt.written() | facts.key_fact(token, key_id)
         written |= facts.condemned(token, self._now(seen), Why.ORPHAN)
         run = _Run(target, Order())
@@ -718,8 +720,9 @@ class Engine:
         attempt, policy, issuer = action.attempt, seen.policy, self._issuer(seen)
         run.evidence.unspent.discard(attempt.token)
         name = KeyName(policy.installation, policy.environment, policy.name, attempt.token)
-        self._audit(run, "mint", seen, reason=action.reason, token=attempt.token)
         self._in_time(attempt.token, run)
+        self._audit(run, "mint", seen, reason=action.reason, token=attempt.token)
+        self._in_time(attempt.token, run)  # an audit trail may take its time, too
         try:
             issued = run.submitted or issuer.mint(str(name), attempt.slot)
         except Trouble as trouble:
@@ -827,7 +830,7 @@ class Engine:
         journal = seen.primary.journal
         of = Of.OURS if mine in journal.attempts else Of.PERSON if mine in journal.foreign else Of.GIVEN
         self._audit(run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine))
-        written = facts.adopted(mine, version.id, self._now(seen), of)
+        written = facts.adopted(mine, version.id, self._now(seen), of, s.issuer.scope)
         if (key_id := s.key_id(mine)) and mine not in journal.key_ids:
             written |= facts.key_fact(mine, key_id)
         after = self._record(seen, run, written)

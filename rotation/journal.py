@@ -112,9 +112,14 @@ class Of(StrEnum):
     """A person's, who also has to revoke it. Current since the time of the fact."""
 
 
-def adopted(token: str, version: str, at: datetime, of: Of) -> dict[str, str]:
-    """A version that Keyturn did not write goes by this token from now on."""
-    return {f"adopted.{token}": _words({"at": _time(at), "version": _escape(version), "of": of.value})}
+def adopted(token: str, version: str, at: datetime, of: Of, scope: str = "") -> dict[str, str]:
+    """A version that Keyturn did not write goes by this token from now on.
+
+    Parameters:
+        scope: as Attempt.scope, of the issuer that knows its key.
+    """
+    parts = {"at": _time(at), "version": _escape(version), "of": of.value}
+    return {f"adopted.{token}": _words(parts | ({"scope": scope} if scope else {}))}
 
 
 def expires(token: str, at: datetime) -> dict[str, str]:
@@ -170,6 +175,8 @@ class Journal:
         """Version ids by the token that they go by."""
         self.foreign: Final[dict[str, datetime]] = {}
         """Of these, the ones whose keys are a person's."""
+        self.scopes: Final[dict[str, str]] = {}
+        """Of these: where the issuer kept their keys then; see Attempt.scope."""
         self.promoted: Final[dict[str, datetime]] = {}
         self.expires: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
@@ -182,7 +189,7 @@ class Journal:
             kind, token, fact = _read(key, text)
             match kind:
                 case "adopted":
-                    self.adopted[token], at, of = fact
+                    self.adopted[token], at, of, self.scopes[token] = fact
                     if of is not Of.OURS:
                         self.promoted.setdefault(token, at)
                     if of is Of.PERSON:
@@ -255,7 +262,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
         case "key":
             return _unescape(parts["id"])
         case "adopted":
-            return _unescape(parts["version"]), _read_time(parts["at"]), Of(parts["of"])
+            return _unescape(parts["version"]), _read_time(parts["at"]), Of(parts["of"]), parts.get("scope", "")
         case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
         case "condemned":

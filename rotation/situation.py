@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from rotation import form as forms
 from rotation import schedule as schedules
@@ -104,14 +104,26 @@ class Evidence:
     matched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): the copy was read back and is the primary's value."""
 
-    def expire(self) -> None:
-        """Drops every answer: a call has taken so long that they say nothing of now. What this run did itself stays."""
-        for answers in (self.checks, self.current, self.refusals, self.last_use, self.smoked):
-            answers.clear()
-        for found in (self.unreadable, self.identified, self.apart, self.alike):
-            found.clear()
-        self.matched.clear()
-        self.listed, self.listed_at, self.listed_ids = None, None, frozenset()
+    def _answers(self) -> tuple[dict[str, Any], ...]:
+        return (self.checks, self.current, self.refusals, self.last_use, self.smoked)
+
+    def _found(self) -> tuple[set[Any], ...]:
+        return (self.unreadable, self.identified, self.apart, self.alike, self.matched)
+
+    def known(self) -> tuple[Any, ...]:
+        """What has been answered so far, to tell it from what comes next."""
+        return [dict(a) for a in self._answers()], [set(f) for f in self._found()], self.listed
+
+    def expire(self, known: tuple[Any, ...]) -> None:
+        """Drops what was known before a call that took so long that it says nothing of now. What it answered stays."""
+        answers, found, listed = known
+        for mine, old in zip(self._answers(), answers, strict=True):
+            for key in [key for key, answer in old.items() if mine.get(key) is answer]:
+                del mine[key]
+        for seen, before in zip(self._found(), found, strict=True):
+            seen.difference_update(before)
+        if self.listed is listed:
+            self.listed, self.listed_at, self.listed_ids = None, None, frozenset()
 
 
 class Stop(StrEnum):
@@ -310,7 +322,7 @@ class Situation:
         if self.issuer.model is not Model.MINT or not self.issuer.registry or (key_id := self.key_id(key)) is None:
             return False
         after = since + self.issuer.revoke.timeout
-        lists = ((self.order.listed, self.order.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
+        lists = ((self.order.listed, self.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
         shown = [key_id in ids for ids, at in lists if ids is not None and at is not None and at > after]
         return bool(shown) and not any(shown)
 
@@ -395,10 +407,15 @@ class Situation:
         since = self.promoted_at(key) if key else None
         if self.issuer.model is not Model.MINT:
             return False  # slots, and the one credential of an issuer, stand in no list under our ids
-        if self.order.listed is None or self.order.listed_at is None or key is None or since is None:
+        if self.order.listed is None or self.listed_at is None or key is None or since is None:
             return False
         key_id = self.key_id(key)
-        return key_id is not None and since < self.order.listed_at and key_id not in self.order.listed
+        return key_id is not None and since < self.listed_at and key_id not in self.order.listed
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """When the sweep asked the issuer for its list, by the primary's clock or ours, whichever is behind."""
+        return self.order.listed_at and self.order.listed_at - max(self.seen.ahead, timedelta(0))
 
     def last_write(self, key: str) -> datetime | None:
         """Until when a delayed write may still make a key current somewhere; None where that is impossible."""
