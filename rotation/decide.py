@@ -838,8 +838,9 @@ def _elsewhere(s: Situation, key: str) -> Hold | Forget | None:
     if not scopes or (key in s.roles and not s.emergency) or s.key_id(key) in (s.order.listed or ()):
         return None  # or the list shows that it is here all the same
     since = journal.condemned[key].at if key in journal.condemned else s.superseded_at(key)
-    since = since or max((a.at for a in attempts), default=s.now)
-    if since + s.policy.drain.at_most <= s.now and key not in s.roles:
+    if since is None and s.promoted_at(key) is None:
+        since = max((a.at for a in attempts), default=None)
+    if since and since + s.policy.drain.at_most <= s.now and key not in s.roles and not s.lagging:
         return Forget(key=key, proof="unheld", facts=journal.about(key), reason="long told to be revoked by hand")
     which, unproven = s.key_id(key) or f"with {key} in its name", key in journal.contain or key in journal.revoked
     told = f"the key {which} lives where {s.policy.issuer} led to before: set that back, or revoke it there by hand"
@@ -887,15 +888,16 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
 
 def _in_doubt(s: Situation) -> bool:
     """Whether there is a current credential that should work, and was not seen to in this run."""
-    return s.current is not None and s.issuer.registry and not s.urgent and not s.current_works
+    asks = s.current is not None and s.issuer.registry and s.readable(s.current)
+    return asks and not s.urgent and not s.current_works
 
 
 def _alive_attempts(s: Situation, key: str) -> list[Attempt]:
     """Attempts by which a paused run might still make the key current."""
     alive = [a for a in s.attempts_of(key) if not s.void(a)]
-    if s.current is None and s.crowded:
-        # Nothing is handed out, there is no value to store anew, and no room for the attempt that would void
-        # these. What is left is a first promotion that stalls for longer than M: it would hand out a dead key.
+    if not s.rewritable and s.crowded:
+        # There is no value to store anew, and no room for the attempt that would void these. What is left is a
+        # promotion that stalls for longer than M in its very call: it would hand out a dead key, which is then seen.
         return [a for a in alive if not s.expired(a)]
     return alive
 
@@ -947,7 +949,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     if (unspent := _unspent(s)) is not None:
         yield unspent
         return
-    if s.current_key is None or not s.readable(s.current):
+    if not s.rewritable:
         yield Hold(
             cause=Cause.STORE, reason="the entry was changed outside Keyturn; the next rotation frees the old key"
         )

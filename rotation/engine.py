@@ -737,9 +737,10 @@ class Engine:
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
         self._audit(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
-        if issuer.capabilities.model is not Model.MINT:
-            # No list of this issuer will tell the id again.
-            seen = self._record(seen, run, facts.key_fact(attempt.token, issued.key_id))
+        # What no list of this issuer will tell again, another run may need.
+        written = facts.key_fact(attempt.token, issued.key_id) if issuer.capabilities.model is not Model.MINT else {}
+        written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
+        seen = self._record(seen, run, written) if written else seen
         self._stage(attempt, issued.credential, issued.key_id, seen, run)
 
     def _give_up(self, attempt: Attempt, trouble: Trouble, seen: Observation, run: _Run) -> None:

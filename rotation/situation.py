@@ -177,6 +177,8 @@ FACTS_OF_A_DEATH: Final = 3
 """Condemned, to be contained, revoked."""
 FACTS_BESIDES: Final = 3
 """A back-off; the attempt that stores the current credential anew, and its promotion."""
+LISTED_WITHIN: Final = timedelta(hours=1)
+"""A list may be behind a mint by this much, and then does not show a young key that lives."""
 EXPIRY_MARGIN: Final = timedelta(days=2)
 """A credential that expires by itself is replaced this long before, and its grace period besides."""
 
@@ -227,7 +229,8 @@ class Situation:
     def current_unnamed(self) -> bool:
         """Whether some store hands out what the issuer may know by any name."""
         entries = [e for e in (self.seen.primary, *self.seen.replicas.values()) if isinstance(e, Entry) and e.current]
-        return any(self.key_id(self.key_of(entry.current) or "") is None for entry in entries)
+        keys = [self.key_of(entry.current) or "" for entry in entries]
+        return any(self.key_id(key) is None and key not in self.seen.primary.journal.revoked for key in keys)
 
     @cached_property
     def pending(self) -> Version | None:
@@ -321,7 +324,8 @@ class Situation:
         """Whether a list of the issuer, taken well after a time, shows a key no more."""
         if self.issuer.model is not Model.MINT or not self.issuer.registry or (key_id := self.key_id(key)) is None:
             return False
-        after = since + self.issuer.revoke.timeout
+        born = max((a.at for a in self.attempts_of(key) if a.of is None), default=self.promoted_at(key) or since)
+        after = max(since + self.issuer.revoke.timeout, born + self.issuer.create.timeout + LISTED_WITHIN)
         lists = ((self.order.listed, self.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
         shown = [key_id in ids for ids, at in lists if ids is not None and at is not None and at > after]
         return bool(shown) and not any(shown)
@@ -450,10 +454,17 @@ class Situation:
         )
 
     @cached_property
+    def rewritable(self) -> bool:
+        """Whether what is current can be stored as a new version, so that no paused run can promote what is older."""
+        return self.current is not None and self.current_key is not None and self.readable(self.current)
+
+    @cached_property
     def no_room(self) -> bool:
         """Whether nothing may be minted now. A dead current credential waits for less than a scheduled rotation."""
-        if self.emergency:
-            return self.full
+        if self.emergency:  # its keys are condemned already: each has one more fact to come
+            room, journal = self.seen.primary.room, self.seen.primary.journal
+            coming = FACTS_OF_A_ROTATION + len(self.keys) + 1 + FACTS_BESIDES
+            return self.full or (room is not None and len(journal.facts) + coming > room)
         if self.urgent:
             return self.full or self._cramped_after(1) or len(self.doomed) >= 2 * MOST_DOOMED
         return self.crowded
