@@ -109,6 +109,8 @@ class Adopt(Action):
     """Give a current value that somebody else put there a token of its own, so that replicas can follow it."""
 
     version: Version
+    dead: bool = False
+    """The issuer refuses it: condemned at once, and replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +325,8 @@ def most_pressing(rests: list[Rest]) -> Rest | None:
 
 BACKOFF_FIRST: Final = timedelta(minutes=5)
 BACKOFF_MOST: Final = timedelta(hours=6)
+BACKOFF_URGENT: Final = timedelta(minutes=30)
+"""At most, while a dead credential is handed out."""
 
 
 SHOWN_WITHIN: Final = timedelta(seconds=30)
@@ -401,7 +405,7 @@ def pending(s: Situation) -> Iterator[Decision]:
     if attempt.key in s.seen.primary.journal.condemned and not s.rewrites(attempt):
         yield Discard(store=primary, version=version, reason="its key is condemned")
         return
-    if not s.readable(version):
+    if not s.readable(version) and not s.rewrites(attempt):
         yield Discard(store=primary, version=version, reason="staged in a form that is not declared any more")
         return
     if s.left_to_service(attempt):
@@ -538,6 +542,8 @@ def explain(s: Situation) -> Iterator[Decision]:
     if s.issuer.registry:
         yield from _try_current(s, "current is not what any rotation made; does it work?")
         streak = s.evidence.current.get(s.current.id)
+        if s.found_dead and s.current.token is None:
+            yield Adopt(version=s.current, dead=True, reason="put there by hand, and refused: it is to be replaced")
         if streak is None or not streak.verdict.live:
             return
     if s.current.token is None:
@@ -700,6 +706,13 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return
     if key in s.roles or s.evidence.unspent & {a.token for a in s.attempts_of(key)}:
         return
+    if key in journal.foreign and key not in journal.contain and (since := s.superseded_at(key)):
+        if s.cramped or s.sure >= since + s.policy.grace:
+            told = "made by a person, who may still need it or has to revoke it"
+            yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
+        else:
+            yield Wait(until=since + s.policy.grace, reason="grace period of a person's credential")
+        return
     if (held := journal.condemned.get(key)) is not None:
         # One that another run promoted meanwhile was handed out: unless it leaked, it drains like any other.
         if s.promoted_at(key) and key not in journal.contain and not s.drained(key):
@@ -728,10 +741,6 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
         return
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
-        return
-    if key in journal.foreign and (s.cramped or s.now >= since + s.policy.grace):
-        told = "made by a person, who may still need it or has to revoke it"
-        yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
         return
     if (rest := _draining(s, key, since)) is not None:
         yield rest
@@ -863,7 +872,8 @@ def _revoke(s: Situation, key: str) -> Iterator[Decision]:
     if _alive_attempts(s, key):
         yield from _make_void(s, key)
         return
-    if s.lagging and s.promoted_at(key):  # replicas get only what the primary has promoted
+    orphan = s.seen.primary.journal.condemned[key].why is Why.ORPHAN
+    if s.lagging and (s.promoted_at(key) or orphan):  # of our own, replicas get only what the primary has promoted
         yield Hold(
             cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}"
         )
@@ -895,9 +905,9 @@ def _in_doubt(s: Situation) -> bool:
 def _alive_attempts(s: Situation, key: str) -> list[Attempt]:
     """Attempts by which a paused run might still make the key current."""
     alive = [a for a in s.attempts_of(key) if not s.void(a)]
-    if not s.rewritable and s.crowded:
-        # There is no value to store anew, and no room for the attempt that would void these. What is left is a
-        # promotion that stalls for longer than M in its very call: it would hand out a dead key, which is then seen.
+    if s.current is None and s.crowded:
+        # Nothing is handed out, there is no value to store anew, and no room for the attempt that would void
+        # these. What is left is a first promotion that stalls for longer than M: it would hand out a dead key.
         return [a for a in alive if not s.expired(a)]
     return alive
 
@@ -949,7 +959,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     if (unspent := _unspent(s)) is not None:
         yield unspent
         return
-    if not s.rewritable:
+    if s.current_key is None:
         yield Hold(
             cause=Cause.STORE, reason="the entry was changed outside Keyturn; the next rotation frees the old key"
         )
@@ -974,7 +984,10 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return
     if key in s.evidence.unreadable:
-        if s.promoted_at(key) and s.now < revoked + need.timeout:
+        if not s.listable(key):
+            told = "nobody holds the old value to show it dead, and no list tells of what we did not name: see to it"
+            yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
+        elif s.promoted_at(key) and s.now < revoked + need.timeout:
             told = "nobody can show the old value to the issuer; its list may be ahead of those who check keys"
             yield Wait(until=revoked + need.timeout, soon=True, reason=told)
         elif s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:
@@ -1056,8 +1069,10 @@ def begin(s: Situation) -> Iterator[Decision]:
     }
     journal = s.seen.primary.journal
     off = journal.backoff
-    if off and off.until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
-        yield Wait(until=off.until, reason=f"backing off after {off.failures} failed in a row ({off.error})")
+    # A back-off may have been earned while the current credential still worked.
+    until = (min(off.until, off.at + BACKOFF_URGENT) if s.urgent else off.until) if off else s.now
+    if off and until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
+        yield Wait(until=until, reason=f"backing off after {off.failures} failed in a row ({off.error})")
     elif why is Why.DUE and s.order.token is None and not s.due_now:
         yield _closed(s)
     elif why in (Why.DUE, Why.ASKED) and s.seen.pair_free_at and s.seen.pair_free_at > s.now:

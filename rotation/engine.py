@@ -337,7 +337,7 @@ class Engine:
                 steps += 1
                 begun, known = self._clock.monotonic(), run.evidence.known()
                 seen = self._carry_out(decision, seen, run)
-                if self._clock.monotonic() - begun > CALL_LIMIT.total_seconds():
+                if self._clock.monotonic() - begun > ATTEMPT_LIFE.total_seconds():
                     run.evidence.expire(known)
                     seen = None
         except Trouble as trouble:
@@ -521,11 +521,6 @@ class Engine:
         issuer, credential = self._issuer(seen), self.read(seen, entry, entry.current)
         if key_id and _has_value(key_id, credential):
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {_VALUE_IN_ID}")
-        lists = issuer.capabilities.registry and issuer.capabilities.model is Model.MINT
-        if key_id and lists and all(info.key_id != key_id for info in issuer.keys()):  # noqa: SIM118
-            # An id that is not the issuer's own word for it would later look dead where it is not.
-            told = f"{target.entry}: there is no key with the id {key_id}"
-            raise Trouble(Code.INVALID, policy.issuer, told)
         check = issuer.verify(credential)
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
@@ -678,6 +673,10 @@ class Engine:
         return seen
 
     def _intend(self, action: d.Intend, seen: Observation, run: _Run) -> Observation | None:
+        current = seen.primary.current
+        made = seen.primary.journal.attempts.get((current and current.token) or "")
+        # What is stored anew stays in the form that it has.
+        kept = made.form if made and action.why is Why.REWRITE else None
         attempt = Attempt(
             run.order.token or self._tokens(),
             action.base,
@@ -685,7 +684,7 @@ class Engine:
             self._now(seen),
             action.why,
             action.of,
-            forms.digest(self._form(seen)),
+            kept if kept is not None else forms.digest(self._form(seen)),
             action.slot,
             self._issuer(seen).capabilities.scope,
         )
@@ -753,12 +752,19 @@ class Engine:
         store.forget(run.target.entry, [f"{kind}.{attempt.token}" for kind in kinds])
 
     def _stage(
-        self, attempt: Attempt, credential: Credential, key_id: str | None, seen: Observation, run: _Run
+        self,
+        attempt: Attempt,
+        credential: Credential,
+        key_id: str | None,
+        seen: Observation,
+        run: _Run,
+        *,
+        rendered: bool = False,
     ) -> None:
         self._audit(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
         self._in_time(attempt.token, run)
         try:
-            stored = self._rendered(seen, credential)
+            stored = credential if rendered else self._rendered(seen, credential)
             self._stores[run.target.store].stage(run.target.entry, attempt.token, stored, key_id=key_id)
         except Trouble as trouble:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
@@ -773,6 +779,10 @@ class Engine:
         attempt = action.attempt
         run.evidence.unspent.discard(attempt.token)
         s = self._situation(seen, run)
+        if s.rewrites(attempt) and seen.primary.current is not None:
+            same = self._stored(seen.primary, seen.primary.current)
+            self._stage(attempt, same, s.key_id(attempt.key), seen, run, rendered=True)
+            return
         credential = self._value_of(attempt.key, seen, run)
         if credential is None:
             raise Trouble(Code.NOT_FOUND, run.target.store, f"{run.target.entry}: the stored value is gone")
@@ -780,11 +790,10 @@ class Engine:
 
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
-        credential = self.read(seen, seen.primary, action.version)
+        stored = self._stored(seen.primary, action.version)
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
         self._in_time(token, run)
         entry = self._replica(seen, action.store)
-        stored = self._rendered(seen, credential)
         s = self._situation(seen, run)
         key_id = s.key_id(s.key_of(action.version) or "")
         self._stores[action.store].stage(entry.name, token, stored, key_id=key_id)
@@ -792,8 +801,7 @@ class Engine:
     def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
         token = action.version.token or ""
         entry = self._replica(seen, action.store)
-        ours = self.read(seen, seen.primary, action.version)
-        theirs = self.read(seen, entry, action.copy)
+        ours, theirs = self._stored(seen.primary, action.version), self._stored(entry, action.copy)
         if ours.same_as(theirs):
             run.evidence.matched.add((action.store, token))
             return seen
@@ -803,14 +811,13 @@ class Engine:
 
     def _verify(self, action: d.Verify, seen: Observation, run: _Run) -> Observation:
         token = action.attempt.token
-        credential = run.staged.get(token) or self.read(seen, seen.primary, action.pending)
-        run.staged[token] = (
-            credential  # a version's value never changes: what was read back once is what is shown again
-        )
         if action.against is not None:
-            same = credential.same_as(self.read(seen, seen.primary, action.against))
+            anew, current = self._stored(seen.primary, action.pending), self._stored(seen.primary, action.against)
+            same = anew.same_as(current)
             check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
         else:
+            credential = run.staged.get(token) or self.read(seen, seen.primary, action.pending)
+            run.staged[token] = credential  # a version's value never changes: once read back, it is shown again
             check = self._issuer(seen).verify(credential)
         run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check, seen)
         self._audit_check("verify", check, seen, run, token)
@@ -891,7 +898,10 @@ class Engine:
         token = foreign_token(seen.primary, version)
         since = version.created_at or self._now(seen)
         self._audit(run, "adopt", seen, reason=action.reason, token=token)
-        after = self._record(seen, run, facts.adopted(token, version.id, since, Of.PERSON))
+        written = facts.adopted(token, version.id, since, Of.PERSON)
+        if action.dead:
+            written |= facts.condemned(token, self._now(seen), Why.NEVER_VERIFIED)
+        after = self._record(seen, run, written)
         return replace(after, primary=_named(after.primary))
 
     def _verify_current(self, action: d.VerifyCurrent, seen: Observation, run: _Run) -> Observation:
@@ -1003,11 +1013,14 @@ class Engine:
         Raises:
             Trouble: it can not be read, or is not of the declared form (INVALID).
         """
-        stored = version.credential or self._stores[entry.store].read(entry.name, version)
         try:
-            return forms.parse(stored, self._form(seen))
+            return forms.parse(self._stored(entry, version), self._form(seen))
         except forms.FormError as error:
             raise Trouble(Code.INVALID, entry.store, f"{entry.name}: {error}") from None
+
+    def _stored(self, entry: Entry, version: Version) -> Credential:
+        """What a version of an entry holds, in whatever form that is."""
+        return version.credential or self._stores[entry.store].read(entry.name, version)
 
     def _rendered(self, seen: Observation, credential: Credential) -> Credential:
         try:

@@ -320,9 +320,14 @@ class Situation:
         """Whether the listing of this run shows a key."""
         return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids
 
+    def listable(self, key: str) -> bool:
+        """Whether a list of the issuer would show a key while it lives: a list is asked for names of ours only."""
+        mints = self.issuer.model is Model.MINT and self.issuer.registry
+        return mints and any(a.of is None for a in self.attempts_of(key))
+
     def gone(self, key: str, since: datetime) -> bool:
         """Whether a list of the issuer, taken well after a time, shows a key no more."""
-        if self.issuer.model is not Model.MINT or not self.issuer.registry or (key_id := self.key_id(key)) is None:
+        if not self.listable(key) or (key_id := self.key_id(key)) is None:
             return False
         born = max((a.at for a in self.attempts_of(key) if a.of is None), default=self.promoted_at(key) or since)
         after = max(since + self.issuer.revoke.timeout, born + self.issuer.create.timeout + LISTED_WITHIN)
@@ -452,11 +457,6 @@ class Situation:
             for key, held in journal.condemned.items()
             if key not in (*journal.revoked, *journal.foreign, self.current_key) and held.why not in drains
         )
-
-    @cached_property
-    def rewritable(self) -> bool:
-        """Whether what is current can be stored as a new version, so that no paused run can promote what is older."""
-        return self.current is not None and self.current_key is not None and self.readable(self.current)
 
     @cached_property
     def no_room(self) -> bool:

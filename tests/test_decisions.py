@@ -376,8 +376,11 @@ ROWS: dict[str, list[Row]] = {
         Row("a person's key, superseded, grace over", "close it, and say that it is theirs to revoke", d.Forget, "person",
             current=V2,
             journal=rotated(2 * DAY) | facts.adopted(OLD, "v1", NOW - 9 * DAY, facts.Of.PERSON)),
-        Row("… it is refused", "replace it at once", d.Intend, "dead", current=version(7, None), journal={},
+        Row("… it is refused", "give it a token, condemned", d.Adopt, "refused", current=version(7, None), journal={},
             evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.INVALID, 2)})),
+        Row("… and that is written", "replace it at once", d.Intend, "dead", current=version(7, OTHER),
+            journal=facts.adopted(OTHER, "v7", NOW, facts.Of.PERSON)
+            | facts.condemned(OTHER, NOW, Why.NEVER_VERIFIED)),
         Row("… it can not be verified", "hold, and say so", d.Hold, "can not be verified", current=version(7, None),
             journal={}, evidence=asked(identified={"v7"}, current={"v7": streak(Verdict.UNKNOWN)})),
         Row("the issuer lists the current key no more", "does it work?", d.VerifyCurrent,

@@ -36,9 +36,10 @@ STORES: Mapping[str, Any] = {
     "role": {
         "kind": "hashicorp-vault",
         "address": "https://127.0.0.1:1",
+        "mount": "role",
         "auth": {"method": "approle", "roleId": {"env": "ROLE"}, "secretId": {"env": "SECRET"}},
     },
-    "tls": {"kind": "hashicorp-vault", "address": "https://127.0.0.1:1", "caBundle": "certs/ca.pem"},
+    "tls": {"kind": "hashicorp-vault", "address": "https://127.0.0.1:2", "caBundle": "certs/ca.pem"},
 }
 ISSUERS: Mapping[str, Any] = {
     "openai": {"kind": "openai", "project": "proj_1", "admin": {"env": "OPENAI_ADMIN_KEY"}},
