@@ -323,7 +323,8 @@ class Situation:
     def listable(self, key: str) -> bool:
         """Whether a list of the issuer would show a key while it lives: a list is asked for names of ours only."""
         mints = self.issuer.model is Model.MINT and self.issuer.registry
-        return mints and any(a.of is None for a in self.attempts_of(key))
+        given = key in self.seen.primary.journal.adopted
+        return mints and (not given or any(a.of is None for a in self.attempts_of(key)))
 
     def gone(self, key: str, since: datetime) -> bool:
         """Whether a list of the issuer, taken well after a time, shows a key no more."""
