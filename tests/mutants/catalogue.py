@@ -119,7 +119,7 @@ def _() -> None:
     "emergency / vault+aws / free",
 )
 def _() -> None:
-    edit(decide, "_revoke", "if s.lagging and s.promoted_at(key):", "if False:")
+    edit(decide, "_revoke", "if s.lagging and (s.promoted_at(key) or orphan):", "if False:")
 
 
 @mutant(
