@@ -984,7 +984,10 @@ def _prove(s: Situation, key: str) -> Iterator[Decision]:
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return
     if key in s.evidence.unreadable:
-        if not s.listable(key):
+        if not s.listable(key) and revoked + s.policy.drain.at_most <= s.now:
+            about = s.seen.primary.journal.about(key)
+            yield Forget(key=key, proof="unheld", facts=about, reason="revoked long ago; nobody can show it dead")
+        elif not s.listable(key):
             told = "nobody holds the old value to show it dead, and no list tells of what we did not name: see to it"
             yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
         elif s.promoted_at(key) and s.now < revoked + need.timeout:

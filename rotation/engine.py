@@ -790,18 +790,24 @@ class Engine:
 
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
-        stored = self._stored(seen.primary, action.version)
+        s = self._situation(seen, run)
+        if s.readable(action.version):
+            stored = self._rendered(seen, self.read(seen, seen.primary, action.version))
+        else:  # what is stored anew keeps the form that it has
+            stored = self._stored(seen.primary, action.version)
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
         self._in_time(token, run)
         entry = self._replica(seen, action.store)
-        s = self._situation(seen, run)
         key_id = s.key_id(s.key_of(action.version) or "")
         self._stores[action.store].stage(entry.name, token, stored, key_id=key_id)
 
     def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
         token = action.version.token or ""
         entry = self._replica(seen, action.store)
-        ours, theirs = self._stored(seen.primary, action.version), self._stored(entry, action.copy)
+        if self._situation(seen, run).readable(action.version):  # stores may hold one credential in several shapes
+            ours, theirs = self.read(seen, seen.primary, action.version), self.read(seen, entry, action.copy)
+        else:
+            ours, theirs = self._stored(seen.primary, action.version), self._stored(entry, action.copy)
         if ours.same_as(theirs):
             run.evidence.matched.add((action.store, token))
             return seen
