@@ -414,8 +414,14 @@ def pending(s: Situation) -> Iterator[Decision]:
     if s.order.token and s.order.stop is Stop.STAGED:
         yield Reached(reason="staged")
         return
-    yield from _stage_in_replicas(s, version)
+    if not _alone(s, attempt, version):
+        yield from _stage_in_replicas(s, version)
     yield from _verify(s, attempt, version)
+
+
+def _alone(s: Situation, attempt: Attempt, version: Version) -> bool:
+    """Whether a version is for the primary only: what is stored anew in a form that is not declared any more."""
+    return s.rewrites(attempt) and not s.readable(version)
 
 
 def _stage_in_replicas(s: Situation, version: Version) -> Iterator[Decision]:
@@ -493,7 +499,7 @@ def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decis
             or (store, version.token) not in s.evidence.matched
         )
     ]
-    if waiting and not s.emergency:
+    if waiting and not s.emergency and not _alone(s, attempt, version):
         yield Hold(cause=Cause.STORE, reason=f"verified; promotion waits for {', '.join(waiting)}")
         return
     if s.order.token and s.order.stop is Stop.VERIFIED:

@@ -107,6 +107,8 @@ class _Run:
     staged: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
     doubts: int = 0
+    mismatched: set[tuple[str, str]] = field(default_factory=set)
+    """(replica, attempt token): a staged copy was not what was staged, and has been made anew."""
     trouble: Trouble | None = None
     """The first failure that did not end the run."""
     submitted: Issued | None = None
@@ -790,11 +792,8 @@ class Engine:
 
     def _copy(self, action: d.Copy, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
-        s = self._situation(seen, run)
-        if s.readable(action.version):
-            stored = self._rendered(seen, self.read(seen, seen.primary, action.version))
-        else:  # what is stored anew keeps the form that it has
-            stored = self._stored(seen.primary, action.version)
+        s, credential = self._situation(seen, run), self.read(seen, seen.primary, action.version)
+        stored = self._rendered(seen, credential)
         self._audit(run, "stage", seen, reason=action.reason, token=token, store=action.store)
         self._in_time(token, run)
         entry = self._replica(seen, action.store)
@@ -804,13 +803,15 @@ class Engine:
     def _compare(self, action: d.Compare, seen: Observation, run: _Run) -> Observation | None:
         token = action.version.token or ""
         entry = self._replica(seen, action.store)
-        if self._situation(seen, run).readable(action.version):  # stores may hold one credential in several shapes
-            ours, theirs = self.read(seen, seen.primary, action.version), self.read(seen, entry, action.copy)
-        else:
-            ours, theirs = self._stored(seen.primary, action.version), self._stored(entry, action.copy)
+        # Stores may hold one credential in several shapes: what is in them is compared.
+        ours, theirs = self.read(seen, seen.primary, action.version), self.read(seen, entry, action.copy)
         if ours.same_as(theirs):
             run.evidence.matched.add((action.store, token))
             return seen
+        if (action.store, token) in run.mismatched:
+            told = f"{entry.name}: gives back something else than it was given"
+            raise Trouble(Code.INVALID, action.store, told)
+        run.mismatched.add((action.store, token))
         self._audit(run, "mismatch", seen, reason="a staged copy differs", token=token, store=action.store)
         self._stores[action.store].discard(entry.name, action.copy)
         return None
