@@ -396,6 +396,10 @@ def pending(s: Situation) -> Iterator[Decision]:
         yield Discard(store=primary, version=version, reason="was current before, and somebody has gone back")
         return
     if s.seen.unfenced and s.expired(attempt):
+        off = s.seen.primary.journal.backoff
+        if not s.rewrites(attempt) and (off is None or off.at < attempt.at):
+            yield Note(facts=backoff(s, "not-in-time"), reason="not promoted in time: the next try waits")
+            return
         # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.
         yield Discard(store=primary, version=version, reason="older than an attempt may live in a store of this kind")
         return
@@ -477,7 +481,7 @@ def _poisoned(s: Situation, attempt: Attempt, reason: str) -> Condemn:
 
 
 def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decision]:
-    if s.policy.smoke_test and s.issuer.smokes and not s.rewrites(attempt) and not s.emergency:
+    if s.policy.smoke_test and s.issuer.smokes and not s.rewrites(attempt) and not s.urgent:
         smoked = s.evidence.smoked.get(attempt.token)
         if smoked is None:
             yield Smoke(attempt=attempt, pending=version, reason="one minimal real request with the new credential")
@@ -499,7 +503,7 @@ def _promote(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decis
             or (store, version.token) not in s.evidence.matched
         )
     ]
-    if waiting and not s.emergency and not _alone(s, attempt, version):
+    if waiting and not s.urgent and not _alone(s, attempt, version):
         yield Hold(cause=Cause.STORE, reason=f"verified; promotion waits for {', '.join(waiting)}")
         return
     if s.order.token and s.order.stop is Stop.VERIFIED:

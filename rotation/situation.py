@@ -391,7 +391,9 @@ class Situation:
         """The current credential is to die, or is dead."""
         journal = self.seen.primary.journal
         key = self.current_key
-        return self.found_dead or (key is not None and (key in journal.condemned or key in journal.revoked))
+        ends = journal.expires.get(key or "")
+        dead = self.found_dead or (ends is not None and ends <= self.sure)
+        return dead or (key is not None and (key in journal.condemned or key in journal.revoked))
 
     @cached_property
     def found_dead(self) -> bool:
@@ -466,7 +468,7 @@ class Situation:
             room, journal = self.seen.primary.room, self.seen.primary.journal
             coming = FACTS_OF_A_ROTATION + len(self.keys) + 1 + FACTS_BESIDES
             return self.full or (room is not None and len(journal.facts) + coming > room)
-        if self.urgent:
+        if self.urgent or (self.current is not None and self.current_key is None):
             return self.full or self._cramped_after(1) or len(self.doomed) >= 2 * MOST_DOOMED
         return self.crowded
 
@@ -595,13 +597,15 @@ class Situation:
             return self.free_slot is None
         if self.issuer.max_keys is None or self.issuer.model is Model.REPLACE:
             return False
-        revoked, listed = self.seen.primary.journal.revoked, self.evidence.listed
+        journal, listed = self.seen.primary.journal, self.evidence.listed
+        revoked, condemned, foreign = journal.revoked, journal.condemned, journal.foreign
         alive = [
             key
             for key in self.keys
             if key not in revoked
             and (listed is None or key in listed or self.key_id(key) is not None)
             and not (key == self.current_key and self.found_dead)
+            and not (key in foreign and (held := condemned.get(key)) and held.why is Why.NEVER_VERIFIED)
             and not ((since := self.promoted_at(key)) and self.gone(key, since))
         ]
         return len(alive) >= self.issuer.max_keys

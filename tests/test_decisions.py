@@ -261,8 +261,10 @@ ROWS: dict[str, list[Row]] = {
             journal=settled() | attempt(NEW, "v1", NOW - MINUTE, form="0badc0de")),
         Row("promoted, not noted", "note it", d.Note, current=V2,
             journal=settled() | attempt(NEW, "v1", NOW - MINUTE) | facts.key_fact(NEW, "key_2")),
-        Row("no compare-and-set: staged, and older than an attempt may live", "discard: nobody takes it up",
-            d.Discard, "older", pending=STAGED, journal=LOST, unfenced=True),
+        Row("no compare-and-set: staged, and older than an attempt may live", "count it as a failure", d.Note, "in time",
+            pending=STAGED, journal=LOST, unfenced=True),
+        Row("… and that is written", "discard: nobody takes it up", d.Discard, "older", pending=STAGED, unfenced=True,
+            journal=LOST | Backoff(1, NOW, NOW + 5 * MINUTE, "not-in-time").written()),
     ],
     "The old credential": [
         Row("the issuer knows nothing of its use, and lists it no more", "nobody can be cut off: condemn it", d.Condemn,

@@ -107,10 +107,10 @@ def test_a_service_that_is_left_alone_is_told_with_what_broke_it() -> None:
     """Also when it is a call's own repetitions that broke it: their cause is not lost, nor that one may have worked."""
     cause = Trouble(Code.UNAVAILABLE, "vault", "prod/a: the server is sealed", maybe_applied=True)
     broken, down = service(FakeClock()), Flaky(*[cause] * 5)
-    with pytest.raises(Trouble, match="left alone for .*: prod/a: the server is sealed") as caught:
+    with pytest.raises(Trouble, match=r"left alone for .*: prod/a: the server is sealed") as caught:
         broken.call("record", down, repeatable=True)
     assert (down.asked, caught.value.code, caught.value.maybe_applied) == (5, Code.UNAVAILABLE, True)
-    with pytest.raises(Trouble, match="left alone for .*: prod/a: the server is sealed") as later:
+    with pytest.raises(Trouble, match=r"left alone for .*: prod/a: the server is sealed") as later:
         broken.call("record", down, repeatable=True)
     assert (down.asked, later.value.maybe_applied) == (5, False)
 
