@@ -650,6 +650,8 @@ def _behind(s: Situation, store: str, entry: Entry) -> bool:
         and s.current_key not in s.seen.primary.journal.revoked
         and s.readable(current)
         and not s.found_dead
+        # Where it can not be copied, what replaces it still can.
+        and signature(Copy(store=store, version=current, reason="")) not in s.evidence.failed
         and bool(s.explained or s.current_works or not s.issuer.registry)
     )
 
@@ -973,6 +975,11 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
         yield Hold(
             cause=Cause.STORE, reason="the entry was changed outside Keyturn; the next rotation frees the old key"
         )
+        return
+    if s.seen.unfenced and s.unreachable and not s.urgent:
+        # Its promotion would wait, and where nothing is fenced no attempt may wait for long.
+        away = ", ".join(replica.store for replica in s.unreachable)
+        yield Hold(cause=Cause.STORE, reason=f"an old key goes once {away} can be reached")
         return
     yield Intend(
         why=Why.REWRITE,

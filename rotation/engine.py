@@ -679,6 +679,8 @@ class Engine:
         made = seen.primary.journal.attempts.get((current and current.token) or "")
         # What is stored anew stays in the form that it has.
         kept = made.form if made and action.why is Why.REWRITE else None
+        if action.why is Why.REWRITE and made is None and current and self._parsed(seen, seen.primary, current) is None:
+            kept = "other"  # whatever a person stored: no digest of a declared form
         attempt = Attempt(
             run.order.token or self._tokens(),
             action.base,
