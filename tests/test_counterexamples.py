@@ -933,3 +933,56 @@ def test_version_ids_of_two_stores_may_be_equal() -> None:
     assert world.run().trouble is None
     assert isinstance(sweep_for(world, 3 * DAY), d.Done)
     world.check_settled()
+
+
+# --- what is dead waits for nothing, and what is slow ends -------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["deleted", "mistyped"])
+def test_a_dead_current_credential_waits_for_no_replica(how: str) -> None:
+    """A replica is away; somebody deletes the current key at the issuer, or mistypes a value into the primary.
+
+    There is nothing to lose in the primary: what replaces the dead value does not wait for the replica.
+    """
+    world = World(stores=("vault", "aws"))
+    world.allow_outage = True
+    world.sweep()
+    world.clock.move(DAY)
+    world.denied = ("aws", ("observe",))
+    if how == "deleted":
+        for key in world.vendor.keys:
+            key.revoked, key.accepted_until = True, world.clock.now()
+    else:
+        paste(world, "a typo")
+    sweep_for(world, timedelta(hours=2), every=timedelta(minutes=16))
+    assert world.vendor.accepts(world.handed_out()["vault"] or "")
+
+
+def test_an_adopted_key_is_not_gone_for_a_list_that_asks_for_our_names() -> None:
+    """A person's key is adopted with its id and superseded; then a run dies before its mint, so that the next one asks
+    the issuer for its list, which tells of names of ours. The person's key drains for its whole grace all the same."""
+    world = World()
+    issued = by_hand(world)
+    unmanaged(world, issued.credential)
+    world.engine().adopt(world.target, world.policy, key_id=issued.key_id)
+    world.clock.move(DAY)
+    world.sweep()
+    assert world.engine().rotate(world.target).achieved
+    world.clock.move(5 * MINUTE)
+    with cut_off(world, "before mint"):
+        world.engine().rotate(world.target)
+    sweep_for(world, timedelta(hours=2), every=timedelta(minutes=16))
+    assert world.vendor.accepts(issued.credential.fields["value"].reveal())
+
+
+@pytest.mark.parametrize("what", ["verify", "keys"])
+def test_a_call_that_takes_a_minute_still_tells(what: str) -> None:
+    """An answer that comes late is an answer: what was known before it is old, and it is not."""
+    world = World()
+    world.run()
+    world.clock.move(DAY)
+    world.fault = lambda _, call: world.clock.move(timedelta(seconds=61)) if call == f"before {what}" else None
+    assert world.engine().rotate(world.target).achieved
+    world.fault = None
+    assert isinstance(sweep_for(world, 3 * DAY), d.Done)
+    world.check_settled()
