@@ -738,7 +738,7 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
             and key not in journal.contain
             # It may have been handed out without being noted: for a moment, before a delayed write or a person's;
             # or by a store that the journal knows nothing of.
-            and (rest := _draining(s, key, s.last_write(key) or held.at)) is not None
+            and (rest := _draining(s, key, max(s.last_write(key) or held.at, held.at))) is not None
         ):
             yield rest
             return
