@@ -14,6 +14,10 @@ _FILE: Final = 0o100644 << 16
 """A regular file that everybody may read, as platforms that run packages under another user need it."""
 
 
+class Unpackable(ValueError):  # noqa: N818 - says of the stack what it is
+    """The stack can not be packed as it is; the text says why."""
+
+
 def write(path: Path, entries: Mapping[str, bytes]) -> None:
     """Writes the archive in the order of the entries' names, in place of what was there.
 

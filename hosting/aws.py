@@ -52,16 +52,12 @@ _SCHEDULES: Final = "cronsim"
 _ZONES: Final = "tzdata"
 
 
-class Unpackable(ValueError):  # noqa: N818 - says of the stack what it is
-    """The stack can not be packed as it is; the text says why."""
-
-
 def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
     """The package's contents by name.
 
     Raises:
         ConfigError: the stack file is faulty.
-        Unpackable: it needs a file or a package that is not there.
+        archive.Unpackable: it needs a file or a package that is not there.
     """
     config = load(stack_file)
     vendors: dict[str, object] = {
@@ -113,7 +109,9 @@ def _beside(config: Config, folder: Path) -> dict[str, bytes]:
             continue
         path = PurePosixPath(name)
         if ".." in path.parts or not (folder / path).is_file():
-            raise Unpackable(f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below")
+            raise archive.Unpackable(
+                f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below"
+            )
         found[str(path)] = (folder / path).read_bytes()
     return found
 
@@ -136,7 +134,7 @@ def _distributions(imported: Iterable[str], config: Config) -> set[str]:
             wanted = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             if name == _ZONES:
-                raise Unpackable(f"{name} is not installed, and a schedule names a time zone") from None
+                raise archive.Unpackable(f"{name} is not installed, and a schedule names a time zone") from None
             continue  # what another platform or version of Python would need
         needed.add(name)
         todo |= {_normal(line) for line in wanted if "extra ==" not in line}
@@ -156,7 +154,7 @@ def _home(imported: str) -> str:
         for file in (f"{place}.py", f"{place}/__init__.py"):
             if (home := _homes().get(file)) is not None:
                 return home
-    raise Unpackable(f"{imported} is imported, and is not installed here")
+    raise archive.Unpackable(f"{imported} is imported, and is not installed here")
 
 
 @cache
@@ -214,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         packed = entries(find_stack_file(given.stack, given.config, Path.cwd()))
-    except (ConfigError, Unpackable) as fault:
+    except (ConfigError, archive.Unpackable) as fault:
         print(fault, file=sys.stderr)  # noqa: T201 - a command
         return 2
     archive.write(given.output, packed)

@@ -54,16 +54,12 @@ _ALONG: Final = {"cronsim": ("tzdata",)}
 """What comes along without an import: the time zones of schedules."""
 
 
-class Unpackable(ValueError):  # noqa: N818 - says of the stack what it is
-    """The stack can not be packed as it is; the text says why."""
-
-
 def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
     """The package's contents by name.
 
     Raises:
         ConfigError: the stack file is faulty.
-        Unpackable: it refers to a file that a package can not hold.
+        archive.Unpackable: it refers to a file that a package can not hold.
     """
     config = load(stack_file)
     modules = _modules(config, root)
@@ -106,7 +102,7 @@ def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:
     for name in sorted(modules.foreign - {"azure.functions"}):
         found = [of for start, of in _DISTRIBUTIONS.items() if name == start or name.startswith(f"{start}.")]
         if not found:
-            raise Unpackable(f"{name} is imported, and nothing says which requirement it comes from")
+            raise archive.Unpackable(f"{name} is imported, and nothing says which requirement it comes from")
         if found[0] != "boto3" or aws:
             wanted |= {pinned[of] for of in (*found, *_ALONG.get(found[0], ()))}
     return ("\n".join(sorted(wanted, key=str.casefold)) + "\n").encode()
@@ -121,7 +117,9 @@ def _certificates(config: Config, folder: Path) -> dict[str, bytes]:
             continue
         path = Path(name)
         if ".." in path.parts or not (folder / path).is_file():
-            raise Unpackable(f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below")
+            raise archive.Unpackable(
+                f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below"
+            )
         found[path.as_posix()] = (folder / path).read_bytes()
     return found
 
@@ -135,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         packed = entries(find_stack_file(given.stack, given.config, Path.cwd()))
-    except (ConfigError, Unpackable) as fault:
+    except (ConfigError, archive.Unpackable) as fault:
         print(fault, file=sys.stderr)  # noqa: T201 - a command
         return 2
     archive.write(given.output, packed)

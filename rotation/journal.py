@@ -261,8 +261,13 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
             )
         case "key":
             return _unescape(parts["id"])
-        case "adopted":
-            return _unescape(parts["version"]), _read_time(parts["at"]), Of(parts["of"]), parts.get("scope", "")
+        case "adopted":  # one without `of` has a `promoted` beside it, which says the rest
+            return (
+                _unescape(parts["version"]),
+                _read_time(parts["at"]),
+                Of(parts.get("of", Of.OURS)),
+                parts.get("scope", ""),
+            )
         case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
         case "condemned":

@@ -41,7 +41,7 @@ LOGINS: Final = ("AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "KEYTURN_VAULT_
 _MANY: Final = round(1.2 * CACHED_FOR / PAUSE)
 """Requests in which an application is sure to read its key again, and to use what it read: their pauses alone take longer."""
 _DAYS: Final = 6
-"""Days after the 31, at most, that the chat key takes when its pair goes first: two for each, and some to spare."""
+"""Days after the 29, at most, that the chat key takes when its pair goes first: two for each, and some to spare."""
 _PATIENCE: Final = 60.0
 """Seconds for them; an idle machine needs three."""
 
@@ -238,9 +238,9 @@ def tell(story: Story) -> None:
         story.tell("support-api reads it from Secrets Manager, support-edge reads the same secret from Vault.")
         story.keyturn("status")
 
-        story.title("31 days pass (the sandbox's clock is moved; a real one never is), and cron runs a sweep")
+        story.title("29 days pass (the sandbox's clock is moved; a real one never is), and cron runs a sweep")
         before, heard = apps.count(), len(story.heard)
-        clock.move(timedelta(days=31))
+        clock.move(timedelta(days=29))
         story.keyturn("plan")
         story.keyturn("sweep")
         apps.settle()

@@ -105,17 +105,16 @@ def test_a_vault_is_opened_with_approle(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen["auth"].token.reveal() == CANARY
 
 
-def test_a_vault_is_opened_by_what_the_workload_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vault_is_opened_by_what_the_workload_is(tmp_path: Path) -> None:
     """Files are found from where the configuration stands, a token in a variable by its name; no value is read yet."""
-    seen: list[Any] = []
-    monkeypatch.setattr(VaultStore, "__init__", lambda _, __, **given: seen.append(given["auth"]))
     (tmp_path / "token").write_text(CANARY)
 
     def opened(**auth: Any) -> Any:
         declared = {"vault": {**STORES["vault"], "auth": {"role": "keyturn", **auth}}}
         changed = replace(parse({"installation": "acme", "environment": "prod", "stores": declared}), root=tmp_path)
-        open_store("vault", changed, {"CI_JWT": CANARY}, Clock())
-        return seen.pop()
+        store = open_store("vault", changed, {"CI_JWT": CANARY}, Clock())
+        assert isinstance(store, VaultStore)
+        return store._server._auth
 
     pod = opened(method="kubernetes", tokenFile="token", mount="kubernetes/eu")
     assert isinstance(pod, KubernetesLogin)

@@ -507,7 +507,7 @@ def test_a_package_takes_along_what_a_replica_elsewhere_needs(tmp_path: Path) ->
     stack = tmp_path / "Pulumi.any.yaml"
     vault = "    vault: {kind: hashicorp-vault, address: 'https://vault.internal', caBundle: ca/vault.pem}\n"
     stack.write_text(STACK.replace("  keyturn:issuers:", vault + "  keyturn:issuers:"))
-    with pytest.raises(package.Unpackable, match="caBundle"):
+    with pytest.raises(archive.Unpackable, match="caBundle"):
         package.entries(stack)
     (tmp_path / "ca").mkdir()
     (tmp_path / "ca" / "vault.pem").write_text("-----")

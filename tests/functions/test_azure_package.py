@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hosting import azure, closure
+from hosting import archive, azure, closure
 from tests.functions.events import NEAR, body, data, event
 from tests.functions.test_azure_functions import CHAT, ENTRY, declared
 
@@ -131,7 +131,7 @@ def test_certificates_beside_the_stack_file_come_along(tmp_path: Path) -> None:
     store = {"kind": "azure-key-vault", "vaultUrl": "https://x.vault.azure.net", "caBundle": "certificates/ca.pem"}
     assert azure.entries(stack(tmp_path, stores={"azure": store}))["certificates/ca.pem"] == b"public"
     for missing in ("absent.pem", "../ca.pem"):
-        with pytest.raises(azure.Unpackable, match="caBundle"):
+        with pytest.raises(archive.Unpackable, match="caBundle"):
             azure.entries(stack(tmp_path, stores={"azure": store | {"caBundle": missing}}))
 
 
@@ -154,5 +154,5 @@ def test_an_import_that_no_requirement_covers_is_noticed(tmp_path: Path) -> None
     found = closure.closure(tmp_path, ["rotation.x"])
     assert found.foreign == {"numpy.linalg"}
     assert set(found.files) == {"rotation/__init__.py", "rotation/x.py", "rotation/y.py"}
-    with pytest.raises(azure.Unpackable, match=r"numpy\.linalg"):
+    with pytest.raises(archive.Unpackable, match=r"numpy\.linalg"):
         azure._requirements(found, ROOT, aws=False)
