@@ -106,6 +106,8 @@ class _Run:
     old: dict[str, Credential] = field(default_factory=dict)
     staged: dict[str, Credential] = field(default_factory=dict)
     known: Observation | None = None
+    looked: tuple[float, datetime] | None = None
+    """When the last look began, by the monotonic clock and by the wall's."""
     doubts: int = 0
     mismatched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): a staged copy was not what was staged, and has been made anew."""
@@ -328,6 +330,7 @@ class Engine:
                     left = d.Wait(until=self._clock.now(), reason="the process is stopping; the next run goes on")
                     return Outcome(target, left, run.trouble, seen or run.known, run.records)
                 if seen is None:
+                    run.looked = (self._clock.monotonic(), self._clock.now())
                     seen = run.known = self._with_pair(self.observe(target, run.known), run)
                 decision = self._decide(seen, run)
                 if isinstance(decision, d.Rest):
@@ -526,6 +529,8 @@ class Engine:
         check = issuer.verify(credential)
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
+        if key_id and (refusal := self._not_its_id(key_id, policy, issuer)):
+            raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {refusal}")
         run = _Run(target, Order())
         # An adoption whose answer was lost has written its facts already.
         known = [token for token, version in entry.journal.adopted.items() if version == entry.current.id]
@@ -539,6 +544,23 @@ class Engine:
         store.record(target.entry, written)
         store.set_policy(target.entry, policies.written(policy))
         return self.observe(target)
+
+    @staticmethod
+    def _not_its_id(key_id: str, policy: Policy, issuer: Issuer) -> str | None:
+        """Why an id can not be that of an entry's credential; None where it may be, or nobody can tell.
+
+        It is what the next rotation revokes.
+        """
+        if not issuer.capabilities.registry or issuer.capabilities.model is not Model.MINT:
+            return None
+        found = {info.key_id: info for info in iter(issuer.keys())}.get(key_id)
+        if found is None:
+            return f"{issuer.name} lists no key {key_id}"
+        ours = KeyName.parse(found.name)
+        mine = (policy.installation, policy.environment, policy.name)
+        if ours and (ours.installation, ours.environment, ours.secret) != mine:
+            return f"{key_id} was minted by Keyturn for {ours.secret} in {ours.environment} of {ours.installation}"
+        return None
 
     def release(self, target: Target) -> None:
         """Hands an entry back: policy and journal are taken off it, value and versions stay.
@@ -937,6 +959,8 @@ class Engine:
     def _promote(self, action: d.Promote, seen: Observation, run: _Run) -> None:
         token = action.version.token or ""
         entry = seen.primary if action.store == run.target.store else self._replica(seen, action.store)
+        if action.store != run.target.store and action.store in seen.unfenced and self._outdated(run):
+            return  # the primary may have moved on, and nothing would fence this write
         self._audit(run, "promote", seen, reason=action.reason, token=token, store=action.store)
         self._in_time(token, run)
         self._stores[action.store].promote(entry.name, action.version, action.expected)
@@ -1076,6 +1100,16 @@ class Engine:
         late = wall is not None and self._clock.now() >= wall
         if late or (deadline is not None and self._clock.monotonic() >= deadline):
             raise Trouble(Code.UNAVAILABLE, run.target.store, f"{run.target.entry}: this attempt ran out of time")
+
+    def _outdated(self, run: _Run) -> bool:
+        """Whether the last look is older than a call may take."""
+        if run.looked is None:
+            return True
+        began, at = run.looked
+        # A machine that slept may not have counted that; its wall clock has.
+        return (
+            max(self._clock.monotonic() - began, (self._clock.now() - at).total_seconds()) > CALL_LIMIT.total_seconds()
+        )
 
     def _streak(self, before: Streak | None, check: Check, seen: Observation) -> Streak:
         now = self._now(seen)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)+")
+_KEY: Final = re.compile(r"([a-z][a-z0-9-]*)\.([a-z][a-z0-9]*)-([a-z][a-z0-9-]+)\.([A-Za-z0-9-]{32,64})")
 _ENVIRONMENT: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
@@ -60,6 +61,12 @@ class KeyName:
 
     def __str__(self) -> str:
         return f"{self.installation}.{self.environment}-{self.secret}.{self.token}"
+
+    @classmethod
+    def parse(cls, name: str) -> KeyName | None:
+        """The parts of a name that some installation gave; None for any other name."""
+        found = _KEY.fullmatch(name)
+        return cls(*found.groups()) if found else None
 
 
 def token_in(key_name: str, *, installation: str, environment: str, secret: str) -> str | None:

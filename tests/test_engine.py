@@ -371,6 +371,22 @@ def test_a_hand_made_rollback_starts_the_grace_period_anew() -> None:
     assert "value-1" in world.live()
 
 
+@pytest.mark.parametrize("given", ["key_9", "key_2"])
+def test_an_id_that_can_not_be_the_credentials_is_refused(given: str) -> None:
+    """It is what the next rotation revokes: no key that the issuer does not list, and none of another secret's."""
+    world = World(allow_outage=True)
+    store = world.engine()._stores["vault"]
+    store.set_policy(world.target.entry, {})
+    world.engine()._issuers["vendor"].mint("a person's key")
+    world.engine()._issuers["vendor"].mint(f"acme.prod-other-chat.{'f' * 32}")
+    by_hand(world, "value-1")
+    with pytest.raises(Trouble) as raised:
+        world.engine().adopt(world.target, world.policy, key_id=given)
+    assert raised.value.code is Code.INVALID
+    assert given in str(raised.value)
+    assert not store.observe(world.target.entry).journal.facts
+
+
 def test_adopting_twice_is_adopting_once() -> None:
     """The answer of the first was lost after its facts were written."""
     world = World()

@@ -112,6 +112,7 @@ def test_no_two_secrets_share_an_entry(one: tuple[str, str], other: tuple[str, s
 def test_a_keys_name_gives_its_token_back(installation: str, environment: str, secret: str, token: str) -> None:
     """What was minted in an attempt is found again by it."""
     name = str(KeyName(installation, environment, secret, token))
+    assert KeyName.parse(name) == KeyName(installation, environment, secret, token)
     assert token_in(name, installation=installation, environment=environment, secret=secret) == token
 
 

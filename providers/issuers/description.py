@@ -35,7 +35,8 @@ from providers.issuers.language import (
 )
 from rotation.errors import Code
 from rotation.model import Verdict
-from rotation.policy import read_duration
+from rotation.policy import read_duration, show_duration
+from rotation.situation import ATTEMPT_LIFE
 
 # --- kinds of fields -----------------------------------------------------------------------------
 
@@ -404,12 +405,25 @@ class Spread(Part):
     timeout: Duration
 
 
+LONGEST_CREATE: Final = ATTEMPT_LIFE - timedelta(minutes=1)
+"""A key that takes longer to work than an attempt may live is promoted by none of them in some stores."""
+
+
 class Abilities(Part):
     """What can not be seen from the rest of the description."""
 
     max_keys: Annotated[int, Field(ge=1)] | None = None
     create: Spread
     revoke: Spread
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.create.timeout > LONGEST_CREATE:
+            most = show_duration(LONGEST_CREATE)
+            raise PydanticCustomError(
+                "too_slow", "create.timeout is longer than an attempt may live: at most {most}", {"most": most}
+            )
+        return self
 
 
 class Description(Part):

@@ -205,6 +205,13 @@ def test_what_asks_about_the_admin_credential_is_checked_like_any_request() -> N
     assert read(yaml.safe_dump(changed(lambda d: d.update(admin=about))), "x").admin
 
 
+def test_a_key_must_work_before_its_attempt_is_over() -> None:
+    """Without compare-and-set, nobody takes up an attempt again that is older than it may live."""
+    faults = faults_of(yaml.safe_dump(changed(at("capabilities.create.timeout", "15m")), sort_keys=False))
+    assert faults == ["capabilities: create.timeout is longer than an attempt may live: at most 14m"]
+    assert read(yaml.safe_dump(changed(at("capabilities.create.timeout", "14m")), sort_keys=False), "vendor.yaml")
+
+
 def test_two_forms_of_key_id_must_differ_in_length() -> None:
     """Or a key id would not tell how to revoke its key."""
     given = changed(at("revoke.1.key_id", ["account"]))

@@ -12,7 +12,7 @@ from typing import Final
 
 from rotation import orphans
 from rotation import policy as policies
-from rotation.engine import Engine, Outcome, Places, Target
+from rotation.engine import CALL_LIMIT, Engine, Outcome, Places, Target
 from rotation.errors import Trouble
 from rotation.journal import Why
 from rotation.model import Credential, Drain, Ending, Model, Policy
@@ -235,8 +235,17 @@ class World:
         for name, value in zip(self.services, self.handed, strict=True):
             if value is not None and not self.vendor.accepts(value, self.wire.now):
                 key = self.vendor.of(value)
-                if key is None or key.key_id not in self.contained:
+                if key is None or not (key.key_id in self.contained or self._came_late(name, key)):
                     raise Broken(Harm.OUTAGE, f"{name} hands out {value}, which is refused")
+
+    def _came_late(self, name: str, key: Key) -> bool:
+        """Whether a leaked key was mirrored while it was being killed, into a replica that fences nothing.
+
+        An emergency does not wait for such a write. Whoever looks next, as a rule itself, mirrors again; in the end all
+        stores must agree.
+        """
+        replica = name != self.setting.names[0] and not self._client(name).features.compare_and_set
+        return replica and key.token in self.emergencies and bool(self.wire.taken)
 
     def _take_note(self) -> None:
         """Some store is not as it was."""
@@ -297,8 +306,10 @@ class World:
         """Invariant 5: a draining credential is never verified by us, for that would count as use."""
         if accepted and key.key_id not in self.foreign:
             self.verified |= {key.value}
-            draining = key.value in self.out and key.revoked_at is None and not self._on_its_way(key)
-            if draining and self.wire.orderly:
+            # Nobody can help verifying what somebody replaces in that very moment; it tells of no use later than that.
+            since = self.out.get(key.value)
+            draining = since is not None and self.wire.now - since > CALL_LIMIT
+            if draining and key.revoked_at is None and not self._on_its_way(key) and self.wire.orderly:
                 raise Broken(Harm.FALSE_PROOF, f"{key.key_id} is draining and was verified, which counts as use")
 
     def last_out(self, value: str) -> datetime | None:
