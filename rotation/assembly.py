@@ -16,7 +16,7 @@ from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
 from rotation.model import Policy
-from rotation.ports import Auditor, Clock, Issuer, SecretStore, TellsTime
+from rotation.ports import Auditor, Clock, Issuer, Notifier, SecretStore, Silent, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
 from rotation.telemetry import NONE, Telemetry
 
@@ -63,6 +63,8 @@ class Assembly:
     clock: Clock
     telemetry: Telemetry = NONE
     """Watches every outgoing call already; a host tells it of the runs and sweeps that it does."""
+    notifier: Notifier = field(default_factory=Silent)
+    """Tells owners; hosts tell it what became of runs."""
     ready: Callable[[str], None] = field(default=lambda _: None, repr=False)
     """Raises ConfigError where an issuer, by name, lacks what it needs beside its configuration. Asks nobody."""
 
@@ -119,7 +121,7 @@ def assemble(
     def ready(issuer: str) -> None:
         registry.require_admin(issuer, config, env)
 
-    return Assembly(config, engine, stores, issuers, places, time, telemetry, ready)
+    return Assembly(config, engine, stores, issuers, places, time, telemetry, ready=ready)
 
 
 def _ahead(stores: Mapping[str, SecretStore], name: str) -> timedelta:

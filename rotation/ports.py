@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -282,7 +282,50 @@ class Auditor(Protocol):
     def write(self, record: Record) -> None: ...
 
 
-class Notifier(Protocol):
-    """Tells an owner. A failure is logged and changes nothing."""
+class Severity(StrEnum):
+    """How loudly an owner is told."""
 
-    def tell(self, owner: str, subject: str, text: str) -> None: ...
+    INFO = "info"
+    """As planned."""
+    WARNING = "warning"
+    """Somebody should look, today."""
+    CRITICAL = "critical"
+    """Somebody should look, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a secret's owner is told. No field ever holds a value."""
+
+    kind: str
+    """What happened: `rotation.before`, `rotation.done`, `rotation.failed`, `incident.begun`, `incident.over`, …"""
+    severity: Severity
+    at: datetime
+    environment: str
+    secret: str
+    owner: str
+    subject: str
+    """One line."""
+    text: str
+    """What happened, what state things are in, what happens next by itself, what the person can do."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Names, times and ids, for templates."""
+
+    @property
+    def same_as(self) -> str:
+        """Equal for notices of which the second tells nothing new."""
+        return f"{self.kind} {self.environment} {self.secret} {self.subject}"
+
+
+class Notifier(Protocol):
+    """Tells owners."""
+
+    def tell(self, notice: Notice) -> None:
+        """Never raises: what could not be told is logged, and changes nothing."""
+
+
+class Silent:
+    """Tells nobody: where no channel is configured."""
+
+    def tell(self, notice: Notice) -> None:
+        """Does nothing."""

@@ -1,0 +1,1 @@
+"""From what a scanner found to the secrets that it is of."""
