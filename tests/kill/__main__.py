@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,6 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.kill.execution import SCENARIOS, Result, Scenario, executions, points
 from tests.kill.wire import Moment, Strike
 
+PAGE: Final = Path(__file__).parents[2] / "docs" / "kill.md"
+RESULTS: Final = "## Results\n\n"
 _AT_A_TIME = 8
 """Executions that share servers: starting them takes a second."""
 
@@ -30,6 +34,7 @@ def main() -> int:
     parser.add_argument("--share", type=int, metavar="N", help="only so many requests of each scenario, drawn by lot")
     parser.add_argument("--seed", type=int, default=0, help="for the lot")
     parser.add_argument("--workers", type=int, default=2, help="executions at a time")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
     console, begun = Console(), time.monotonic()
@@ -62,6 +67,9 @@ def main() -> int:
                 if result.faults or result.unstruck:
                     console.print(str(result), style="red", soft_wrap=True)
     print(table(results))
+    if options.write:
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(text[: text.index(RESULTS) + len(RESULTS)] + table(results) + "\n", encoding="utf-8")
     print(f"\n{len(results)} executions in {(time.monotonic() - begun) / 60:.0f} min.")
     return 1 if any(result.faults or result.unstruck for result in results) else 0
 
