@@ -97,8 +97,40 @@ class Backoff:
         return {"backoff": _words(parts)}
 
 
-def key_fact(token: str, key_id: str) -> dict[str, str]:
-    return {f"key.{token}": _words({"id": _escape(key_id)})}
+def key_fact(token: str, key_id: str, prints: Iterable[str] = ()) -> dict[str, str]:
+    """The issuer's id of a key.
+
+    Parameters:
+        prints: fingerprints of its fields; see rotation.leaks.fingerprint.
+    """
+    return printed({f"key.{token}": _words({"id": _escape(key_id)})}, {token: prints})
+
+
+LONGEST: Final = 256
+"""Characters of a fact: what a tag of Secrets Manager or of Key Vault holds."""
+PRINTED: Final = frozenset(("key", "adopted"))
+"""Kinds of facts that may carry fingerprints."""
+
+
+def printed(facts: Mapping[str, str], prints: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Facts with fingerprints added to those that may carry them and have none, as many as there is room for.
+
+    Parameters:
+        prints: by token.
+    """
+    written = dict(facts)
+    for key, text in facts.items():
+        kind, _, token = key.partition(".")
+        if kind not in PRINTED or " print=" in text:
+            continue
+        room = (LONGEST - len(f"{text} print=") + 1) // (_PRINT + 1)
+        if some := "+".join([*prints.get(token, ())][: max(room, 0)]):
+            written[key] = f"{text} print={some}"
+    return written
+
+
+_PRINT: Final = 16
+"""Characters of a fingerprint."""
 
 
 class Of(StrEnum):
@@ -175,6 +207,8 @@ class Journal:
         """Version ids by the token that they go by."""
         self.foreign: Final[dict[str, datetime]] = {}
         """Of these, the ones whose keys are a person's."""
+        self.prints: Final[dict[str, tuple[str, ...]]] = {}
+        """Fingerprints by the token of their key; not of every key. See rotation.leaks.fingerprint."""
         self.scopes: Final[dict[str, str]] = {}
         """Of these: where the issuer kept their keys then; see Attempt.scope."""
         self.promoted: Final[dict[str, datetime]] = {}
@@ -189,19 +223,25 @@ class Journal:
             kind, token, fact = _read(key, text)
             match kind:
                 case "adopted":
-                    self.adopted[token], at, of, self.scopes[token] = fact
+                    self.adopted[token], at, of, self.scopes[token], prints = fact
+                    self._print(token, prints)
                     if of is not Of.OURS:
                         self.promoted.setdefault(token, at)
                     if of is Of.PERSON:
                         self.foreign[token] = at
                 case "key":
-                    self.key_ids[token] = fact
+                    self.key_ids[token], prints = fact
+                    self._print(token, prints)
                 case "attempt":
                     self.attempts[token] = fact
                 case "backoff":
                     self.backoff = fact
                 case _ if kind in _KINDS:
                     getattr(self, kind)[token] = fact
+
+    def _print(self, token: str, prints: tuple[str, ...]) -> None:
+        if prints:
+            self.prints[token] = tuple(dict.fromkeys((*self.prints.get(token, ()), *prints)))
 
     def plus(self, facts: Mapping[str, str]) -> Journal:
         """The journal as it is once these facts are written."""
@@ -260,13 +300,14 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
                 scope=parts.get("scope", ""),
             )
         case "key":
-            return _unescape(parts["id"])
+            return _unescape(parts["id"]), _prints(parts)
         case "adopted":  # one without `of` has a `promoted` beside it, which says the rest
             return (
                 _unescape(parts["version"]),
                 _read_time(parts["at"]),
                 Of(parts.get("of", Of.OURS)),
                 parts.get("scope", ""),
+                _prints(parts),
             )
         case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
@@ -275,6 +316,10 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
         case "backoff":
             return Backoff(int(parts["failures"]), _read_time(parts["at"]), _read_time(parts["until"]), parts["error"])
     return None
+
+
+def _prints(parts: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(filter(None, parts.get("print", "").split("+")))
 
 
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.:/+\-]")

@@ -356,6 +356,8 @@ class KeyInfo:
     name: str
     """The name given at the mint; carries the rotation token when the key is ours."""
     created_at: datetime | None = None
+    redacted: str | None = None
+    """The value with its middle left out, as in `sk-proj-...WXYZ`, where the list shows that."""
 
 
 @dataclass(frozen=True, slots=True)

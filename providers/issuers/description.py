@@ -261,6 +261,8 @@ class Item(Part):
     name: Query
     key_id: KeyId
     created_at: Time | None = None
+    redacted: Query | None = None
+    """The value with its middle left out, as in `sk-proj-...WXYZ`; tells which key a leak report means."""
 
 
 class Cursor(Part):

@@ -303,7 +303,10 @@ class HttpIssuer:
         key_id = self._key_id(way, item)
         if key_id is None:
             raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: an item has no key id ({answer})")
-        return KeyInfo(key_id, name, way.created_at.read(item) if way.created_at else None)
+        shown = _text(way.redacted.find(item)) if way.redacted else None
+        # A text without a gap is no redacted form: whatever it is, it might be a value, and goes no further.
+        redacted = shown if shown and _LEFT_OUT.search(shown) and _PLAIN.fullmatch(shown) else None
+        return KeyInfo(key_id, name, way.created_at.read(item) if way.created_at else None, redacted)
 
     def _key_id(self, way: Mint | Item, found: Any) -> str | None:
         """None when a part is missing."""
