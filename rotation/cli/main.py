@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ from rotation.cli import show
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
+from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
 from rotation.cli.metrics import metrics
 from rotation.cli.policy import policy as policy_command
 from rotation.engine import Outcome
@@ -35,13 +34,6 @@ from rotation.situation import Order
 from rotation.sweep import Ended
 from rotation.telemetry import sweeping
 from sandbox.cli import app as sandbox_app
-
-DONE, FAILED, USAGE, ALIVE = 0, 1, 2, 3
-"""Exit codes. ALIVE: a credential that should be dead is alive, or not shown dead."""
-INTERRUPTED = 130
-"""As shells have it; Typer ends a command so when Ctrl-C is pressed."""
-
-_INTERRUPTED = "Interrupted. What was begun is in the journal: run it again, or let the next sweep go on."
 
 T = TypeVar("T")
 
@@ -689,35 +681,12 @@ def _warn(context: Context, name: str, unapplied: Sequence[str]) -> None:
 
 def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
     results: dict[Policy, T] = {}
-    with _left_at_once(), show.progress() as bar:
+    with left_at_once(), show.progress() as bar:
         task = bar.add_task(doing, total=len(policies))
         for policy, result in fleet.each(policies, work):
             results[policy] = result
             bar.advance(task)
     return results
-
-
-@contextmanager
-def _left_at_once() -> Iterator[None]:
-    """Lets Ctrl-C end the process there and then, not when every thread has done its work or waited its time.
-
-    To the secrets that is a crash, which the journal is made for.
-    """
-
-    def leave(*_: object) -> None:
-        show.err.show_cursor()
-        show.complain(_INTERRUPTED)
-        os._exit(INTERRUPTED)
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _in_order(policies: Sequence[Policy], results: dict[Policy, T]) -> list[T]:
@@ -757,6 +726,6 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        show.complain(_INTERRUPTED)
+        show.complain(ON_INTERRUPT)
     show.finish()
     sys.exit(code or DONE)
