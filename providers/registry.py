@@ -46,6 +46,8 @@ class _Site:
     env: Mapping[str, str]
     clock: Clock
     stores: Mapping[str, SecretStore]
+    admin: SecretValue | None = None
+    """An issuer's admin credential, where it was given by hand."""
 
     def fault(self, below: str, message: str, allowed: str = "") -> ConfigError:
         return ConfigError([Fault(f"{self.path}{below}", message, allowed)])
@@ -74,7 +76,12 @@ def open_store(name: str, config: Config, env: Mapping[str, str], clock: Clock) 
 
 
 def open_issuer(
-    name: str, config: Config, env: Mapping[str, str], clock: Clock, stores: Mapping[str, SecretStore]
+    name: str,
+    config: Config,
+    env: Mapping[str, str],
+    clock: Clock,
+    stores: Mapping[str, SecretStore],
+    admin: SecretValue | None = None,
 ) -> Issuer:
     """A client of a declared issuer. Connects when it is first asked something.
 
@@ -84,6 +91,7 @@ def open_issuer(
         env: where an admin credential by environment variable is looked up.
         clock: for the client.
         stores: where an admin credential that is an entry is read, afresh each time it is needed.
+        admin: the admin credential itself, in place of where the configuration says it is.
 
     An admin credential that is not there is missed when it is needed, as Trouble: what an issuer can do is known
     without. Who is about to act asks require_admin() first.
@@ -91,7 +99,7 @@ def open_issuer(
     Raises:
         ConfigError: there is no such issuer.
     """
-    return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores))
+    return _open(_ISSUERS, config.issuers, _Site(name, f"keyturn:issuers.{name}", config, env, clock, stores, admin))
 
 
 def require_admin(name: str, config: Config, env: Mapping[str, str]) -> None:
@@ -271,6 +279,8 @@ def _variable(reference: EnvReference | FileReference | EntryReference) -> EnvRe
 
 
 def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[], SecretValue]:
+    if (by_hand := site.admin) is not None:
+        return lambda: by_hand
     if (variable := _variable(reference)) is None:
         return lambda: _entry_value(site, cast("EntryReference", reference))
     # Held for as long as the issuer, so that logs mask it.
@@ -298,7 +308,7 @@ def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:
         fields = current.fields
     except Trouble as trouble:
         code = trouble.code if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else Code.DENIED
-        told = f"{what} can not be read: {trouble}"
+        told = f"{what} can not be read: {trouble}; --admin-from {site.name} takes it from a person instead"
         raise Trouble(code, site.name, told, retry_after=trouble.retry_after) from None
     if "value" in fields:
         return fields["value"]

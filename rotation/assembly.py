@@ -15,7 +15,7 @@ from providers import registry
 from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
-from rotation.model import Policy
+from rotation.model import Policy, SecretValue
 from rotation.ports import Auditor, Clock, Issuer, Notifier, SecretStore, Silent, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
 from rotation.telemetry import NONE, Telemetry
@@ -79,6 +79,7 @@ def assemble(
     clock: Clock | None = None,
     telemetry: Telemetry = NONE,
     stopping: Callable[[], bool] | None = None,
+    admins: Mapping[str, SecretValue] | None = None,
 ) -> Assembly:
     """An engine over the stores and issuers of a configuration, none of them opened yet.
 
@@ -89,7 +90,9 @@ def assemble(
         clock: the system's, or in the sandbox environment the sandbox's, when not given.
         telemetry: watches.
         stopping: see Engine.
+        admins: admin credentials that were given by hand, by issuer; they are looked up nowhere.
     """
+    by_hand = admins or {}
     time = clock or clock_of(config, env)
     chance = secrets.SystemRandom().random
 
@@ -102,7 +105,9 @@ def assemble(
     )
     issuers: Mapping[str, Issuer] = Opened(
         tuple(config.issuers),
-        lambda name: PatientIssuer(registry.open_issuer(name, config, env, time, stores), service(name)),
+        lambda name: PatientIssuer(
+            registry.open_issuer(name, config, env, time, stores, by_hand.get(name)), service(name)
+        ),
     )
     primaries = {(policy.environment, policy.name): policy.store for policy in config.policies}
 
@@ -119,7 +124,8 @@ def assemble(
     engine = Engine(stores, issuers, places, time, auditor, stopping=stopping, ahead=ahead)
 
     def ready(issuer: str) -> None:
-        registry.require_admin(issuer, config, env)
+        if issuer not in by_hand:
+            registry.require_admin(issuer, config, env)
 
     return Assembly(config, engine, stores, issuers, places, time, telemetry, ready=ready)
 

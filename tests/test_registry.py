@@ -28,6 +28,7 @@ from rotation.ports import SecretStore
 from rotation.sections import IssuerConfig, StoreConfig
 
 CANARY = "canary-7f3a9c1e"
+BY_HAND = "--admin-from shared takes it from a person instead"
 ROOT = Path(__file__).parent.parent
 STORES: Mapping[str, Any] = {
     "aws": {"kind": "aws-secrets-manager", "region": "eu-west-1"},
@@ -343,11 +344,11 @@ def test_an_admin_credential_may_be_an_entry(fields: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("store", "told"),
     [
-        (shelf(), "can not be read: vault: shared/openai: has no value"),
+        (shelf(), f"can not be read: vault: shared/openai: has no value; {BY_HAND}"),
         (shelf(Credential.of(a=CANARY, b=CANARY)), "has several fields (a, b) and none is called value"),
         (
             MemoryStore("vault", MemoryVault(), Clock().now),
-            "can not be read: vault: shared/openai: no such entry",
+            f"can not be read: vault: shared/openai: no such entry; {BY_HAND}",
         ),
     ],
 )

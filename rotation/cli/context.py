@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Outcome, Target
 from rotation.environ import Environ
 from rotation.errors import Trouble
-from rotation.model import Policy
+from rotation.model import Policy, SecretValue
 from rotation.observe.environment import watcher
 from rotation.ports import Auditor, Clock, Record
 from rotation.telemetry import Kind, Telemetry, running
@@ -110,12 +110,15 @@ def open_context(
     *,
     telemetry: Telemetry | None = None,
     stopping: Callable[[], bool] | None = None,
+    admins: Callable[[Config], Mapping[str, SecretValue]] | None = None,
 ) -> Context:
     """Reads the configuration and puts the engine together; opens no connection.
 
     Parameters:
         telemetry: watches; what the environment asks for when not given.
         stopping: see Engine.
+        admins: gives the admin credentials that come from a person, once it is known what is declared; see
+            rotation.cli.admin.
 
     Raises:
         ConfigError: the stack file is missing or faulty; the text has one line per fault.
@@ -127,7 +130,9 @@ def open_context(
     where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
     recorded = Trail(FileAuditor(where))
     watches = telemetry or watcher(os.environ)
-    return Context(assemble(config, Environ(os.environ), recorded, CLOCK.get(), watches, stopping), path, recorded)
+    by_hand = admins(config) if admins else None
+    assembly = assemble(config, Environ(os.environ), recorded, CLOCK.get(), watches, stopping, by_hand)
+    return Context(assembly, path, recorded)
 
 
 __all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]
