@@ -274,6 +274,10 @@ class Record:
     key_id: str | None = None
     store: str | None = None
     detail: Mapping[str, str] | None = None
+    incident: str | None = None
+    """The incident that it is part of."""
+    late: bool = False
+    """It was written down after the effect, because the trail could not be written before."""
 
 
 class Auditor(Protocol):
