@@ -19,6 +19,8 @@ from rotation import decide as d
 from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
+from rotation.cli.admin import AdminFd, AdminFrom, given, note
+from rotation.cli.breakglass import app as breakglass_app
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
@@ -206,13 +208,16 @@ def rotate(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Do not wait for an interrupted run's attempt to expire (15 min).")
     ] = False,
+    admin_from: AdminFrom = None,
+    admin_fd: AdminFd = None,
     json: Json = False,
 ) -> None:
     """Rotate now, up to promoted. The old credential drains; sweeps revoke it and show it dead.
 
     Example: keyturn rotate --stack prod support-copilot-chat
     """
-    context = open_context(stack, config)
+    context = open_context(stack, config, admins=given(admin_from, admin_fd))
+    note(context, admin_from)
     engine = context.assembly.engine
     _finish(
         context,
@@ -224,12 +229,19 @@ def rotate(
 
 
 @app.command()
-def sweep(stack: Stack = None, config: File = None, json: Json = False) -> None:
+def sweep(
+    stack: Stack = None,
+    config: File = None,
+    admin_from: AdminFrom = None,
+    admin_fd: AdminFd = None,
+    json: Json = False,
+) -> None:
     """Do everything that is due, interrupted, drained or orphaned. Made for cron: safe to run at any time, twice.
 
     Example: keyturn sweep --stack prod
     """
-    context = open_context(stack, config)
+    context = open_context(stack, config, admins=given(admin_from, admin_fd))
+    note(context, admin_from)
     assembly = context.assembly
     with sweeping(assembly.telemetry, assembly.clock, context.config.environment) as watched:
         begun = sweeps.begin(assembly, context.path.name)
@@ -491,6 +503,7 @@ app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
+app.add_typer(breakglass_app, name="break-glass")
 app.add_typer(sandbox_app, name="sandbox")
 
 
