@@ -22,6 +22,7 @@ from rotation import form as forms
 from rotation import names, native, timing
 from rotation.declared import Config, ConfigError, Fault, Handling, entry_name
 from rotation.model import Consumer, Drain, Ending, Policy, Schedule
+from rotation.notify import templates
 from rotation.policy import show_duration, written
 from rotation.schedule import LONGEST
 from rotation.sections import (
@@ -33,6 +34,8 @@ from rotation.sections import (
     TAGGED,
     AppRoleAuth,
     AwsAuth,
+    CallsWebhook,
+    Channel,
     DefaultsSection,
     EntryReference,
     EnvReference,
@@ -42,6 +45,7 @@ from rotation.sections import (
     JwtAuth,
     KeyVaultConfig,
     KubernetesAuth,
+    NoticeSection,
     OpenAIConfig,
     Owner,
     ScheduleSection,
@@ -49,6 +53,7 @@ from rotation.sections import (
     SecretsManagerConfig,
     Section,
     StoreConfig,
+    TaggedChannel,
     TokenAuth,
     VaultConfig,
 )
@@ -358,6 +363,21 @@ def _networks_fit(secret: SecretSection, _: _Declared) -> _Found:
             yield field_name, f"take {length} characters in the store's metadata", f"at most {LONGEST_FORM}"
 
 
+def _on_rotate_known(secret: SecretSection, declared: _Declared) -> _Found:
+    for i, consumer in enumerate(secret.consumers):
+        if not isinstance(consumer.on_rotate, CallsWebhook):
+            continue
+        for field_name in ("secret", "url_from"):
+            reference = getattr(consumer.on_rotate.webhook, field_name, None)
+            if isinstance(reference, EntryReference) and reference.store not in declared.stores:
+                path = f"consumers[{i}].onRotate.webhook.{'urlFrom' if field_name == 'url_from' else field_name}.store"
+                yield (
+                    path,
+                    f"there is no such store{_nearest(reference.store, declared.stores)}",
+                    _listed(declared.stores),
+                )
+
+
 def _key_id_of_adopted(secret: SecretSection, _: _Declared) -> _Found:
     if secret.adopt_key_id is not None and not secret.adopt:
         yield "adoptKeyId", "has no effect without adopt", "together with adopt: true"
@@ -403,6 +423,7 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"owner"}), _owner_known),
     (frozenset({"consumers"}), _consumers_once),
     (frozenset({"consumers"}), _consumers_fit),
+    (frozenset({"consumers", "store"}), _on_rotate_known),
     (frozenset({"consumers", "grace"}), _refresh_fits),
     (frozenset({"rotateEvery", "schedule", "grace", "drain", "pairedWith"}), _schedule),
     (frozenset({"grace", "rotateEvery", "schedule"}), _grace_fits),
@@ -426,7 +447,9 @@ _T = TypeVar("_T")
 
 _STORE: Final[TypeAdapter[StoreConfig]] = TypeAdapter(Annotated[StoreConfig, Field(discriminator="kind")])
 _ISSUER: Final[TypeAdapter[IssuerConfig]] = TypeAdapter(Annotated[IssuerConfig, Field(discriminator="kind")])
+_CHANNEL: Final[TypeAdapter[Channel]] = TypeAdapter(TaggedChannel)
 _OWNER: Final = TypeAdapter(Owner)
+_NOTICE: Final = TypeAdapter(NoticeSection)
 _DEFAULTS: Final = TypeAdapter(DefaultsSection)
 _SECRET: Final = TypeAdapter(SecretSection)
 
@@ -446,7 +469,17 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "union_tag_not_found": "is missing",
 }
 
-_PARTS: Final = ("installation", "environment", "stores", "issuers", "owners", "defaults", "secrets")
+_PARTS: Final = (
+    "installation",
+    "environment",
+    "stores",
+    "issuers",
+    "channels",
+    "notices",
+    "owners",
+    "defaults",
+    "secrets",
+)
 _POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
 """Structured parts, and the fields of a secret that name a member of one."""
 
@@ -507,10 +540,13 @@ class _Builder:
         installation, environment = self._label("installation"), self._label("environment")
         stores = self._mapping("stores", _STORE, StoreConfig)
         issuers = self._mapping("issuers", _ISSUER, IssuerConfig)
+        channels = self._mapping("channels", _CHANNEL, Channel)
+        notices = self._notices()
         owners = self._mapping("owners", _OWNER, Owner)
         defaults = self._defaults()
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
+        self._check_channels(channels, owners, stores)
         self._check_places(stores)
         by_name: dict[str, _Read] = {}
         for read in secrets:
@@ -535,6 +571,13 @@ class _Builder:
             owners={name: owner for name, owner in owners.items() if owner},
             policies=tuple(replace(policy, native=_is_native(policy, stores)) for policy in policies),
             handling={read.section.name: _handling(read.section) for read in secrets},
+            channels={name: channel for name, channel in channels.items() if channel},
+            notices=notices,
+            on_rotate={
+                read.section.name: {c.name: c.on_rotate for c in read.section.consumers if c.on_rotate}
+                for read in secrets
+                if any(c.on_rotate for c in read.section.consumers)
+            },
             root=self._root,
         )
 
@@ -556,7 +599,7 @@ class _Builder:
         given = self._values.get(part)
         if given is not None and not isinstance(given, Mapping):
             self._add(part, "must be a mapping", "{NAME: {…}}")
-            self._blind |= _POINTERS[part]
+            self._blind |= _POINTERS.get(part, set())
             return found
         for name, value in (given or {}).items():
             path = f"{part}.{name}"
@@ -568,6 +611,53 @@ class _Builder:
                 found[name] = None
                 self._translate(path, shape, error)
         return found
+
+    def _notices(self) -> dict[str, NoticeSection]:
+        """Own words for notices, by kind. What is put in must be there."""
+        given = self._values.get("notices")
+        if given is not None and not isinstance(given, Mapping):
+            self._add("notices", "must be a mapping", "{KIND: {subject: TEXT, text: TEXT}}")
+            return {}
+        found: dict[str, NoticeSection] = {}
+        for kind, value in (given or {}).items():
+            path = f"notices.{kind}"
+            if kind not in templates.KINDS:
+                self._add(
+                    path, f"there is no such kind{_nearest(str(kind), templates.KINDS)}", _listed(templates.KINDS)
+                )
+                continue
+            try:
+                found[kind] = _NOTICE.validate_python(value)
+            except ValidationError as error:
+                self._translate(path, NoticeSection, error)
+                continue
+            for part in ("subject", "text"):
+                for message, allowed in templates.faults(kind, part, getattr(found[kind], part) or ""):
+                    self._add(f"{path}.{part}", message, allowed)
+        return found
+
+    def _check_channels(
+        self,
+        channels: Mapping[str, Channel | None],
+        owners: Mapping[str, Owner | None],
+        stores: Collection[str],
+    ) -> None:
+        blind = self._values.get("channels") is not None and not isinstance(self._values.get("channels"), Mapping)
+        for name, owner in owners.items():
+            for i, route in enumerate(owner.notify if owner else ()):
+                if route.channel not in channels and not blind:
+                    near = _nearest(route.channel, channels)
+                    self._add(
+                        f"owners.{name}.notify[{i}].channel", f"there is no such channel{near}", _listed(channels)
+                    )
+        for name, channel in channels.items():
+            self._check_entry(f"channels.{name}.apprise", getattr(channel, "apprise", None), stores)
+
+    def _check_entry(self, path: str, reference: object, stores: Collection[str]) -> None:
+        """Whether a value that stands in a store can be looked for there."""
+        if isinstance(reference, EntryReference) and reference.store not in stores and "store" not in self._blind:
+            near = _nearest(reference.store, stores)
+            self._add(f"{path}.store", f"there is no such store{near}", _listed(stores))
 
     def _defaults(self) -> ScheduleSection | None:
         try:
@@ -597,10 +687,7 @@ class _Builder:
 
     def _check_admins(self, issuers: Mapping[str, IssuerConfig | None], stores: Collection[str]) -> None:
         for name, issuer in issuers.items():
-            admin = issuer.admin if isinstance(issuer, OpenAIConfig) else None
-            if isinstance(admin, EntryReference) and admin.store not in stores and "store" not in self._blind:
-                near = _nearest(admin.store, stores)
-                self._add(f"issuers.{name}.admin.store", f"there is no such store{near}", _listed(stores))
+            self._check_entry(f"issuers.{name}.admin", getattr(issuer, "admin", None), stores)
 
     def _check_places(self, stores: Mapping[str, StoreConfig | None]) -> None:
         """One place under two names would be its own replica: taking that out would hand the entry itself back."""
@@ -637,7 +724,7 @@ def _within(path: str, outer: str) -> bool:
 
 def _decoded(key: str, value: object) -> object:
     """Structured parts reach a program as JSON; an absent one may be an empty text."""
-    if key not in (*_POINTERS, "defaults", "secrets") or not isinstance(value, str):
+    if key in ("installation", "environment") or not isinstance(value, str):
         return value
     try:
         return json.loads(value) if value else None
@@ -741,6 +828,8 @@ def schema() -> dict[str, Any]:
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
         ("stores", "validation", _STORE),
         ("issuers", "validation", _ISSUER),
+        ("channels", "validation", _CHANNEL),
+        ("notices", "validation", _NOTICE),
         ("owners", "validation", _OWNER),
         ("defaults", "validation", _DEFAULTS),
         ("secrets", "validation", _SECRET),
@@ -748,8 +837,10 @@ def schema() -> dict[str, Any]:
     parts, shared = TypeAdapter.json_schemas(adapters)
     label = {"type": "string", "pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "maxLength": 32}
     properties: dict[str, Any] = {NAMESPACE + part: label for part in ("installation", "environment")}
-    for part in ("stores", "issuers", "owners"):
+    for part in ("stores", "issuers", "channels", "owners"):
         properties[NAMESPACE + part] = {"type": "object", "additionalProperties": parts[part, "validation"]}
+    words = {"type": "object", "additionalProperties": parts["notices", "validation"]}
+    properties[NAMESPACE + "notices"] = words | {"propertyNames": {"enum": [*templates.KINDS]}}
     properties[NAMESPACE + "defaults"] = parts["defaults", "validation"]
     properties[NAMESPACE + "secrets"] = {"type": "array", "items": parts["secrets", "validation"]}
     config = {

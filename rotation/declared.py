@@ -15,7 +15,7 @@ from rotation import names
 from rotation.model import Policy
 
 if TYPE_CHECKING:
-    from rotation.sections import IssuerConfig, Owner, StoreConfig
+    from rotation.sections import Channel, IssuerConfig, NoticeSection, OnRotate, Owner, StoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,12 @@ class Config:
     """Where relative paths start: the folder of the file."""
     descriptions: Mapping[str, Any] = field(default_factory=dict)
     """Vendors by kind, where they come ready-made; the others are read when they are opened."""
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    """Where owners are told."""
+    notices: Mapping[str, NoticeSection] = field(default_factory=dict)
+    """Own words for notices, by kind."""
+    on_rotate: Mapping[str, Mapping[str, OnRotate]] = field(default_factory=dict)
+    """By secret and consumer: what makes the consumer read a new value. No store keeps it."""
 
     @property
     def bootstrap(self) -> Literal["apply", "function"]:

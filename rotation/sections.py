@@ -353,17 +353,25 @@ class FileReference(Section):
     file: Text = Field(description="the path of a file, relative to this file")
 
 
-def _told_apart(allowed: str, **keys: set[str]) -> Discriminator:
-    """References of several kinds: by tag, the keys of which any one shows the kind."""
+_NOTHING: Final = "nothing"
+"""The tag of what may be left out."""
+
+
+def _told_apart(
+    allowed: str, message: str = "must be a reference, never the credential itself", **keys: set[str]
+) -> Discriminator:
+    """References, or other sections, of several kinds: by tag, the keys of which any one shows the kind."""
 
     def tag(value: object) -> str | None:
+        if value is None:
+            return _NOTHING
         given = set(value) if isinstance(value, Mapping) else set()
         return next((tag for tag, known in keys.items() if known & given), None)
 
     return Discriminator(
         tag,
         custom_error_type="refused",
-        custom_error_message="must be a reference, never the credential itself",
+        custom_error_message=message,
         custom_error_context={"allowed": allowed},
     )
 
@@ -511,15 +519,143 @@ FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {OpenAIConfig: ("value"
 """The fields of what an issuer mints, where its kind alone tells."""
 
 
-# --- owners and secrets --------------------------------------------------------------------------
+# --- channels, owners and secrets -----------------------------------------------------------------
+
+
+VALUE_FORM: Final = "{env: NAME}, {store: STORE, name: ENTRY} or {file: PATH}"
+ValueReference = Annotated[
+    Annotated[EnvReference, Tag("env")]
+    | Annotated[EntryReference, Tag("store")]
+    | Annotated[FileReference, Tag("file")],
+    _told_apart(VALUE_FORM, env={"env"}, store={"store", "name"}, file={"file"}),
+]
+_TOPIC: Final = r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
+_REPEAT: Final = "24h"
+
+
+class SnsSection(Section):
+    """A topic of Amazon SNS. Credentials come from the SDK's own chain."""
+
+    arn: Annotated[str, StringConstraints(pattern=_TOPIC)] = Field(
+        description="the ARN of a topic, as in arn:aws:sns:eu-west-1:123456789012:keyturn"
+    )
+    endpoint_url: Url | None = Field(None, description="an address in place of the region's own")
+    profile: Text | None = Field(None, description="a profile of the AWS configuration files")
+
+
+class AppriseChannel(Section):
+    """A place that Apprise knows how to tell. Its URL holds a password or token, and so stands elsewhere."""
+
+    apprise: ValueReference = Field(description=VALUE_FORM)
+    repeat_after: Span = Field(_REPEAT, validate_default=True, description=SPAN_FORM)
+
+
+class SnsChannel(Section):
+    """A topic, and with it whoever has subscribed."""
+
+    sns: SnsSection = Field(description="{arn: ARN}")
+    repeat_after: Span = Field(_REPEAT, validate_default=True, description=SPAN_FORM)
+
+
+Channel = AppriseChannel | SnsChannel
+CHANNEL_FORM: Final = "{apprise: REFERENCE} or {sns: {arn: ARN}}"
+TaggedChannel = Annotated[
+    Annotated[AppriseChannel, Tag("apprise")] | Annotated[SnsChannel, Tag("sns")],
+    _told_apart(CHANNEL_FORM, "is not a channel", apprise={"apprise"}, sns={"sns"}),
+]
+
+NOTIFY_FORM: Final = "a list of names of channels, or of {channel: NAME, from: SEVERITY, on: [EVENT, …]}"
+
+
+class RouteSection(Section):
+    """Through which channel an owner is told what."""
+
+    channel: Text = Field(description="the name of a channel")
+    least: Literal["info", "warning", "critical"] | None = Field(
+        None, alias="from", description="info, warning or critical"
+    )
+    on: Annotated[tuple[Literal["before", "done", "failed", "hold", "incident"], ...], Field(strict=False)] | None = (
+        Field(None, description="a list of before, done, failed, hold and incident")
+    )
+
+
+def _route(value: object) -> object:
+    return {"channel": value} if isinstance(value, str) else value
+
+
+Route = Annotated[RouteSection, BeforeValidator(_route, json_schema_input_type=Text | RouteSection)]
 
 
 class Owner(Section):
     """Who is told what happens to a secret."""
 
-    notify: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), max_length=0, description="an empty list: this version has no channels"
-    )
+    notify: Annotated[tuple[Route, ...], Field(strict=False)] = Field((), description=NOTIFY_FORM)
+    notify_before: Span = Field("3d", validate_default=True, description=SPAN_FORM)
+
+
+class NoticeSection(Section):
+    """How a kind of notice is worded."""
+
+    subject: Text | None = Field(None, description="one line, with $NAME where something is put in")
+    text: Text | None = Field(None, description="text, with $NAME where something is put in")
+
+
+class WebhookSection(Section):
+    """Somebody's own endpoint, which is told that a secret has a new value."""
+
+    url: Url = Field(description="https://HOST[:PORT][/PATH]")
+    secret: ValueReference = Field(description=VALUE_FORM)
+
+
+class HiddenWebhookSection(Section):
+    """As above, where the address is itself a secret."""
+
+    url_from: ValueReference = Field(description=VALUE_FORM)
+    secret: ValueReference = Field(description=VALUE_FORM)
+
+
+KUBERNETES_FORM: Final = "{namespace: NAME, kind: Deployment, StatefulSet or DaemonSet, name: NAME}"
+_DNS: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+
+
+class KubernetesSection(Section):
+    """A workload whose pods are replaced, by the rules of its own roll-out."""
+
+    namespace: Annotated[str, StringConstraints(pattern=_DNS)] = Field(description="the name of a namespace")
+    kind: Literal["Deployment", "StatefulSet", "DaemonSet"] = Field(description="Deployment, StatefulSet or DaemonSet")
+    name: Annotated[str, StringConstraints(pattern=_DNS)] = Field(description="the name of the workload")
+
+
+class RestartSection(Section):
+    """What is restarted."""
+
+    kubernetes: KubernetesSection = Field(description=KUBERNETES_FORM)
+
+
+WEBHOOK_FORM: Final = "{url: URL or urlFrom: REFERENCE, secret: REFERENCE}"
+
+
+class CallsWebhook(Section):
+    """A reader that is told to read again."""
+
+    webhook: Annotated[
+        Annotated[WebhookSection, Tag("url")] | Annotated[HiddenWebhookSection, Tag("urlFrom")],
+        _told_apart(WEBHOOK_FORM, "is not a webhook", url={"url"}, urlFrom={"urlFrom"}),
+    ] = Field(description=WEBHOOK_FORM)
+
+
+class Restarts(Section):
+    """A reader that reads when it starts."""
+
+    restart: RestartSection = Field(description=f"{{kubernetes: {KUBERNETES_FORM}}}")
+
+
+OnRotate = CallsWebhook | Restarts
+ON_ROTATE_FORM: Final = "{webhook: {url: URL, secret: REFERENCE}} or {restart: {kubernetes: {…}}}"
+TaggedOnRotate = Annotated[
+    Annotated[CallsWebhook, Tag("webhook")] | Annotated[Restarts, Tag("restart")] | Annotated[None, Tag(_NOTHING)],
+    _told_apart(ON_ROTATE_FORM, "is nothing that can be done", webhook={"webhook"}, restart={"restart"}),
+]
 
 
 class ConsumerSection(Section):
@@ -527,6 +663,7 @@ class ConsumerSection(Section):
 
     name: Label = Field(description="a name")
     refresh_within: Span = Field("15m", validate_default=True, description=SPAN_FORM)
+    on_rotate: TaggedOnRotate = Field(None, description=ON_ROTATE_FORM)
 
 
 class DrainSection(Section):
@@ -708,5 +845,11 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     "env": EnvReference,
     "file": FileReference,
     "store": EntryReference,
+    "apprise": AppriseChannel,
+    "sns": SnsChannel,
+    "url": WebhookSection,
+    "urlFrom": HiddenWebhookSection,
+    "webhook": CallsWebhook,
+    "restart": Restarts,
 }
 """Members of unions by the tag under which pydantic reports them."""

@@ -301,7 +301,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("secret", []),
         (
             "secret: unknown key (did you mean secrets?); "
-            "allowed: installation, environment, stores, issuers, owners, defaults, secrets"
+            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, secrets"
         ),
     ),
     (setting("stores.near.adress", "x"), f"stores.near.adress: unknown key (did you mean address?); allowed: {KEYS}"),
@@ -335,7 +335,7 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     (
         setting("owners.support-platform.notfy", []),
-        "owners.support-platform.notfy: unknown key (did you mean notify?); allowed: notify",
+        "owners.support-platform.notfy: unknown key (did you mean notify?); allowed: notify, notifyBefore",
     ),
     (
         setting("secrets.0.rotate_every", "1d"),
@@ -347,7 +347,7 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     (
         setting("secrets.0.consumers.1.refresh", "1m"),
-        "secrets[0].consumers[1].refresh: unknown key (did you mean refreshWithin?); allowed: name, refreshWithin",
+        "secrets[0].consumers[1].refresh: unknown key (did you mean refreshWithin?); allowed: name, refreshWithin, onRotate",
     ),
     # kinds and methods
     (without("stores.aws.kind"), f"stores.aws.kind: is missing; allowed: {KINDS}"),
@@ -402,7 +402,7 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     (
         setting("owners.support-platform.notify", ["#support"]),
-        "owners.support-platform.notify: must be empty; allowed: an empty list: this version has no channels",
+        "owners.support-platform.notify[0].channel: there is no such channel; allowed: nothing, as there is none",
     ),
     # missing fields
     (
@@ -999,7 +999,10 @@ def test_the_schema_accepts_what_is_accepted() -> None:
         setting("stores.azure.vaultUrl", "http://x"),
         setting("issuers.openai.admin", "sk"),
         setting("issuers.openai.admin.env", "sk-x"),
-        setting("owners.support-platform.notify", ["x"]),
+        setting("owners.support-platform.notify", [{"channel": "x", "on": ["after"]}]),
+        setting("channels", {"ops": {"apprise": "slack://token"}}),
+        setting("notices", {"rotation.fail": {"subject": "x"}}),
+        setting("secrets.0.consumers.0.onRotate", {"webhook": {"url": "https://x"}}),
         setting("secrets.0.rotateEvery", 30),
         setting("secrets.0.grace", "1 day"),
         setting("secrets.0.drain.then", "drop"),
