@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rotation import fleet, sweep
+from rotation.actions import Done, Wait
 from rotation.assembly import Assembly
-from rotation.decide import Done, Wait
 from rotation.declared import ConfigError
 from rotation.engine import Outcome, Target
 from rotation.errors import Code

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from rotation import native, orphans
 from rotation import policy as policies
-from rotation.decide import Done
+from rotation.actions import Done
 from rotation.declared import ConfigError
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble

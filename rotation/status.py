@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from rotation import decide as d
+from rotation import actions
 from rotation.engine import Engine, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
@@ -121,12 +121,12 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
         next_action=words(decision),
         last_error=_error(seen, decision),
-        alive=s.urgent or bool(journal.unproven()) or (isinstance(decision, d.Hold) and decision.unproven),
+        alive=s.urgent or bool(journal.unproven()) or (isinstance(decision, actions.Hold) and decision.unproven),
         applied=applied,
     )
 
 
-def phase(s: Situation, decision: d.Decision | None) -> Phase:
+def phase(s: Situation, decision: actions.Decision | None) -> Phase:
     """Where a secret stands that was seen.
 
     Parameters:
@@ -137,7 +137,7 @@ def phase(s: Situation, decision: d.Decision | None) -> Phase:
         return Phase.UNPROVEN
     if s.urgent or journal.unproven():
         return Phase.CONDEMNED
-    if isinstance(decision, d.Hold):
+    if isinstance(decision, actions.Hold):
         return Phase.HELD
     if s.pending is not None or s.at_work is not None:
         return Phase.ROTATING
@@ -146,8 +146,8 @@ def phase(s: Situation, decision: d.Decision | None) -> Phase:
     return Phase.DRAINING if s.retiring else Phase.STEADY
 
 
-def _error(seen: Observation, decision: d.Decision) -> str | None:
-    if isinstance(decision, d.Hold):
+def _error(seen: Observation, decision: actions.Decision) -> str | None:
+    if isinstance(decision, actions.Hold):
         return decision.reason
     away = [f"{r.store}: {r.reason}" for r in seen.replicas.values() if isinstance(r, Absent)]
     if away:
@@ -156,58 +156,58 @@ def _error(seen: Observation, decision: d.Decision) -> str | None:
     return f"failed {backoff.failures} in a row: {backoff.error}" if backoff else None
 
 
-def words(decision: d.Decision) -> str:
+def words(decision: actions.Decision) -> str:
     """A decision in one phrase, the reason included."""
     match decision:
-        case d.Done():
+        case actions.Done():
             why = f": {decision.due_why}" if decision.due_why else ""
             return f"rotate at {decision.due_at:%Y-%m-%d %H:%M}Z{why}" if decision.due_at else "nothing"
-        case d.Wait():
+        case actions.Wait():
             return f"wait until {decision.until:%Y-%m-%d %H:%M}Z: {decision.reason}"
-        case d.Hold():
+        case actions.Hold():
             return f"held: {decision.reason}"
-        case d.Reached():
+        case actions.Reached():
             return decision.reason
-        case d.Intend(of=None):
+        case actions.Intend(of=None):
             return f"rotate now: {decision.reason}"
         case _:
             return f"{_VERBS[type(decision)]}: {decision.reason}"
 
 
 _VERBS = {
-    d.Start: "have the store's service rotate",
-    d.Intend: "store anew",
-    d.Mint: "mint",
-    d.Restage: "stage",
-    d.Copy: "stage copy",
-    d.Compare: "read back",
-    d.Verify: "verify",
-    d.Smoke: "smoke-test",
-    d.VerifyCurrent: "verify current",
-    d.Look: "look again",
-    d.Promote: "promote",
-    d.Discard: "discard",
-    d.Note: "note",
-    d.Condemn: "condemn",
-    d.ListKeys: "search issuer",
-    d.AskLastUse: "ask last use",
-    d.Revoke: "revoke",
-    d.Prove: "prove dead",
-    d.Forget: "close",
+    actions.Start: "have the store's service rotate",
+    actions.Intend: "store anew",
+    actions.Mint: "mint",
+    actions.Restage: "stage",
+    actions.Copy: "stage copy",
+    actions.Compare: "read back",
+    actions.Verify: "verify",
+    actions.Smoke: "smoke-test",
+    actions.VerifyCurrent: "verify current",
+    actions.Look: "look again",
+    actions.Promote: "promote",
+    actions.Discard: "discard",
+    actions.Note: "note",
+    actions.Condemn: "condemn",
+    actions.ListKeys: "search issuer",
+    actions.AskLastUse: "ask last use",
+    actions.Revoke: "revoke",
+    actions.Prove: "prove dead",
+    actions.Forget: "close",
 }
 
 
-def then(decision: d.Decision, policy: Policy) -> str | None:
+def then(decision: actions.Decision, policy: Policy) -> str | None:
     """What follows a decision by itself, for the plan; None when the decision says it all."""
     match decision:
-        case d.Intend(of=None):
+        case actions.Intend(of=None):
             stores = ", then ".join(policy.stores)
             return (
                 f"mint at {policy.issuer}, stage and verify, promote in {stores}; "
                 f"the old credential drains for {show_duration(policy.grace)}, then is revoked and shown dead"
             )
-        case d.Verify() | d.Mint():
+        case actions.Verify() | actions.Mint():
             return f"promote in {policy.store}"
-        case d.Condemn() | d.Revoke():
+        case actions.Condemn() | actions.Revoke():
             return "show it dead"
     return None

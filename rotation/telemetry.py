@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from rotation.decide import Done, Hold
+from rotation.actions import Done, Hold
 from rotation.errors import Trouble
 from rotation.model import Policy
 from rotation.ports import Clock, Record

@@ -22,7 +22,7 @@ def test_a_replica_that_still_hands_out_what_drains_is_told_and_not_tried() -> N
     used = old.last_used_at
     world.clock.move(timedelta(minutes=5))
     engine = world.engine()
-    primary, mirror = checkup.verify(engine, engine._issuers, world.target, NAME)
+    primary, mirror = checkup.verify(engine, engine.outside.issuers, world.target, NAME)
     assert (primary.verdict, primary.agrees, primary.key_id) == (Verdict.VALID, True, new.key_id)
     assert (mirror.verdict, mirror.agrees, mirror.key_id) == (Verdict.UNKNOWN, False, old.key_id)
     assert "on its way out" in mirror.reason
@@ -37,8 +37,8 @@ def test_what_a_store_does_not_give_is_told_apart_from_what_an_issuer_says() -> 
     world.run()
     engine = world.engine()
     world.vendor.unreachable = True
-    (silent,) = checkup.verify(engine, engine._issuers, world.target, NAME)
+    (silent,) = checkup.verify(engine, engine.outside.issuers, world.target, NAME)
     assert (silent.verdict, silent.shown, silent.trouble) == (Verdict.UNKNOWN, True, None)
     world.denied = ("vault", ("observe",))
-    (refused,) = checkup.verify(engine, engine._issuers, world.target, NAME)
+    (refused,) = checkup.verify(engine, engine.outside.issuers, world.target, NAME)
     assert (refused.verdict, refused.shown, refused.trouble) == (Verdict.UNKNOWN, False, Code.DENIED)

@@ -20,7 +20,7 @@ from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import TokenLogin, VaultStore
-from rotation import decide as d
+from rotation import actions
 from rotation import journal as facts
 from rotation import policy as policies
 from rotation.engine import Engine, Places, Target
@@ -98,7 +98,7 @@ def applied(world: World, policy: Policy) -> None:
     entry_of(world).policy = dict(policies.written(policy))
 
 
-def sweep_for(world: World, span: timedelta, every: timedelta = DAY) -> d.Rest | None:
+def sweep_for(world: World, span: timedelta, every: timedelta = DAY) -> actions.Rest | None:
     """Sweeps, and nobody else; what the last one came to."""
     outcome, end = None, world.clock.now() + span
     while world.clock.now() < end:
@@ -254,8 +254,8 @@ def test_a_replica_that_was_never_released_is_told() -> None:
     world.clock.move(31 * DAY)
     world.sweep()
     rest = sweep_for(world, 3 * DAY)
-    assert isinstance(rest, d.Hold), rest
-    assert rest.cause is d.Cause.STORE
+    assert isinstance(rest, actions.Hold), rest
+    assert rest.cause is actions.Cause.STORE
     assert "aws" in rest.reason
     assert world.vendor.accepts("value-1")
 
@@ -356,7 +356,7 @@ def test_rotations_leave_room_in_the_journal_for_an_emergency(room: Room) -> Non
 
     What no emergency could be written down for any more waits; the emergency replaces, revokes and proves.
     """
-    assert isinstance(room.engine().run(room.target).rest, d.Done)
+    assert isinstance(room.engine().run(room.target).rest, actions.Done)
     made = []
     for _ in range(6):
         room.clock.move(6 * HOUR)
@@ -374,9 +374,9 @@ class NarrowWorld(World):
     """Whose stores have room for so few facts."""
 
     def engine(self) -> Engine:
-        engine = super().engine()
-        engine._stores = {n: Narrow(n, v, self.clock.now, self._hook_of(n)) for n, v in self.vaults.items()}
-        return engine
+        usual = super().engine().outside
+        stores = {n: Narrow(n, v, self.clock.now, self._hook_of(n)) for n, v in self.vaults.items()}
+        return Engine(stores, usual.issuers, usual.places, self.clock, self.trail, usual.tokens)
 
 
 def test_orphans_leave_room_in_the_journal_for_an_emergency() -> None:
@@ -414,7 +414,7 @@ def test_values_of_people_leave_room_in_the_journal_for_an_emergency(narrow: Roo
     for _ in range(20):
         narrow.clock.move(DAY)
         outcome = narrow.engine().run(narrow.target)
-    assert isinstance(outcome.rest, d.Done), (outcome.rest, outcome.trouble)
+    assert isinstance(outcome.rest, actions.Done), (outcome.rest, outcome.trouble)
     assert narrow.accepted()
 
 
@@ -456,9 +456,9 @@ class Ahead:
 
 def runner_ahead(world: World, by: timedelta) -> Engine:
     """A runner that has heard from its store how far its clock is ahead."""
-    clock, usual = Ahead(world, by), world.engine()
+    clock, usual = Ahead(world, by), world.engine().outside
     stores = {name: MemoryStore(name, vault, clock.now, world.hook) for name, vault in world.vaults.items()}
-    return Engine(stores, usual._issuers, usual._places, clock, world.trail, usual._tokens, ahead=lambda _: by)
+    return Engine(stores, usual.issuers, usual.places, clock, world.trail, usual.tokens, ahead=lambda _: by)
 
 
 def test_a_clock_that_is_ahead_does_not_end_a_grace_period() -> None:
@@ -484,7 +484,7 @@ def test_a_clock_that_is_ahead_holds_up_nobody(at: str) -> None:
     world.check_settled()
     assert world.handed_out() == {"vault": "value-2"}
     due = world.sweep().rest
-    assert isinstance(due, d.Done)
+    assert isinstance(due, actions.Done)
     assert due.due_at is not None
     assert due.due_at < world.clock.now() + 30 * DAY
 
@@ -602,7 +602,7 @@ def test_two_adoptions_at_once_name_one_key(first: bool) -> None:
     with meanwhile(world, "before record", another):
         world.engine().adopt(world.target, world.policy, key_id=ids[1])
     assert len(journal_of(world).adopted) == 1
-    assert isinstance(sweep_for(world, 5 * DAY), d.Done)
+    assert isinstance(sweep_for(world, 5 * DAY), actions.Done)
     world.check_settled()
 
 
@@ -653,7 +653,7 @@ def test_an_adopted_value_without_an_id_is_left_to_its_person() -> None:
     world.engine().adopt(world.target, world.policy, key_id=None)
     sweep_for(world, 33 * DAY)
     assert world.handed_out() == {"vault": "value-2"}
-    assert isinstance(world.sweep().rest, d.Done)
+    assert isinstance(world.sweep().rest, actions.Done)
     assert {token for key in journal_of(world).facts if (token := key.partition(".")[2])} == set(
         journal_of(world).attempts
     )
@@ -703,9 +703,9 @@ def test_a_hold_for_a_value_that_nobody_can_show_ends() -> None:
         for key in world.vendor.keys:
             key.revoked = key.key_id != made.key_id
         held = world.sweep().rest
-        assert isinstance(held, d.Hold)
-        assert held.cause is d.Cause.PERSON
-        assert isinstance(sweep_for(world, 16 * DAY), d.Done)
+        assert isinstance(held, actions.Hold)
+        assert held.cause is actions.Cause.PERSON
+        assert isinstance(sweep_for(world, 16 * DAY), actions.Done)
         world.clock.move(31 * DAY)
 
 
@@ -791,8 +791,8 @@ def test_a_mint_in_doubt_is_not_forgotten_where_its_issuer_leads_elsewhere() -> 
     world.capabilities = Capabilities(scope="two", create=SHORT, revoke=SHORT)
     lost.name = "not in this list"
     held = sweep_for(world, 3 * DAY)
-    assert isinstance(held, d.Hold), held
-    assert held.cause is d.Cause.PERSON
+    assert isinstance(held, actions.Hold), held
+    assert held.cause is actions.Cause.PERSON
     assert token in journal_of(world).attempts
     world.capabilities = Capabilities(scope="one", create=SHORT, revoke=SHORT)
     lost.name = known
@@ -825,7 +825,7 @@ def test_a_rollback_to_a_key_that_is_condemned_meanwhile_is_replaced_once() -> N
     world.clock.move(23 * HOUR)
 
     def condemned() -> None:
-        world.engine()._stores["vault"].record(ENTRY, facts.condemned(old, world.clock.now(), Why.RETIRED))
+        world.engine().outside.stores["vault"].record(ENTRY, facts.condemned(old, world.clock.now(), Why.RETIRED))
 
     with meanwhile(world, "before promote", condemned):
         outcome = world.engine().rollback(world.target)
@@ -858,7 +858,7 @@ def test_a_rollback_to_a_key_that_is_to_die_is_not_achieved() -> None:
     old = world.vendor.keys[0].name.rpartition(".")[2]
 
     def condemned() -> None:
-        world.engine()._stores["vault"].record(ENTRY, facts.condemned(old, world.clock.now(), Why.RETIRED))
+        world.engine().outside.stores["vault"].record(ENTRY, facts.condemned(old, world.clock.now(), Why.RETIRED))
         world.vendor.unreachable = True
 
     with meanwhile(world, "before promote", condemned):
@@ -931,7 +931,7 @@ def test_version_ids_of_two_stores_may_be_equal() -> None:
     world.run()
     paste(world, by_hand(world).credential.fields["value"].reveal())
     assert world.run().trouble is None
-    assert isinstance(sweep_for(world, 3 * DAY), d.Done)
+    assert isinstance(sweep_for(world, 3 * DAY), actions.Done)
     world.check_settled()
 
 
@@ -983,5 +983,5 @@ def test_a_verification_that_takes_a_minute_still_tells() -> None:
     world.fault = lambda _, call: world.clock.move(timedelta(seconds=61)) if call == "before verify" else None
     assert world.engine().rotate(world.target).achieved
     world.fault = None
-    assert isinstance(sweep_for(world, 3 * DAY), d.Done)
+    assert isinstance(sweep_for(world, 3 * DAY), actions.Done)
     world.check_settled()

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from rotation import decide as d
+from rotation import actions
+from rotation.effects import Effects
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Drain, Ending
 from rotation.ports import Record
@@ -18,7 +19,7 @@ def test_a_new_entry_gets_its_first_credential() -> None:
     """An entry with a policy and no value is given one by the next sweep."""
     world = World()
     outcome = world.run()
-    assert isinstance(outcome.rest, d.Done)
+    assert isinstance(outcome.rest, actions.Done)
     assert world.handed_out() == {"vault": "value-1"}
     world.check_settled()
 
@@ -38,12 +39,12 @@ def test_a_due_rotation_promotes_then_drains_then_proves_the_old_key_dead() -> N
     world.run()
     world.clock.move(timedelta(days=30))
     outcome = world.run()
-    assert isinstance(outcome.rest, d.Wait)
+    assert isinstance(outcome.rest, actions.Wait)
     assert world.handed_out() == {"vault": "value-2"}
     assert world.live() == {"value-1", "value-2"}, "the old credential lives through its grace period"
     world.clock.move(timedelta(hours=25))
     outcome = world.run()
-    assert isinstance(outcome.rest, d.Done)
+    assert isinstance(outcome.rest, actions.Done)
     assert world.live() == {"value-2"}
     assert "proven" in world.trail.events()
     assert not [f for f in outcome.seen.primary.journal.facts if "0001" in f], "nothing is kept of a proven key"  # type: ignore[union-attr]
@@ -80,7 +81,7 @@ def test_the_longest_drain_ends_as_declared(then: Ending) -> None:
         old.last_used_at = world.clock.now()
         outcome = world.run()
     if then is Ending.HOLD:
-        assert isinstance(outcome.rest, d.Hold)
+        assert isinstance(outcome.rest, actions.Hold)
         assert "value-1" in world.live()
     else:
         assert world.live() == {"value-2"}
@@ -91,7 +92,7 @@ def test_an_emergency_replaces_revokes_and_proves_at_once() -> None:
     world = World()
     world.run()
     outcome = world.emergency()
-    assert isinstance(outcome.rest, d.Done)
+    assert isinstance(outcome.rest, actions.Done)
     assert world.live() == {"value-2"}
     assert "proven" in world.trail.events()
     world.check_settled()
@@ -172,8 +173,8 @@ def test_a_value_put_by_hand_is_replaced_when_due_and_nothing_of_theirs_is_revok
     """A person edits the entry: their credential is not ours to revoke."""
     world = World()
     world.run()
-    theirs = world.engine()._issuers["vendor"].mint("somebody's key")
-    store = world.engine()._stores["vault"]
+    theirs = world.engine().outside.issuers["vendor"].mint("somebody's key")
+    store = world.engine().outside.stores["vault"]
     store.put_by_hand(world.target.entry, theirs.credential)  # type: ignore[attr-defined]
     world.clock.move(timedelta(days=30))
     world.sweep_until_quiet()
@@ -200,15 +201,14 @@ def test_a_plan_changes_nothing_and_asks_what_it_must() -> None:
     world.clock.move(timedelta(hours=25))
     before = len(world.trail.records)
     decision, _ = world.engine().plan(world.target)
-    assert isinstance(decision, d.Condemn)
+    assert isinstance(decision, actions.Condemn)
     assert len(world.trail.records) == before
     assert world.live() == {"value-1", "value-2"}
 
 
 def test_every_action_has_a_handler() -> None:
     """A decision that nothing carries out would be found only in production."""
-    engine = World().engine()
-    assert {a.__name__ for a in engine._handlers} == {a.__name__ for a in d.Action.__subclasses__()}
+    assert {a.__name__ for a in Effects.handlers} == {a.__name__ for a in actions.Action.__subclasses__()}
 
 
 def test_nothing_happens_when_the_audit_trail_can_not_be_written() -> None:
@@ -248,7 +248,7 @@ def test_a_rollback_never_goes_back_to_a_dead_credential() -> None:
     world.run()
     world.emergency()
     outcome = world.engine().rollback(world.target)
-    assert isinstance(outcome.rest, d.Hold)
+    assert isinstance(outcome.rest, actions.Hold)
     assert world.handed_out() == {"vault": "value-2"}
 
 
@@ -257,11 +257,11 @@ def test_a_rollback_never_goes_back_to_a_dead_credential() -> None:
 def test_an_adopted_entry_is_unchanged_until_its_rotation(known: bool, stores: tuple[str, ...]) -> None:
     """With its key id the adopted credential retires like ours; without it Keyturn never revokes it."""
     world = World(stores=stores)
-    theirs = world.engine()._issuers["vendor"].mint("a person's key")
+    theirs = world.engine().outside.issuers["vendor"].mint("a person's key")
     for name in stores:
-        store = world.engine()._stores[name]
+        store = world.engine().outside.stores[name]
         store.set_policy(world.target.entry, {})
-    first = world.engine()._stores["vault"]
+    first = world.engine().outside.stores["vault"]
     first.put_by_hand(world.target.entry, theirs.credential)  # type: ignore[attr-defined]
     world.engine().adopt(world.target, world.policy, key_id=theirs.key_id if known else None)
     assert world.handed_out()["vault"] == "value-1"
@@ -277,7 +277,7 @@ def test_an_adopted_entry_is_unchanged_until_its_rotation(known: bool, stores: t
 def test_a_dead_credential_is_not_adopted() -> None:
     """Nothing is written when the issuer refuses what the entry holds."""
     world = World(allow_outage=True)
-    store = world.engine()._stores["vault"]
+    store = world.engine().outside.stores["vault"]
     store.set_policy(world.target.entry, {})
     store.put_by_hand(world.target.entry, Credential.of(value="dead"))  # type: ignore[attr-defined]
     with pytest.raises(Trouble) as raised:
@@ -298,7 +298,7 @@ def test_release_hands_the_entry_back_unchanged() -> None:
     world.clock.move(timedelta(hours=25))
     world.run()
     world.engine().release(world.target)
-    seen = world.engine()._stores["vault"].observe(world.target.entry)
+    seen = world.engine().outside.stores["vault"].observe(world.target.entry)
     assert (dict(seen.policy), dict(seen.journal.facts)) == ({}, {})
     assert world.handed_out() == {"vault": "value-2"}
     assert world.live() == {"value-2"}
@@ -339,7 +339,7 @@ def test_a_credential_that_expires_is_replaced_before() -> None:
 
 
 def by_hand(world: World, value: str) -> None:
-    store = world.engine()._stores["vault"]
+    store = world.engine().outside.stores["vault"]
     store.put_by_hand(world.target.entry, Credential.of(value=value))  # type: ignore[attr-defined]
 
 
@@ -375,10 +375,10 @@ def test_a_hand_made_rollback_starts_the_grace_period_anew() -> None:
 def test_an_id_that_can_not_be_the_credentials_is_refused(given: str) -> None:
     """It is what the next rotation revokes: no key that the issuer does not list, and none of another secret's."""
     world = World(allow_outage=True)
-    store = world.engine()._stores["vault"]
+    store = world.engine().outside.stores["vault"]
     store.set_policy(world.target.entry, {})
-    world.engine()._issuers["vendor"].mint("a person's key")
-    world.engine()._issuers["vendor"].mint(f"acme.prod-other-chat.{'f' * 32}")
+    world.engine().outside.issuers["vendor"].mint("a person's key")
+    world.engine().outside.issuers["vendor"].mint(f"acme.prod-other-chat.{'f' * 32}")
     by_hand(world, "value-1")
     with pytest.raises(Trouble) as raised:
         world.engine().adopt(world.target, world.policy, key_id=given)
@@ -390,9 +390,9 @@ def test_an_id_that_can_not_be_the_credentials_is_refused(given: str) -> None:
 def test_adopting_twice_is_adopting_once() -> None:
     """The answer of the first was lost after its facts were written."""
     world = World()
-    store = world.engine()._stores["vault"]
+    store = world.engine().outside.stores["vault"]
     store.set_policy(world.target.entry, {})
-    theirs = world.engine()._issuers["vendor"].mint("a person's key")
+    theirs = world.engine().outside.issuers["vendor"].mint("a person's key")
     by_hand(world, "value-1")
     world.engine().adopt(world.target, world.policy, key_id=theirs.key_id)
     store.set_policy(world.target.entry, {})
@@ -427,7 +427,7 @@ def test_an_emergency_replaces_what_keyturn_did_not_make() -> None:
     """The entry held a person's key: it is replaced; revoking it is theirs to do."""
     world = World()
     world.run()
-    theirs = world.engine()._issuers["vendor"].mint("somebody's key")
+    theirs = world.engine().outside.issuers["vendor"].mint("somebody's key")
     by_hand(world, theirs.credential.fields["value"].reveal())
     outcome = world.engine().emergency(world.target, patience=timedelta(minutes=1))
     assert outcome.achieved
@@ -465,7 +465,7 @@ def test_the_age_of_a_key_is_not_reset_by_storing_it_anew() -> None:
     world = World()
     world.run()
     world.clock.move(timedelta(days=29))
-    issuer = world.engine()._issuers["vendor"]
+    issuer = world.engine().outside.issuers["vendor"]
     issuer.mint(f"acme.test-{world.policy.name}.{'f' * 32}")
     world.clock.move(timedelta(hours=1))
     world.sweep()

@@ -18,7 +18,7 @@ from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.memory import MemoryStore
 from providers.stores.vault import TokenLogin, VaultStore
-from rotation import decide as d
+from rotation import actions
 from rotation import policy as policies
 from rotation.checkup import verify
 from rotation.engine import Engine, Places, Target
@@ -296,15 +296,15 @@ class FormedWorld(World):
         return MemoryStore(name, self.vaults[name], self.clock.now, text_only=name == "texts")
 
     def engine(self) -> Engine:
-        made = super().engine()
-        plain = made._issuers["vendor"]
+        made = super().engine().outside
+        plain = made.issuers["vendor"]
         capabilities = replace(plain.capabilities, fields=("user", "password"))
         issuer = FormedIssuer("vendor", self.vendor, capabilities, self.hook)
         stores = {
             name: MemoryStore(name, self.vaults[name], self.clock.now, self._hook_of(name), text_only=name == "texts")
             for name in self.stores
         }
-        return Engine(stores, {"vendor": issuer}, made._places, self.clock, self.trail, made._tokens)
+        return Engine(stores, {"vendor": issuer}, made.places, self.clock, self.trail, made.tokens)
 
     def stored(self) -> dict[str, dict[str, str] | None]:
         """Payloads as consumers of each store get them."""
@@ -394,9 +394,9 @@ def test_an_entry_that_holds_something_else_is_reported_and_heals(form: str) -> 
     world.allow_outage = True
     world.store("vault").put_by_hand(ENTRY, Credential.of(value=CANARY))
     outcome = world.sweep()
-    assert isinstance(outcome.rest, d.Hold)
+    assert isinstance(outcome.rest, actions.Hold)
     assert "not" in outcome.rest.reason
-    [finding, *_] = verify(world.engine(), world.engine()._issuers, world.target, NAME)
+    [finding, *_] = verify(world.engine(), world.engine().outside.issuers, world.target, NAME)
     assert (finding.verdict, "the stored" in finding.reason) == (Verdict.UNKNOWN, True)
     told = [outcome.rest.reason, str(outcome.trouble), finding.reason, *(str(r) for r in world.trail.records)]
     assert not any(CANARY in text for text in told)
@@ -424,7 +424,7 @@ def test_a_form_that_needs_what_the_issuer_has_not_mints_nothing_that_stays() ->
 def adopted(form: str) -> FormedWorld:
     """A world whose primary holds a person's credential in a form, under management."""
     world = FormedWorld(form)
-    issued = world.engine()._issuers["vendor"].mint("a person's key")
+    issued = world.engine().outside.issuers["vendor"].mint("a person's key")
     for name in STORES:
         world.store(name).set_policy(ENTRY, {})
     world.store("vault").put_by_hand(ENTRY, render(issued.credential, form or default(("user", "password"))))

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from rotation import decide as d
+from rotation import actions
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Model, Version
 from tests.world import Crash, World
@@ -43,7 +43,7 @@ def test_a_slot_is_not_regenerated_while_its_old_holder_drains() -> None:
     world.run()
     outcome = world.engine().rotate(world.target)
     assert len(world.vendor.keys) == 2
-    assert isinstance(outcome.rest, d.Wait)
+    assert isinstance(outcome.rest, actions.Wait)
     assert world.live() == {"value-1", "value-2"}
 
 
@@ -115,7 +115,7 @@ def test_replacing_has_a_measured_window() -> None:
     promoted = [r for r in world.trail.records if r.event == "promote.done"][-1]
     assert promoted.detail
     assert float(promoted.detail["window_seconds"]) < 5
-    assert isinstance(outcome.rest, d.Done), "there is nothing to drain"
+    assert isinstance(outcome.rest, actions.Done), "there is nothing to drain"
     assert "proven" in world.trail.events()
     world.allow_outage = False
     world.check_settled()
@@ -162,7 +162,7 @@ def test_a_manual_issuer_waits_for_a_person() -> None:
     """A rotation that is due is a hold which says what to do; nothing is minted or intended."""
     world = manual()
     outcome = world.run()
-    assert isinstance(outcome.rest, d.Hold)
+    assert isinstance(outcome.rest, actions.Hold)
     assert "keyturn submit support-copilot-chat" in outcome.rest.reason
     assert world.vendor.keys == []
     assert not outcome.seen or not outcome.seen.primary.journal.facts
@@ -171,7 +171,7 @@ def test_a_manual_issuer_waits_for_a_person() -> None:
 def test_a_submitted_credential_is_verified_before_it_is_promoted() -> None:
     """A wrong one is never handed out; a right one replaces, and the old one is to be revoked by hand."""
     world = manual()
-    issuer = world.engine()._issuers["vendor"]
+    issuer = world.engine().outside.issuers["vendor"]
     first = issuer.mint("made by a person")
     world.engine().submit(world.target, first.credential, first.key_id)
     assert world.handed_out() == {"vault": "value-1"}
@@ -184,10 +184,10 @@ def test_a_submitted_credential_is_verified_before_it_is_promoted() -> None:
     assert world.handed_out() == {"vault": "value-2"}
     world.clock.move(timedelta(hours=30))
     outcome = world.run()
-    assert isinstance(outcome.rest, d.Hold)
+    assert isinstance(outcome.rest, actions.Hold)
     assert first.key_id in outcome.rest.reason
     assert world.live() == {"value-1", "value-2"}
     world.vendor.keys[0].revoked = True
     world.run()
     assert "proven" in world.trail.events()
-    assert isinstance(world.run().rest, d.Done)
+    assert isinstance(world.run().rest, actions.Done)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotation import decide
+from rotation.rules import beginning
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.patching import StaleError, edit
 
@@ -24,11 +24,11 @@ QUICK = (
     "a mint behind our own retries",
 )
 NONSENSE = """
-from rotation import decide
+from rotation.rules import beginning
 from tests.mutants import hunting
 from tests.mutants.catalogue import MUTANTS, Mutant
 from tests.mutants.patching import edit
-put = lambda: edit(decide, "_why", "return Why.FIRST", "return Why.NEVER_HEARD_OF")
+put = lambda: edit(beginning, "_why", "return Why.FIRST", "return Why.NEVER_HEARD_OF")
 MUTANTS["nonsense"] = Mutant("nonsense", put, look_in=("bootstrap / vault / free",))
 print(hunting.hunt("nonsense").why)
 """
@@ -69,10 +69,10 @@ def test_code_that_only_falls_over_is_no_fault() -> None:
 @pytest.mark.parametrize("words", ["words that are not there", "return"])
 def test_words_that_do_not_fit_change_nothing(words: str) -> None:
     """They are not in the function, or in several places of it."""
-    before = decide._why
+    before = beginning._why
     with pytest.raises(StaleError, match="not once"):
-        edit(decide, "_why", words, "pass")
-    assert decide._why is before
+        edit(beginning, "_why", words, "pass")
+    assert beginning._why is before
 
 
 def test_the_page_shows_every_fault() -> None:

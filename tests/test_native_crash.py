@@ -102,19 +102,19 @@ class NativeWorld(World):
                 store.set_policy(ENTRY, written(self.policy))
 
     def engine(self) -> Engine:
-        engine = super().engine()
+        usual = super().engine().outside
         primary = self.stores[0]
-        stores: dict[str, SecretStore] = dict(engine._stores)
+        stores: dict[str, SecretStore] = dict(usual.stores)
         stores[primary] = RotatingStore(primary, self.service, self.clock.now, self._hook_of(primary))
-        issuer = engine._issuers["vendor"]
+        issuer = usual.issuers["vendor"]
         assert isinstance(issuer, MemoryIssuer)
-        return Engine(stores, {"vendor": issuer}, engine._places, self.clock, self.trail, engine._tokens)
+        return Engine(stores, {"vendor": issuer}, usual.places, self.clock, self.trail, usual.tokens)
 
     def begin(self) -> None:
         """The service's own schedule, or somebody's button."""
         store = RotatingStore(self.stores[0], self.service, self.clock.now)
         with contextlib.suppress(Trouble):
-            store.start_rotation(ENTRY, self.engine()._tokens())
+            store.start_rotation(ENTRY, self.engine().outside.tokens())
 
     def serve(self) -> None:
         """What the service does of what it was asked for: steps, and all of them again."""

@@ -6,14 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from rotation import orphans
-from rotation.engine import Target
+from rotation.engine import Engine, Target
 from rotation.names import KeyName
 from tests.world import NAME, World
 
 
 def sweep(world: World) -> list[str]:
     engine = world.engine()
-    found = list(orphans.find(engine._issuers, [(world.target, world.policy)], engine, world.clock))
+    found = list(orphans.find(engine.outside.issuers, [(world.target, world.policy)], engine, world.clock))
     for orphan, seen in found:
         at = orphan.key.created_at
         assert at
@@ -26,7 +26,7 @@ def sweep(world: World) -> list[str]:
 
 
 def mint(world: World, installation: str = "acme", environment: str = "test", name: str = NAME) -> str:
-    issuer = world.engine()._issuers["vendor"]
+    issuer = world.engine().outside.issuers["vendor"]
     return issuer.mint(str(KeyName(installation, environment, name, "f" * 32))).key_id
 
 
@@ -57,7 +57,7 @@ def test_keys_of_others_are_left_alone() -> None:
     mint(world, installation="other")
     mint(world, environment="prod")
     mint(world, name=f"{NAME}-01")
-    world.engine()._issuers["vendor"].mint("a person's key")
+    world.engine().outside.issuers["vendor"].mint("a person's key")
     world.clock.move(timedelta(days=2))
     assert sweep(world) == []
     assert len(world.live()) == 5
@@ -94,12 +94,12 @@ def test_a_secret_that_moves_between_stores_keeps_both_keys() -> None:
     other.serial = 50
     other.run()
     world.clock.move(timedelta(minutes=16))
-    engine = world.engine()
-    stores = dict(engine._stores) | {"new": other.engine()._stores["vault"]}
-    engine._stores = stores
+    usual = world.engine().outside
+    stores = dict(usual.stores) | {"new": other.engine().outside.stores["vault"]}
+    engine = Engine(stores, usual.issuers, usual.places, usual.clock, usual.auditor, usual.tokens)
     moved = replace(world.policy, store="new")
     secrets = [(world.target, world.policy), (Target("new", world.target.entry), moved)]
-    assert list(orphans.find(engine._issuers, secrets, engine, world.clock)) == []
+    assert list(orphans.find(usual.issuers, secrets, engine, world.clock)) == []
     assert len(world.live()) == 2
 
 
@@ -108,7 +108,7 @@ def test_the_second_key_of_a_mint_that_arrived_twice_is_found() -> None:
     world = World()
     world.run()
     (first,) = world.vendor.live()
-    twin = world.engine()._issuers["vendor"].mint(first.name).key_id
+    twin = world.engine().outside.issuers["vendor"].mint(first.name).key_id
     world.clock.move(timedelta(minutes=16))
     assert sweep(world) == [twin]
     world.check_settled()
@@ -120,7 +120,7 @@ def test_the_second_key_of_a_retiring_one_is_found() -> None:
     world = World()
     world.run()
     (first,) = world.vendor.live()
-    issuer = world.engine()._issuers["vendor"]
+    issuer = world.engine().outside.issuers["vendor"]
     twin = issuer.mint(first.name).key_id
     world.engine().emergency(world.target)
     world.clock.move(timedelta(minutes=16))

@@ -12,9 +12,8 @@ from datetime import timedelta
 import pytest
 
 from providers.stores.memory import MemoryStore
-from rotation import decide as d
+from rotation import actions, sweep
 from rotation import policy as policies
-from rotation import sweep
 from rotation.assembly import Assembly
 from rotation.config import Config, GeneratedConfig
 from rotation.engine import Outcome, Places
@@ -47,7 +46,7 @@ def assembly(world: World, *declared: Policy) -> Assembly:
         {},
     )
     places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
-    return Assembly(config, engine, engine._stores, engine._issuers, places, world.clock)
+    return Assembly(config, engine, engine.outside.stores, engine.outside.issuers, places, world.clock)
 
 
 def sweep_all(world: World, *declared: Policy) -> dict[str, Outcome]:
@@ -93,7 +92,7 @@ def test_an_orphan_is_condemned_before_the_runs_and_killed_by_its_secrets_own() 
     """No second path revokes."""
     world = World()
     sweep_all(world)
-    issuer = world.engine()._issuers["vendor"]
+    issuer = world.engine().outside.issuers["vendor"]
     lost = issuer.mint(str(KeyName("acme", "test", NAME, "f" * 32))).key_id
     world.clock.move(timedelta(minutes=16))
     begun = sweep.begin(assembly(world))
@@ -110,7 +109,7 @@ def test_a_store_that_does_not_answer_makes_no_orphans() -> None:
     """Its entries may claim them; and what is declared in it is not called missing."""
     world = World()
     sweep_all(world)
-    world.engine()._issuers["vendor"].mint(str(KeyName("acme", "test", NAME, "f" * 32)))
+    world.engine().outside.issuers["vendor"].mint(str(KeyName("acme", "test", NAME, "f" * 32)))
     world.clock.move(timedelta(minutes=16))
     over = assembly(world, world.policy, replace(world.policy, name="other-one", store="silent"))
     stores = dict(over.stores) | {"silent": SilentStore("silent", world.vaults["vault"], world.clock.now)}
@@ -160,7 +159,7 @@ def test_a_leaked_key_that_still_lives_counts_above_all() -> None:
     engine.condemn(world.target)
     outcome = Outcome(
         world.target,
-        d.Hold(cause=d.Cause.UNVERIFIED, reason="the issuer is away"),
+        actions.Hold(cause=actions.Cause.UNVERIFIED, reason="the issuer is away"),
         None,
         engine.observe(world.target),
         [],

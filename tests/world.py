@@ -164,7 +164,7 @@ class World:
     def sweep(self) -> Outcome:
         """What cron does: a fresh process, orphans first, then the secret."""
         engine = self.engine()
-        listed = orphans.listings(engine._issuers, ["vendor"], self.clock)
+        listed = orphans.listings(engine.outside.issuers, ["vendor"], self.clock)
         for orphan, seen in list(orphans.unclaimed(listed, [(self.target, self.policy)], engine, self.clock)):
             born = orphan.key.created_at or self.clock.now()
             engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)

@@ -14,8 +14,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from rotation import checkup, fleet, logs, orphans
-from rotation import decide as d
+from rotation import actions, checkup, fleet, logs, orphans
 from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
@@ -127,7 +126,7 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
                 return Planned(policy.name, acts=False, next=_NOT_APPLIED)
             return Planned(policy.name, acts=False, next="cannot tell", error=str(trouble))
         differing[policy.name] = context.unapplied(seen.policy)
-        acts, then = isinstance(decision, d.Action), statuses.then(decision, seen.policy)
+        acts, then = isinstance(decision, actions.Action), statuses.then(decision, seen.policy)
         return Planned(policy.name, acts=acts, next=statuses.words(decision), then=then)
 
     rows = _in_order([*targets], _watched("planning", [*targets], look))
@@ -664,7 +663,7 @@ def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
     elif missed:
         show.say(f"✗ {policy.name}: not done; {'; '.join(part for part in (did, rest) if part)}", "yellow")
     else:
-        mark = "!" if isinstance(outcome.rest, d.Hold) else "✓" if did else "·"
+        mark = "!" if isinstance(outcome.rest, actions.Hold) else "✓" if did else "·"
         style = "yellow" if mark == "!" else "green" if did else ""
         show.say(f"{mark} {policy.name}: {'; '.join(part for part in (did, rest) if part)}", style)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from rotation.decide import Decision, Hold
+from rotation.actions import Decision, Hold
 from rotation.engine import Target
 from rotation.model import Capabilities, Policy
 from rotation.observe.instruments import SECRET, Instrument, Measure, labels_of
@@ -35,7 +35,7 @@ class Look:
     failures: int = 0
     """Rotations that failed, one after the other."""
     held: str | None = None
-    """A `rotation.decide.Cause`."""
+    """A `rotation.actions.Cause`."""
     overdue_at: datetime | None = None
     """From when on the current credential is older than is allowed."""
 

@@ -8,9 +8,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from rotation import decide, engine, names, orphans, resilience
+from rotation import effects, names, orphans, resilience
+from rotation.actions import Promote
+from rotation.effects import Effects
 from rotation.engine import Engine
+from rotation.looking import Observer
 from rotation.model import Entry, Verdict
+from rotation.rules import arriving, beginning, explaining, proving, retiring, revoking
 from rotation.situation import Situation
 from tests.mutants.patching import edit, swap
 from tests.simulation import issuer, stores
@@ -68,14 +72,14 @@ def mutant(name: str, *look_in: str, races: tuple[Race, ...] = (), test: str = "
 @mutant("mint before intent", "asked / vault / replace")
 def _() -> None:
     edit(
-        Engine,
+        Effects,
         "_intend",
         "self._record(seen, run, attempt.written())",
         "replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(attempt.written())))",
     )
-    edit(Engine, "_intend", "return None if", "return after if")
+    edit(Effects, "_intend", "return None if", "return after if")
     edit(
-        Engine,
+        Effects,
         "_mint",
         "run.evidence.issued[attempt.token] = issued.key_id",
         "run.evidence.issued[attempt.token] = issued.key_id\n    self._record(seen, run, attempt.written())",
@@ -98,19 +102,19 @@ def _() -> None:
     ),
 )
 def _() -> None:
-    edit(Engine, "_condemn", "    self._record", "    return self._record")
+    edit(Effects, "_condemn", "    self._record(", "    return self._record(")
 
 
 @mutant("revoke what a store still hands out", "emergency / vault / free")
 def _() -> None:
-    edit(decide, "_retire", "if key in s.roles or s.evidence", "if s.evidence")
+    edit(retiring, "_retire", "if key in s.roles or s.evidence", "if s.evidence")
 
 
 @mutant(
     "revoke while an attempt with the current base is open", "due twice / vault / slots", "due twice / vault / free"
 )
 def _() -> None:
-    swap(decide, "_alive_attempts", lambda s, key: [])
+    swap(revoking, "_alive_attempts", lambda s, key: [])
 
 
 @mutant(
@@ -119,7 +123,7 @@ def _() -> None:
     "emergency / vault+aws / free",
 )
 def _() -> None:
-    edit(decide, "_revoke", "if s.lagging and (s.promoted_at(key) or orphan):", "if False:")
+    edit(revoking, "revoke", "if s.lagging and (s.promoted_at(key) or orphan):", "if False:")
 
 
 @mutant(
@@ -142,8 +146,8 @@ def _() -> None:
 )
 def _() -> None:
     look = "        if others or not fresh:\n            primary = store.observe(target.entry)\n"
-    edit(Engine, "observe", look, "")
-    edit(Engine, "observe", "        looks = {", f"{look}        looks = {{")
+    edit(Observer, "observe", look, "")
+    edit(Observer, "observe", "        looks = {", f"{look}        looks = {{")
 
 
 @mutant("promote the replica before the primary", "due twice and emergency / vault+aws / free")
@@ -153,21 +157,21 @@ def _() -> None:
             if isinstance(entry, Entry) and entry.pending and entry.pending.token == version.token:
                 expected = entry.current.id if entry.current else None
                 if expected != version.id and (entry.current is None or entry.current.token != version.token):
-                    yield decide.Promote(store=store, version=entry.pending, expected=expected, reason="early")
+                    yield Promote(store=store, version=entry.pending, expected=expected, reason="early")
         yield from real(s, attempt, version)
 
     follows = "not (isinstance(entry, Entry) and entry.current and entry.current.token == version.token)"
-    edit(decide, "_stage_in_replicas", "if entry.pending is None or", f"if {follows} and entry.pending is None or")
+    edit(arriving, "_stage_in_replicas", "if entry.pending is None or", f"if {follows} and entry.pending is None or")
     edit(
-        decide,
+        arriving,
         "_stage_in_replicas",
         "entry.pending.token != version.token:",
         "entry.pending and entry.pending.token != version.token:",
     )
-    edit(decide, "_stage_in_replicas", "elif (store, version.token)", "elif entry.pending and (store, version.token)")
-    edit(decide, "_promote", "and isinstance(entry, Entry)", f"and isinstance(entry, Entry) and {follows}")
-    real = decide._promote
-    swap(decide, "_promote", promote_all)
+    edit(arriving, "_stage_in_replicas", "elif (store, version.token)", "elif entry.pending and (store, version.token)")
+    edit(arriving, "_promote", "and isinstance(entry, Entry)", f"and isinstance(entry, Entry) and {follows}")
+    real = arriving._promote
+    swap(arriving, "_promote", promote_all)
 
 
 # --- what is compared ------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def _() -> None:
 )
 def _() -> None:
     edit(
-        Engine,
+        Effects,
         "_promote",
         "action.version, action.expected)",
         "action.version, (lambda now: now.id if now else None)"
@@ -198,7 +202,7 @@ def _() -> None:
 
 @mutant("a void attempt is promoted all the same", "due twice / vault / free", "due twice")
 def _() -> None:
-    edit(decide, "_promote", "expected=attempt.base", "expected=s.current_id")
+    edit(arriving, "_promote", "expected=attempt.base", "expected=s.current_id")
     swap(Situation, "void", lambda self, attempt: False)
 
 
@@ -229,13 +233,13 @@ def _() -> None:
 @mutant("UNKNOWN read as VALID", "poisoned / vault / free")
 def _() -> None:
     swap(Verdict, "live", property(lambda self: self is not Verdict.INVALID))
-    edit(decide, "_verify", "elif streak.verdict is Verdict.UNKNOWN:", "elif False:")
+    edit(arriving, "_verify", "elif streak.verdict is Verdict.UNKNOWN:", "elif False:")
 
 
 @mutant("promote without verification", "poisoned / vault / free")
 def _() -> None:
     edit(
-        decide,
+        arriving,
         "_verify",
         "if s.rewrites(attempt):",
         "if True:\n        yield from _promote(s, attempt, version)\n    if s.rewrites(attempt):",
@@ -245,8 +249,8 @@ def _() -> None:
 @mutant("revoke without proof", "due / vault / slow")
 def _() -> None:
     edit(
-        decide,
-        "_prove",
+        proving,
+        "prove",
         "    need = s.issuer.revoke\n",
         '    need = s.issuer.revoke\n    yield from _proven(s, key, "refused", "the issuer said so")\n',
     )
@@ -254,23 +258,23 @@ def _() -> None:
 
 @mutant("nobody holds the value, so it is taken for dead", "orphan / vault / slow")
 def _() -> None:
-    edit(decide, "_prove", "elif s.is_listed(key):", "elif False:")
+    edit(proving, "prove", "elif s.is_listed(key):", "elif False:")
 
 
 @mutant("last use unknown read as unused", "retire / vault / last use unknown")
 def _() -> None:
-    edit(decide, "_draining", "if use.known and (", "if not use.known or (")
+    edit(retiring, "_draining", "if use.known and (", "if not use.known or (")
 
 
 @mutant("last use not asked for", "retire / vault / slow consumers")
 def _() -> None:
-    edit(decide, "_draining", "if not s.issuer.tells_last_use:", "if True:")
+    edit(retiring, "_draining", "if not s.issuer.tells_last_use:", "if True:")
 
 
 @mutant("a draining credential verified by us", "retire / vault / free")
 def _() -> None:
     edit(
-        decide,
+        retiring,
         "_draining",
         "    use = s.evidence.last_use.get(key)\n",
         '    if key not in s.evidence.refusals:\n        return Prove(key=key, reason="does it still work?")\n'
@@ -280,13 +284,13 @@ def _() -> None:
 
 @mutant("no grace period", "due / vault / free")
 def _() -> None:
-    edit(decide, "_draining", "< since + s.policy.grace:", "< since:")
+    edit(retiring, "_draining", "< since + s.policy.grace:", "< since:")
 
 
 @mutant("grace counted from the primary's promotion", "due / vault+aws / free", "lagging / vault+aws / free")
 def _() -> None:
-    edit(decide, "note", "if not s.lagging and (", "if (")
-    edit(decide, "note", "any(role.endswith", "key == s.current_key and any(role.endswith")
+    edit(explaining, "note", "if not s.lagging and (", "if (")
+    edit(explaining, "note", "any(role.endswith", "key == s.current_key and any(role.endswith")
 
 
 @mutant(
@@ -303,7 +307,7 @@ def _() -> None:
     ),
 )
 def _() -> None:
-    edit(decide, "_retire", "and not s.drained(key):", "and False:")
+    edit(retiring, "_retire", "and not s.drained(key):", "and False:")
 
 
 # --- whose key it is -------------------------------------------------------------------------------
@@ -319,17 +323,17 @@ def _() -> None:
     def any_token(key_name: str, **_: str) -> str | None:
         return key_name.rpartition(".")[2] or None
 
-    for module in (names, orphans, engine):
+    for module in (names, orphans, effects):
         swap(module, "token_in", any_token)
 
 
 @mutant("forgetting the old id when revoking fails", "due / vault / slots", "due / vault / two keys")
 def _() -> None:
     edit(
-        Engine,
+        Effects,
         "_revoke",
-        "    self._issuer(seen).revoke(action.key_id)\n",
-        "    try:\n        self._issuer(seen).revoke(action.key_id)\n    except Trouble:\n"
+        "    self._outside.issuer(seen).revoke(action.key_id)\n",
+        "    try:\n        self._outside.issuer(seen).revoke(action.key_id)\n    except Trouble:\n"
         "        about = seen.primary.journal.about(action.key)\n"
         "        self._stores[run.target.store].forget(run.target.entry, about)\n        raise\n",
     )
@@ -338,10 +342,10 @@ def _() -> None:
 @mutant("revoking one's own mint after an unsure stage", "due / vault / free")
 def _() -> None:
     edit(
-        Engine,
+        Effects,
         "_stage",
         "        if written:\n",
-        "        if key_id and attempt.of is None:\n            self._issuer(seen).revoke(key_id)\n        if written:\n",
+        "        if key_id and attempt.of is None:\n            self._outside.issuer(seen).revoke(key_id)\n        if written:\n",
     )
 
 
@@ -369,7 +373,7 @@ def _() -> None:
 
 @mutant("a mint is tried again under its token", "due / vault / free")
 def _() -> None:
-    edit(Engine, "_mint", "run.evidence.unspent.discard(attempt.token)", "pass")
+    edit(Effects, "_mint", "run.evidence.unspent.discard(attempt.token)", "pass")
 
 
 # --- what a mark means -----------------------------------------------------------------------------
@@ -377,18 +381,18 @@ def _() -> None:
 
 @mutant("condemned is not final", "poisoned / vault / free")
 def _() -> None:
-    edit(decide, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
+    edit(arriving, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
 
 
 @mutant("an emergency contains whatever is current", "contain / vault / free")
 def _() -> None:
     edit(
-        decide,
+        revoking,
         "contain",
         "for key, at in journal.contain.items():",
         "for key, at in [(s.current_key, at) for at in journal.contain.values()]:",
     )
-    edit(decide, "contain", "or key not in journal.condemned:", "or key is None:")
+    edit(revoking, "contain", "or key not in journal.condemned:", "or key is None:")
 
 
 @mutant("a condemned current credential stays", "emergency / vault / free")
@@ -404,8 +408,8 @@ def _() -> None:
         "if s.promoted_at(key) and key not in seen.primary.journal.condemned",
         "if s.promoted_at(key)",
     )
-    edit(decide, "begin", "or back in journal.condemned or back in journal.revoked", "")
-    edit(decide, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
+    edit(beginning, "begin", "or back in journal.condemned or back in journal.revoked", "")
+    edit(arriving, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
 
 
 # --- time ------------------------------------------------------------------------------------------
@@ -439,18 +443,18 @@ def _() -> None:
 
 @mutant("writes after the life of an attempt", "due / vault / free")
 def _() -> None:
-    swap(Engine, "_in_time", lambda self, token, run: None)
+    swap(Effects, "_in_time", lambda self, token, run: None)
 
 
 @mutant("no grace for what Key Vault may have handed out", "due twice / azure / free", "asked twice / azure / free")
 def _() -> None:
-    edit(decide, "_retire", "held.why in (Why.SUPERSEDED, Why.ORPHAN)", "False")
+    edit(retiring, "_retire", "held.why in (Why.SUPERSEDED, Why.ORPHAN)", "False")
 
 
 @mutant("an attempt is forgotten while its run is at work", "rollback in the last minute / aws+azure / free")
 def _() -> None:
     every = "gone += [a.token for a in journal.attempts.values() if a.of]"
-    edit(decide, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
+    edit(beginning, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
 
 
 # --- what a person put there -----------------------------------------------------------------------
@@ -458,13 +462,13 @@ def _() -> None:
 
 @mutant("our own value, put there by hand, is not recognised", test=f"{ENGINE}our_own_value_put_by_hand_is_recognised")
 def _() -> None:
-    edit(decide, "explain", "and s.current.id not in s.evidence.identified:", "and False:")
+    edit(explaining, "explain", "and s.current.id not in s.evidence.identified:", "and False:")
 
 
 @mutant("a person's value is never adopted", test="tests/test_decisions.py")
 def _() -> None:
     edit(
-        decide,
+        explaining,
         "explain",
         "if s.current.token is None:\n        yield",
         "if s.current.token is None:\n        return\n        yield",
@@ -473,4 +477,4 @@ def _() -> None:
 
 @mutant("a person's value is adopted untried", test="tests/test_decisions.py")
 def _() -> None:
-    edit(decide, "explain", "if s.issuer.registry:", "if False:")
+    edit(explaining, "explain", "if s.issuer.registry:", "if False:")

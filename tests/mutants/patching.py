@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from rotation import decide
-from rotation.engine import Engine
+from rotation.effects import Effects
 
 _changed: dict[Any, str] = {}
 """The source of functions that were changed before."""
@@ -56,7 +56,7 @@ def _bare(decorated: Any) -> Any:
 
 
 def swap(owner: ModuleType | type, name: str, after: object) -> None:
-    """Replaces a function or a constant, wherever the engine looks it up.
+    """Replaces a function or a constant; a function wherever the engine looks it up.
 
     Raises:
         StaleError: there is none of that name.
@@ -67,10 +67,19 @@ def swap(owner: ModuleType | type, name: str, after: object) -> None:
     setattr(owner, name, after)
     if isinstance(after, cached_property) and isinstance(owner, type):
         after.__set_name__(owner, name)
-    for table in ("RULES", "DESTROY"):
+    for table in ("RULES", "DESTROY", "STEP"):
         rules: tuple[Callable[..., Any], ...] = getattr(decide, table)
         setattr(decide, table, tuple(after if rule is before else rule for rule in rules))
-    handlers: Any = Engine._handlers
+    for module in _rules() if inspect.isfunction(before) else ():
+        for alias, there in list(vars(module).items()):
+            if there is before:
+                setattr(module, alias, after)
+    handlers: Any = Effects.handlers
     for action, handler in list(handlers.items()):
         if handler is before:
             handlers[action] = after
+
+
+def _rules() -> list[ModuleType]:
+    """The modules of the rules, which import each other's functions by name."""
+    return [module for name, module in sys.modules.items() if name.startswith("rotation.rules.")]

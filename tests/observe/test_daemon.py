@@ -11,10 +11,10 @@ import pytest
 
 from providers.issuers.memory import MemoryIssuer
 from providers.stores.memory import MemoryStore
+from rotation.actions import Cause
 from rotation.assembly import Assembly
 from rotation.config import load
 from rotation.daemon import Daemon
-from rotation.decide import Cause
 from rotation.engine import Engine, Places
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Model
@@ -51,12 +51,12 @@ class Site:
         engine = world.engine()
         places = Places(lambda *_: ENTRY, lambda *_: None)
         counted = self._counted(engine)
-        self.assembly = Assembly(config, counted, engine._stores, engine._issuers, places, world.clock)
+        self.assembly = Assembly(config, counted, engine.outside.stores, engine.outside.issuers, places, world.clock)
         self.daemon = Daemon(self.assembly, self.board, self.stopping, every, lambda: chance, wait=self._wait)
 
     def _counted(self, engine: Engine) -> Engine:
         """Notes each sweep by its listing of the store, which every sweep makes once."""
-        site, store = self, engine._stores["vault"]
+        site, store = self, engine.outside.stores["vault"]
         assert isinstance(store, MemoryStore)
         plain = store.listing
 

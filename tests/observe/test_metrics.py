@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
-from rotation.decide import Cause, Hold
+from rotation.actions import Cause, Hold
 from rotation.model import Policy
 from rotation.observe.board import GAUGES, Board, Look, readings
 from rotation.observe.instruments import SECRET, TOLD, Instrument, measures

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from rotation.decide import Wait
+from rotation.actions import Wait
 from rotation.engine import Engine
 from rotation.model import Capabilities, Propagation
 from tests.world import World

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rotation import decide as d
-from rotation.engine import Outcome
+from rotation import actions
+from rotation.engine import Engine, Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Verdict
 from rotation.ports import Record
@@ -40,7 +40,7 @@ class Noting:
 
 def watched(world: World, noting: Noting, name: str = "vault", **limits: Any) -> PatientStore:
     service = Service(name, world.clock, lambda: 0.5, Limits(**limits), noting)
-    return PatientStore(world.engine()._stores[name], service)
+    return PatientStore(world.engine().outside.stores[name], service)
 
 
 def test_each_repetition_is_a_call() -> None:
@@ -76,11 +76,10 @@ def test_what_is_not_sent_to_a_broken_service_is_told_apart() -> None:
 def test_every_method_of_the_ports_is_told_by_its_name() -> None:
     """Through the wrappers that every host uses: a whole rotation, and a listing."""
     world, noting = World(), Noting()
-    engine = world.engine()
+    usual = world.engine().outside
     store = watched(world, noting)
-    issuer = PatientIssuer(engine._issuers["vendor"], Service("vendor", world.clock, lambda: 0.5, telemetry=noting))
-    engine._stores = {"vault": store}
-    engine._issuers = {"vendor": issuer}
+    issuer = PatientIssuer(usual.issuers["vendor"], Service("vendor", world.clock, lambda: 0.5, telemetry=noting))
+    engine = Engine({"vault": store}, {"vendor": issuer}, usual.places, usual.clock, usual.auditor, usual.tokens)
     assert engine.run(world.target).trouble is None
     assert [listed.name for listed in store.listing()] == [ENTRY]
     told = {(call.service, call.operation) for call in noting.told if isinstance(call, Call)}
@@ -111,7 +110,7 @@ def test_a_listing_that_is_left_early_is_no_fault() -> None:
 def test_a_verification_that_does_not_tell_is_unknown() -> None:
     """A refusal is an answer, and as good as any."""
     world, noting = World(), Noting()
-    inner = world.engine()._issuers["vendor"]
+    inner = world.engine().outside.issuers["vendor"]
     issuer = PatientIssuer(inner, Service("vendor", world.clock, lambda: 0.5, telemetry=noting))
     assert issuer.verify(Credential.of(value="nobody made this")).verdict is Verdict.INVALID
     world.vendor.unreachable = True
@@ -248,7 +247,7 @@ def test_failures_are_told_with_what_was_tried() -> None:
 def test_nothing_is_told_of_nothing() -> None:
     """Where nobody watches, a run is the run."""
     world = World()
-    outcome = Outcome(world.target, d.Done(reason="nothing is due", due_at=None), None, None, [])
+    outcome = Outcome(world.target, actions.Done(reason="nothing is due", due_at=None), None, None, [])
     assert running(NONE, world.clock, "sweep", world.policy, lambda: outcome) is outcome
 
 

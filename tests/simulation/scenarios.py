@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from rotation import decide as d
+from rotation import actions
 from rotation.engine import Outcome
 from rotation.names import KeyName
 from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME
@@ -308,11 +308,16 @@ def _settle(case: Case, world: World, choose: Chooser) -> bool:
             outcome = world.sweep()
         except Crash:
             outcome = None
-        if outcome and isinstance(outcome.rest, d.Hold) and outcome.rest.unproven and "by hand" in outcome.rest.reason:
+        if (
+            outcome
+            and isinstance(outcome.rest, actions.Hold)
+            and outcome.rest.unproven
+            and "by hand" in outcome.rest.reason
+        ):
             world.revoke_by_hand()
         if len(wire.taken) > taken:
             place, calm = 0, False  # disturbed again: it has as many sweeps as before
-        elif not (outcome and isinstance(outcome.rest, d.Done)) or world.unsettled() or _missing(case, world):
+        elif not (outcome and isinstance(outcome.rest, actions.Done)) or world.unsettled() or _missing(case, world):
             place, calm = place + 1, False
         elif not calm:
             calm = True

@@ -189,9 +189,9 @@ class World:
     def sweep(self) -> Outcome:
         """What cron does: a fresh process, orphans first, then the secret."""
         engine, policy = self.engine(), self.setting.policy
-        listed = orphans.listings(engine._issuers, [policy.issuer], engine._clock)
+        listed = orphans.listings(engine.outside.issuers, [policy.issuer], engine.outside.clock)
         with suppress(Trouble):  # told to the person, and the secret is looked after all the same
-            for orphan, seen in orphans.unclaimed(listed, [(self.target, policy)], engine, engine._clock):
+            for orphan, seen in orphans.unclaimed(listed, [(self.target, policy)], engine, engine.outside.clock):
                 born = orphan.key.created_at or self.wire.now
                 engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
         return engine.run(self.target, Order(listed=listed.ids(policy.issuer), listed_at=listed.at))

@@ -26,7 +26,7 @@ import trustme
 
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.aws import NO_CREDENTIAL, AwsLogin, SecretsManagerStore
-from rotation import decide, journal
+from rotation import actions, journal
 from rotation import policy as policies
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
@@ -1283,7 +1283,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turn]:
 def test_a_secret_turns(turn: Turn) -> None:
     """From an empty entry over a rotation and the end of the old key to an emergency, with the calls that each takes."""
     outcome, calls = turn.run("first credential", lambda engine: engine.run(turn.target))
-    assert isinstance(outcome.rest, decide.Done)
+    assert isinstance(outcome.rest, actions.Done)
     rotation = {"TagResource": 2, "PutSecretValue": 1, "GetSecretValue": 1, "UpdateSecretVersionStage": 1}
     assert calls == rotation | {"DescribeSecret": 4, "PutSecretValue": 2}
 
@@ -1292,13 +1292,13 @@ def test_a_secret_turns(turn: Turn) -> None:
 
     turn.clock.move(timedelta(days=30))
     outcome, calls = turn.run("rotation", lambda engine: engine.run(turn.target))
-    assert isinstance(outcome.rest, decide.Wait)
+    assert isinstance(outcome.rest, actions.Wait)
     assert len(turn.vendor.live()) == 2
     assert calls == rotation | {"DescribeSecret": 3}
 
     turn.clock.move(timedelta(hours=25))
     outcome, calls = turn.run("retirement", lambda engine: engine.run(turn.target))
-    assert isinstance(outcome.rest, decide.Done)
+    assert isinstance(outcome.rest, actions.Done)
     assert [key.value for key in turn.vendor.live()] == ["value-2"]
     assert calls == {"DescribeSecret": 2, "TagResource": 2, "GetSecretValue": 1, "UntagResource": 1}
 
@@ -1318,7 +1318,7 @@ def test_a_secret_turns_over_a_fault(turn: Turn, operation: str, kind: Any) -> N
     for minutes in SWEEPS:
         turn.clock.move(timedelta(minutes=minutes))
         outcome, _ = turn.run("sweep", lambda engine: engine.run(turn.target))
-    assert isinstance(outcome.rest, decide.Done)
+    assert isinstance(outcome.rest, actions.Done)
     assert turn.store.read(ENTRY, current(turn.store, ENTRY)).same_as(Credential.of(value=turn.vendor.live()[0].value))
     assert len(turn.vendor.live()) == 1
     assert turn.vendor.live()[0].value != "value-1"

@@ -23,8 +23,8 @@ from azure.keyvault.secrets import SecretClient
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.azure import AzureLogin, KeyVaultStore
 from rotation import journal
+from rotation.actions import Done
 from rotation.clock import SystemClock
-from rotation.decide import Done
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
 from rotation.journal import Why

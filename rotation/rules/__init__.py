@@ -1,0 +1,1 @@
+"""The rules of `decide`, one family to a module. Each is a generator over a Situation; decide.py has their order."""

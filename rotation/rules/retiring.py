@@ -1,0 +1,142 @@
+"""A key that no store needs any more drains, is condemned, and goes on to be revoked and shown dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from rotation import journal as facts
+from rotation.actions import (
+    AskLastUse,
+    Cause,
+    Condemn,
+    Decision,
+    Forget,
+    Hold,
+    ListKeys,
+    Note,
+    Rest,
+    VerifyCurrent,
+    Wait,
+)
+from rotation.journal import Why
+from rotation.model import Ending, Model
+from rotation.rules.proving import prove
+from rotation.rules.revoking import elsewhere, find_or, may_be_current, revoke
+from rotation.rules.waiting import A_MOMENT, SHOWN_WITHIN
+from rotation.situation import ATTEMPT_LIFE, Situation
+
+
+def retire(s: Situation) -> Iterator[Decision]:
+    """Take every key that no store needs any more from draining to proven dead."""
+    for key in s.keys:
+        yield from _retire(s, key)
+
+
+def _retire(s: Situation, key: str) -> Iterator[Decision]:
+    journal = s.seen.primary.journal
+    if usurping := [a for a in s.usurpers if a.key == key]:  # what it did to the current credential comes first
+        tried, over = s.evidence.current.get(s.current_id or ""), max(a.at for a in usurping) + ATTEMPT_LIFE
+        if not s.current_works or s.now < over:
+            return
+        if tried is None or tried.at < over:
+            assert s.current is not None, "without one nothing is usurped"
+            yield VerifyCurrent(version=s.current, reason="a mint that came to nothing could go out until now")
+            return
+    if s.going_back and key == s.order.back_to:
+        return
+    if (away := elsewhere(s, key)) is not None:
+        yield away
+        return
+    if key in journal.revoked:
+        yield from prove(s, key)
+        return
+    if key in s.roles or s.evidence.unspent & {a.token for a in s.attempts_of(key)}:
+        return
+    if key in journal.foreign and key not in journal.contain and (since := s.superseded_at(key)):
+        if s.cramped or s.sure >= since + s.policy.grace:
+            told = "made by a person, who may still need it or has to revoke it"
+            yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
+        else:
+            yield Wait(until=since + s.policy.grace, reason="grace period of a person's credential")
+        return
+    if (held := journal.condemned.get(key)) is not None:
+        # One that another run promoted meanwhile was handed out: unless it leaked, it drains like any other.
+        if s.promoted_at(key) and key not in journal.contain and not s.drained(key):
+            if (since := s.superseded_at(key)) is None:
+                return
+            if (rest := _draining(s, key, since)) is not None:
+                yield rest
+                return
+        elif (
+            held.why in (Why.SUPERSEDED, Why.ORPHAN)
+            and key not in journal.contain
+            # It may have been handed out without being noted: for a moment, before a delayed write or a person's;
+            # or by a store that the journal knows nothing of.
+            and (rest := _draining(s, key, max(s.last_write(key) or held.at, held.at))) is not None
+        ):
+            yield rest
+            return
+        yield from revoke(s, key)
+        return
+    if s.promoted_at(key) is None:
+        yield from _never_promoted(s, key)
+        return
+    if s.lagging:
+        return
+    if (since := s.superseded_at(key)) is None:
+        return
+    if s.issuer.model is Model.REPLACE:
+        yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+        return
+    if (rest := _draining(s, key, since)) is not None:
+        yield rest
+        return
+    for unclear in may_be_current(s, key):
+        yield unclear
+        return
+    why = Why.RETIRED
+    yield Condemn(key=key, why=why, facts=facts.condemned(key, s.now, why), reason="superseded, grace over, quiet")
+
+
+def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
+    """An attempt in no role: superseded, crashed, or with its answer lost."""
+    for attempt in s.attempts_of(key):
+        if s.now < attempt.at + SHOWN_WITHIN and not s.void(attempt):
+            yield Wait(until=s.now + A_MOMENT, soon=True, look=True, reason="made a moment ago; it does not show yet")
+            return
+        # Its run may be between intent and stage. Void or not, it may still mint until it expires.
+        if not s.expired(attempt) and s.key_id(key) is None and not s.order.take_over:
+            yield Wait(until=attempt.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+            return
+    yield from find_or(s, key, condemn=True)
+
+
+def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:
+    """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
+    drain, ends = s.policy.drain, s.seen.primary.journal.expires.get(key)
+    if (ends and ends <= s.sure) or s.gone(key, since):
+        return None  # nobody can be cut off any more; the proof follows as always
+    if s.sure < since + s.policy.grace:
+        return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
+    if not s.issuer.tells_last_use:
+        return None
+    if (key_id := s.key_id(key)) is None:
+        if s.evidence.listed is None:
+            return ListKeys(reason="the old credential's id is not recorded")
+        return Hold(
+            cause=Cause.IN_USE, reason="the old credential's id is not known, so nobody can tell whether it is in use"
+        )
+    use = s.evidence.last_use.get(key)
+    if use is None:
+        return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
+    if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.sure):
+        return None
+    end = since + drain.at_most
+    if s.sure < end:
+        quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.sure + drain.quiet_for
+        told = "was used recently" if use.known else "has no known last use"
+        return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
+    if drain.then is Ending.HOLD:
+        return Hold(cause=Cause.IN_USE, reason="the old credential is still in use after the longest drain")
+    return None
