@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal, TypeVar
@@ -33,6 +33,10 @@ from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alo
 
 T = TypeVar("T")
 
+AT_ONCE: Final = 32
+"""Calls to one service that are under way side by side in one process, however many secrets wait for it. More would be
+throttled, and every client keeps so many connections open at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -47,6 +51,8 @@ class Limits:
     """Failures in a row after which a service counts as broken."""
     rests_for: float = 30.0
     """For so long a broken service is not asked; then one call tries it."""
+    at_once: int = AT_ONCE
+    """Further calls wait for their turn."""
 
 
 class Service:
@@ -72,18 +78,20 @@ class Service:
         self._limits = limits or Limits()
         self._telemetry = telemetry
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(self._limits.at_once)
         self._failures = 0
         self._cause = ""
         self._shut_until = 0.0
 
-    def once(self, operation: str, *, hears: bool = True) -> AbstractContextManager[Call]:
-        """A call that goes out once, whatever the answer, even while the service counts as broken.
+    @contextmanager
+    def once(self, operation: str) -> Iterator[Call]:
+        """A call that goes out once, whatever the answer, even while the service counts as broken."""
+        with self._turns, calling(self._telemetry, self._clock, self._name, operation) as call:
+            yield call
 
-        Parameters:
-            operation: the port's method.
-            hears: see rotation.telemetry.calling().
-        """
-        return calling(self._telemetry, self._clock, self._name, operation, hears=hears)
+    def reading(self, operation: str) -> AbstractContextManager[Call]:
+        """As once(), for a listing: its reader does other things between two items, so it takes nobody's turn."""
+        return calling(self._telemetry, self._clock, self._name, operation, hears=False)
 
     def call(self, operation: str, work: Callable[[], T], *, repeatable: bool) -> T:
         """Does the work, again where that is safe and may help.
@@ -154,7 +162,7 @@ class PatientStore:
     def __init__(self, store: SecretStore, service: Service) -> None:
         self._store: Final = store
         self._call: Final = service.call
-        self._once: Final = service.once
+        self._reading: Final = service.reading
 
     @property
     def bare(self) -> SecretStore:
@@ -228,7 +236,7 @@ class PatientStore:
 
     def listing(self) -> Iterator[Listed]:
         # A page that fails midway ends the listing: beginning again would yield entries twice.
-        with self._once("listing", hears=False):
+        with self._reading("listing"):
             yield from self._store.listing()
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -158,3 +160,25 @@ def test_a_store_behind_patience_is_the_same_store() -> None:
     assert store.restore("e")
     assert store.name == "vault"
     assert store.features.compare_and_set
+
+
+def test_only_so_many_calls_are_under_way_at_once() -> None:
+    """Whoever comes when all turns are taken waits for one, and then goes on."""
+    patient = service(FakeClock(), at_once=2)
+    inside, most, lock = 0, 0, threading.Lock()
+    two = threading.Barrier(2)
+
+    def work() -> str:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        two.wait(timeout=10)  # both turns are taken before one of them ends
+        with lock:
+            inside -= 1
+        return "answer"
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: patient.call("observe", work, repeatable=True), range(6)))
+    assert answers == ["answer"] * 6
+    assert most == 2
