@@ -27,12 +27,14 @@ from rotation.policy import show_duration, written
 from rotation.schedule import LONGEST
 from rotation.sections import (
     ADMIN_FORM,
+    AUDIT_FORM,
     FIELDS,
     LONGEST_FORM,
     LONGEST_NAME,
     SIBLING,
     TAGGED,
     AppRoleAuth,
+    AuditPlace,
     AwsAuth,
     CallsWebhook,
     Channel,
@@ -53,6 +55,7 @@ from rotation.sections import (
     SecretsManagerConfig,
     Section,
     StoreConfig,
+    TaggedAuditPlace,
     TaggedChannel,
     TokenAuth,
     VaultConfig,
@@ -452,6 +455,7 @@ _OWNER: Final = TypeAdapter(Owner)
 _NOTICE: Final = TypeAdapter(NoticeSection)
 _DEFAULTS: Final = TypeAdapter(DefaultsSection)
 _SECRET: Final = TypeAdapter(SecretSection)
+_AUDIT: Final[TypeAdapter[AuditPlace]] = TypeAdapter(TaggedAuditPlace)
 
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is missing",
@@ -461,6 +465,8 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
+    "greater_than_equal": "is out of range",
+    "less_than_equal": "is out of range",
     "too_long": "must be empty",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
@@ -478,6 +484,7 @@ _PARTS: Final = (
     "notices",
     "owners",
     "defaults",
+    "audit",
     "secrets",
 )
 _POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
@@ -544,6 +551,7 @@ class _Builder:
         notices = self._notices()
         owners = self._mapping("owners", _OWNER, Owner)
         defaults = self._defaults()
+        audit = tuple(self._audit())
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
         self._check_channels(channels, owners, stores)
@@ -573,6 +581,7 @@ class _Builder:
             handling={read.section.name: _handling(read.section) for read in secrets},
             channels={name: channel for name, channel in channels.items() if channel},
             notices=notices,
+            audit=audit,
             on_rotate={
                 read.section.name: {c.name: c.on_rotate for c in read.section.consumers if c.on_rotate}
                 for read in secrets
@@ -667,6 +676,17 @@ class _Builder:
             self._translate("defaults", DefaultsSection, error)
             self._blind.add("schedule")
             return None
+
+    def _audit(self) -> Iterator[AuditPlace]:
+        given = self._values.get("audit")
+        if given is not None and not isinstance(given, list):
+            self._add("audit", "must be a list", f"[{AUDIT_FORM}, …]")
+            return
+        for i, value in enumerate(given or []):
+            try:
+                yield _AUDIT.validate_python(value)
+            except ValidationError as error:
+                self._translate(f"audit[{i}]", AuditPlace, error)
 
     def _secrets(self) -> Iterator[_Read]:
         given = self._values.get("secrets")
@@ -832,6 +852,7 @@ def schema() -> dict[str, Any]:
         ("notices", "validation", _NOTICE),
         ("owners", "validation", _OWNER),
         ("defaults", "validation", _DEFAULTS),
+        ("audit", "validation", _AUDIT),
         ("secrets", "validation", _SECRET),
     ]
     parts, shared = TypeAdapter.json_schemas(adapters)
@@ -842,6 +863,7 @@ def schema() -> dict[str, Any]:
     words = {"type": "object", "additionalProperties": parts["notices", "validation"]}
     properties[NAMESPACE + "notices"] = words | {"propertyNames": {"enum": [*templates.KINDS]}}
     properties[NAMESPACE + "defaults"] = parts["defaults", "validation"]
+    properties[NAMESPACE + "audit"] = {"type": "array", "items": parts["audit", "validation"]}
     properties[NAMESPACE + "secrets"] = {"type": "array", "items": parts["secrets", "validation"]}
     config = {
         "type": "object",

@@ -15,7 +15,7 @@ from rotation import names
 from rotation.model import Policy
 
 if TYPE_CHECKING:
-    from rotation.sections import Channel, IssuerConfig, NoticeSection, OnRotate, Owner, StoreConfig
+    from rotation.sections import AuditPlace, Channel, IssuerConfig, NoticeSection, OnRotate, Owner, StoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ class Config:
     """Own words for notices, by kind."""
     on_rotate: Mapping[str, Mapping[str, OnRotate]] = field(default_factory=dict)
     """By secret and consumer: what makes the consumer read a new value. No store keeps it."""
+    audit: tuple[AuditPlace, ...] = ()
+    """Where the audit trail is kept; the host's own place when empty."""
 
     @property
     def bootstrap(self) -> Literal["apply", "function"]:

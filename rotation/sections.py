@@ -519,6 +519,90 @@ FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {OpenAIConfig: ("value"
 """The fields of what an issuer mints, where its kind alone tells."""
 
 
+# --- the audit trail -----------------------------------------------------------------------------
+
+_KEEPS: Final = "records, or anchors for the heads of its chains alone"
+_LONGEST_LOCK: Final = 36_500
+"""Days; what S3 takes at most."""
+
+
+class AuditFile(Section):
+    """A file, which is appended to."""
+
+    file: Text = Field(description="the path of a file, relative to this file")
+    keeps: Literal["records", "anchors"] = Field("records", description=_KEEPS)
+
+
+class AuditLock(Section):
+    """For how long nobody can delete an object (S3 Object Lock); in governance mode, but who is allowed to bypass it."""
+
+    mode: Literal["governance", "compliance"] = Field(description="governance or compliance")
+    days: Annotated[int, Field(ge=1, le=_LONGEST_LOCK)] = Field(description=f"1 to {_LONGEST_LOCK}")
+
+
+class AuditBucket(Section):
+    """A bucket of S3. Credentials come from the SDK's own chain."""
+
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = Field(
+        description="the name of a bucket"
+    )
+    prefix: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9!_.*'()-]+/)*$")] = Field(
+        "", description="folders, each with a / behind it"
+    )
+    region: Text | None = Field(None, description="an AWS region, as in eu-west-1")
+    endpoint_url: Url | None = Field(None, description="an address in place of the region's own")
+    lock: AuditLock | None = Field(None, description="{mode: governance or compliance, days: NUMBER}")
+
+
+class AuditBucketPlace(Section):
+    """Objects of S3."""
+
+    s3: AuditBucket = Field(description="{bucket: NAME, prefix: FOLDERS/, region: REGION, lock: {mode: MODE, days: N}}")
+    keeps: Literal["records", "anchors"] = Field("records", description=_KEEPS)
+
+
+class AuditGroup(Section):
+    """A log group of CloudWatch Logs. Credentials come from the SDK's own chain."""
+
+    group: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_/.#-]{1,512}$")] = Field(
+        description="the name of a log group"
+    )
+    region: Text | None = Field(None, description="an AWS region, as in eu-west-1")
+    endpoint_url: Url | None = Field(None, description="an address in place of the region's own")
+
+
+class AuditGroupPlace(Section):
+    """Events of CloudWatch Logs."""
+
+    cloudwatch: AuditGroup = Field(description="{group: NAME, region: REGION}")
+    keeps: Literal["records", "anchors"] = Field("records", description=_KEEPS)
+
+
+class AuditStream(Section):
+    """What is printed, where a platform keeps that."""
+
+    stream: Literal["stdout"] = Field(description="stdout")
+    keeps: Literal["records", "anchors"] = Field("records", description=_KEEPS)
+
+
+AuditPlace = AuditFile | AuditBucketPlace | AuditGroupPlace | AuditStream
+AUDIT_FORM: Final = "{file: PATH}, {s3: {bucket: NAME, …}}, {cloudwatch: {group: NAME, …}} or {stream: stdout}"
+TaggedAuditPlace = Annotated[
+    Annotated[AuditFile, Tag("auditFile")]
+    | Annotated[AuditBucketPlace, Tag("auditBucket")]
+    | Annotated[AuditGroupPlace, Tag("auditGroup")]
+    | Annotated[AuditStream, Tag("auditStream")],
+    _told_apart(
+        AUDIT_FORM,
+        "is no place for an audit trail",
+        auditFile={"file"},
+        auditBucket={"s3"},
+        auditGroup={"cloudwatch"},
+        auditStream={"stream"},
+    ),
+]
+
+
 # --- channels, owners and secrets -----------------------------------------------------------------
 
 
@@ -851,5 +935,9 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     "urlFrom": HiddenWebhookSection,
     "webhook": CallsWebhook,
     "restart": Restarts,
+    "auditFile": AuditFile,
+    "auditBucket": AuditBucketPlace,
+    "auditGroup": AuditGroupPlace,
+    "auditStream": AuditStream,
 }
 """Members of unions by the tag under which pydantic reports them."""

@@ -301,7 +301,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("secret", []),
         (
             "secret: unknown key (did you mean secrets?); "
-            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, secrets"
+            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, audit, secrets"
         ),
     ),
     (setting("stores.near.adress", "x"), f"stores.near.adress: unknown key (did you mean address?); allowed: {KEYS}"),
@@ -1003,6 +1003,7 @@ def test_the_schema_accepts_what_is_accepted() -> None:
         setting("channels", {"ops": {"apprise": "slack://token"}}),
         setting("notices", {"rotation.fail": {"subject": "x"}}),
         setting("secrets.0.consumers.0.onRotate", {"webhook": {"url": "https://x"}}),
+        setting("audit", [{"s3": {"bucket": "trail", "lock": {"mode": "forever", "days": 1}}}]),
         setting("secrets.0.rotateEvery", 30),
         setting("secrets.0.grace", "1 day"),
         setting("secrets.0.drain.then", "drop"),
