@@ -104,6 +104,8 @@ class Effects:
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
         run.deadlines[attempt.token] = self._clock.monotonic() + life
         run.ends[attempt.token] = self._clock.now() + timedelta(seconds=life)
+        if self._outside.prints:
+            self._outside.prints(Credential({}), None)  # its key is read now, not while a value is in memory alone
         self._records.write(run, "intend", seen, reason=action.reason, token=attempt.token)
         after = self._record(seen, run, attempt.written())
         run.evidence.unspent.add(attempt.token)
@@ -145,6 +147,7 @@ class Effects:
         if run.submitted is not None:
             run.submitted, run.order = None, replace(run.order, submitted=False, replace=None)
         run.minted_at = self._clock.monotonic()
+        run.values[attempt.token] = issued.credential
         run.evidence.issued[attempt.token] = issued.key_id
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
@@ -187,7 +190,7 @@ class Effects:
                     s, trouble.code.value
                 )
             if written:
-                self._stores[run.target.store].record(run.target.entry, written)
+                self._record(seen, run, written)
             raise
 
     def _restage(self, action: actions.Restage, seen: Observation, run: Run) -> None:
@@ -201,6 +204,7 @@ class Effects:
         credential = self._values.of(attempt.key, s)
         if credential is None:
             raise Trouble(Code.NOT_FOUND, run.target.store, f"{run.target.entry}: the stored value is gone")
+        run.values[attempt.key] = credential
         self._stage(attempt, credential, s.key_id(attempt.key), seen, run)
 
     def _copy(self, action: actions.Copy, seen: Observation, run: Run) -> None:
@@ -243,7 +247,9 @@ class Effects:
             check = Check(Verdict.VALID, "the same value") if same else Check(Verdict.INVALID, "another value")
         else:
             credential = run.staged.get(token) or self._values.read(seen, seen.primary, action.pending)
-            run.staged[token] = credential  # a version's value never changes: once read back, it is shown again
+            run.staged[token] = run.values[action.attempt.key] = (
+                credential  # a version's value never changes: once read back, it is shown again
+            )
             check = self._outside.issuer(seen).verify(credential)
         run.evidence.checks[token] = self._streak(run.evidence.checks.get(token), check, seen)
         self._records.check(run, "verify", seen, check, token)
@@ -302,7 +308,9 @@ class Effects:
 
     def _verify_current(self, action: actions.VerifyCurrent, seen: Observation, run: Run) -> Observation:
         try:
-            check = self._outside.issuer(seen).verify(self._values.read(seen, seen.primary, action.version))
+            credential = self._values.read(seen, seen.primary, action.version)
+            run.values[foreign_token(seen.primary, action.version)] = credential
+            check = self._outside.issuer(seen).verify(credential)
         except Trouble as trouble:
             if trouble.code is not Code.INVALID:
                 raise
@@ -390,6 +398,7 @@ class Effects:
         return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus(action.facts)))
 
     def _record(self, seen: Observation, run: Run, written: Mapping[str, str]) -> Observation:
+        written = self._values.printed(written, self._situation(seen, run), run.values)
         self._stores[run.target.store].record(run.target.entry, written)
         return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(written)))
 

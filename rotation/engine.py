@@ -75,6 +75,7 @@ class Engine:
             it has written, and leaves the rest to the next one.
         ahead: how far our clock is ahead of a store's, by its name. A grace period ends by the store's clock, so that
             a runner whose own is wrong revokes nothing too early.
+        prints: makes the fingerprints of a credential, whose id may be known; () when it can not, and never raises.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class Engine:
         tokens: Callable[[], str] = lambda: uuid.uuid4().hex,
         stopping: Callable[[], bool] | None = None,
         ahead: Callable[[str], timedelta] | None = None,
+        prints: Callable[[Credential, str | None], tuple[str, ...]] | None = None,
     ) -> None:
-        self.outside = Outside(stores, issuers, places, clock, auditor, tokens, stopping, ahead)
+        self.outside = Outside(stores, issuers, places, clock, auditor, tokens, stopping, ahead, prints)
         self._stores = stores
         self._clock = clock
         self._stopping = stopping
@@ -104,6 +106,10 @@ class Engine:
     def read(self, seen: Observation, entry: Entry, version: Version) -> Credential:
         """The credential in a version of an entry; see Values.read."""
         return self._values.read(seen, entry, version)
+
+    def value_of(self, seen: Observation, key: str) -> Credential | None:
+        """The value of a key, by its token; see Values.of."""
+        return self._values.of(key, self.outside.situation(seen))
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -444,6 +450,8 @@ class Engine:
             token, entry.current.id, since, Of.GIVEN if key_id else Of.PERSON, issuer.capabilities.scope
         )
         written |= facts.key_fact(token, key_id) if key_id else {}
+        if self.outside.prints:
+            written = facts.printed(written, {token: self.outside.prints(credential, key_id)})
         self._records.write(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
         store.record(target.entry, written)
         store.set_policy(target.entry, policies.written(policy))

@@ -123,14 +123,13 @@ def printed(facts: Mapping[str, str], prints: Mapping[str, Iterable[str]]) -> di
         kind, _, token = key.partition(".")
         if kind not in PRINTED or " print=" in text:
             continue
-        room = (LONGEST - len(f"{text} print=") + 1) // (_PRINT + 1)
-        if some := "+".join([*prints.get(token, ())][: max(room, 0)]):
-            written[key] = f"{text} print={some}"
+        some: list[str] = []
+        for one in prints.get(token, ()):
+            if len(f"{text} print={'+'.join([*some, one])}") <= LONGEST:
+                some.append(one)
+        if some:
+            written[key] = f"{text} print={'+'.join(some)}"
     return written
-
-
-_PRINT: Final = 16
-"""Characters of a fingerprint."""
 
 
 class Of(StrEnum):

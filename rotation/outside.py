@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rotation.errors import Code, Trouble
+from rotation.model import Credential
 from rotation.ports import Auditor, Clock, Issuer, SecretStore
 from rotation.situation import Evidence, Observation, Order, Situation
 
@@ -41,6 +42,7 @@ class Outside:
     tokens: Callable[[], str]
     stopping: Callable[[], bool] | None
     ahead: Callable[[str], timedelta] | None
+    prints: Callable[[Credential, str | None], tuple[str, ...]] | None = None
 
     def issuer(self, seen: Observation) -> Issuer:
         """The issuer of a secret.

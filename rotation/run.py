@@ -26,6 +26,8 @@ class Run:
     """By attempt token: until when it may write, by the monotonic clock and by the wall's. Whichever is first counts."""
     old: dict[str, Credential] = field(default_factory=dict)
     staged: dict[str, Credential] = field(default_factory=dict)
+    values: dict[str, Credential] = field(default_factory=dict)
+    """By key token: what passed through this run anyway. For fingerprints alone: evidence is what stores give back."""
     known: Observation | None = None
     looked: tuple[float, datetime] | None = None
     """When the last look began, by the monotonic clock and by the wall's."""

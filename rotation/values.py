@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rotation import form as forms
+from rotation import journal as facts
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Entry, Version
 from rotation.outside import Outside
-from rotation.situation import Absent, Observation, Situation
+from rotation.situation import Absent, Observation, Situation, foreign_token
 
 
 class Values:
@@ -73,6 +74,30 @@ class Values:
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
             if (found := store.find(primary.name, token)) is not None and s.readable(found):
                 return self.read(seen, primary, found)
+        return None
+
+    def printed(self, written: Mapping[str, str], s: Situation, known: Mapping[str, Credential]) -> Mapping[str, str]:
+        """Facts with the fingerprints of the keys that they are about, as far as values are at hand: none is read for it.
+
+        Parameters:
+            known: values by key token.
+        """
+        tokens = {token for kind, _, token in (key.partition(".") for key in written) if kind in facts.PRINTED}
+        if not tokens:
+            return written
+        prints, ids = dict(s.seen.primary.journal.prints), facts.Journal(written).key_ids
+        for token in tokens - prints.keys():
+            credential = known.get(token) or self._at_hand(token, s)
+            if credential is not None and self._outside.prints is not None:
+                prints[token] = self._outside.prints(credential, ids.get(token) or s.key_id(token))
+        return facts.printed(written, prints)
+
+    def _at_hand(self, key: str, s: Situation) -> Credential | None:
+        """The value of a key, where the look has brought it along."""
+        primary = s.seen.primary
+        for version in (primary.current, primary.pending):
+            if version and version.credential and key in (s.key_of(version), foreign_token(primary, version)):
+                return self.parsed(s.seen, primary, version)
         return None
 
     def every(self, key: str, s: Situation) -> Iterator[Credential]:

@@ -31,7 +31,8 @@ _SHORTEST_KEY: Final = 32
 _BYTES: Final = 12
 """96 bits: 16 characters. Among a million fingerprints two values share one once in 10^17."""
 _DOMAIN: Final = b"keyturn fingerprint 1\0"
-"""Keeps apart what is signed here from whatever else somebody may do with the same key."""
+_MARK_DOMAIN: Final = b"keyturn fingerprint key 1\0"
+"""Keep apart what is signed here from whatever else somebody may do with the same key."""
 _TRY_AGAIN: Final = timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)
@@ -42,14 +43,22 @@ class Fingerprints:
 
     def __init__(self, key: SecretValue) -> None:
         self._key: Final = key
+        self._mark: Final = self._signed(_MARK_DOMAIN)[:2]
 
     def of(self, value: SecretValue) -> str:
-        """16 characters of base64url, which every store's metadata can hold: HMAC-SHA-256, cut to 96 bits.
+        """18 characters of base64url, which every store's metadata can hold.
 
-        Blanks at the ends do not count: they are pasted along, or left out.
+        Two are the key's mark, the others HMAC-SHA-256 of the text, cut to 96 bits. Blanks at the ends do not count:
+        they are pasted along, or left out.
         """
-        text = value.reveal().strip().encode("utf-8", "surrogatepass")
-        digest = hmac.digest(self._key.reveal().encode(), _DOMAIN + text, hashlib.sha256)
+        return self._mark + self._signed(_DOMAIN + value.reveal().strip().encode("utf-8", "surrogatepass"))
+
+    def made(self, fingerprint: str) -> bool:
+        """Whether a fingerprint was made with this key. With another one it says nothing of any value."""
+        return fingerprint.startswith(self._mark)
+
+    def _signed(self, text: bytes) -> str:
+        digest = hmac.digest(self._key.reveal().encode(), text, hashlib.sha256)
         return base64.urlsafe_b64encode(digest[:_BYTES]).decode()
 
     def of_credential(self, credential: Credential, key_id: str | None = None) -> tuple[str, ...]:
@@ -93,20 +102,16 @@ class Fingerprinting:
 
     def ready(self) -> Fingerprints | None:
         """Never raises: without its key there are no fingerprints, and all else goes on. That is logged."""
-        if self._read is None or self._ready is not None:
-            return self._ready
+        read = self._read
+        if read is None:
+            return None
         with self._lock:
             now = self._clock.monotonic() if self._clock else 0.0
             early = self._failed is not None and now < self._failed + _TRY_AGAIN.total_seconds()
             if self._ready is not None or early:
                 return self._ready
             try:
-                key = self._read()
-                if len(key.reveal()) < _SHORTEST_KEY:
-                    told = (
-                        f"the key of fingerprints has fewer than {_SHORTEST_KEY} characters; see `keyturn fingerprints`"
-                    )
-                    raise Trouble(Code.INVALID, "fingerprints", told)
+                key = _checked(read())
             except (Trouble, ConfigError) as error:
                 self._failed, self.fault = now, str(error)
                 _log.warning("new credentials get no fingerprint, so a leak of one takes longer to find: %s", error)
@@ -118,6 +123,13 @@ class Fingerprinting:
         """See Fingerprints.of_credential(); nothing where there is no key."""
         found = self.ready()
         return found.of_credential(credential, key_id) if found else ()
+
+
+def _checked(key: SecretValue) -> SecretValue:
+    if len(key.reveal()) < _SHORTEST_KEY:
+        told = f"their key has fewer than {_SHORTEST_KEY} characters; `keyturn fingerprints init` makes a good one"
+        raise Trouble(Code.INVALID, "fingerprints", told)
+    return key
 
 
 def make_key(store: SecretStore, entry: str) -> bool:
@@ -133,15 +145,15 @@ def make_key(store: SecretStore, entry: str) -> bool:
     """
     try:
         store.current(entry)
-    except Trouble as trouble:
-        if trouble.code is not Code.NOT_FOUND:
+    except Trouble as absent:
+        if absent.code is not Code.NOT_FOUND:
             raise
     else:
         return False
     try:
         store.create(entry, {})
-    except Trouble as trouble:
-        if trouble.code is not Code.CONFLICT:
+    except Trouble as there:
+        if there.code is not Code.CONFLICT:
             raise  # one that was begun, or is being made, is completed: promoting tells who was first
     token = uuid.uuid4().hex
     store.stage(entry, token, Credential({"value": SecretValue(secrets.token_urlsafe(KEY_BYTES))}), key_id=None)
@@ -150,8 +162,8 @@ def make_key(store: SecretStore, entry: str) -> bool:
         raise Trouble(Code.CONFLICT, store.name, f"{entry}: somebody else is making it at this moment; look again")
     try:
         store.promote(entry, pending, None)
-    except Trouble as trouble:
-        if trouble.code is not Code.CONFLICT:
+    except Trouble as lost:
+        if lost.code is not Code.CONFLICT:
             raise
         return False
     return True
