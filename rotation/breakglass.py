@@ -299,8 +299,8 @@ def rebuild(assembly: Assembly, found: Found, auditor: Auditor, tell: Callable[[
     journal = assembly.engine.observe(target).primary.journal
     known = {*journal.key_ids.values(), *taken}
     later = tuple(key.key_id for key in found.others if key.key_id not in known)
-    mine = key_id if key_id in known else None
-    return Rebuilt(not found.applied, mine, tuple(taken), later)
+    written_down = key_id in known and not found.known
+    return Rebuilt(not found.applied, key_id if written_down else None, tuple(taken), later)
 
 
 def _apply(assembly: Assembly, found: Found, key_id: str | None, auditor: Auditor, tell: Callable[[str], None]) -> None:
