@@ -58,6 +58,7 @@ from rotation.sections import (
     TaggedAuditPlace,
     TaggedChannel,
     TokenAuth,
+    ValueReference,
     VaultConfig,
 )
 from rotation.situation import ATTEMPT_LIFE
@@ -454,6 +455,7 @@ _CHANNEL: Final[TypeAdapter[Channel]] = TypeAdapter(TaggedChannel)
 _OWNER: Final = TypeAdapter(Owner)
 _NOTICE: Final = TypeAdapter(NoticeSection)
 _DEFAULTS: Final = TypeAdapter(DefaultsSection)
+_VALUE: Final[TypeAdapter[EnvReference | EntryReference | FileReference]] = TypeAdapter(ValueReference)
 _SECRET: Final = TypeAdapter(SecretSection)
 _AUDIT: Final[TypeAdapter[AuditPlace]] = TypeAdapter(TaggedAuditPlace)
 
@@ -485,6 +487,7 @@ _PARTS: Final = (
     "owners",
     "defaults",
     "audit",
+    "fingerprints",
     "secrets",
 )
 _POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
@@ -552,6 +555,7 @@ class _Builder:
         owners = self._mapping("owners", _OWNER, Owner)
         defaults = self._defaults()
         audit = tuple(self._audit())
+        fingerprints = self._fingerprints(stores)
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
         self._check_channels(channels, owners, stores)
@@ -582,6 +586,7 @@ class _Builder:
             channels={name: channel for name, channel in channels.items() if channel},
             notices=notices,
             audit=audit,
+            fingerprints=fingerprints,
             on_rotate={
                 read.section.name: {c.name: c.on_rotate for c in read.section.consumers if c.on_rotate}
                 for read in secrets
@@ -687,6 +692,18 @@ class _Builder:
                 yield _AUDIT.validate_python(value)
             except ValidationError as error:
                 self._translate(f"audit[{i}]", AuditPlace, error)
+
+    def _fingerprints(self, stores: Collection[str]) -> EnvReference | EntryReference | FileReference | None:
+        given = self._values.get("fingerprints")
+        if given is None:
+            return None
+        try:
+            found = _VALUE.validate_python(given)
+        except ValidationError as error:
+            self._translate("fingerprints", ValueReference, error)
+            return None
+        self._check_entry("fingerprints", found, stores)
+        return found
 
     def _secrets(self) -> Iterator[_Read]:
         given = self._values.get("secrets")
@@ -853,6 +870,7 @@ def schema() -> dict[str, Any]:
         ("owners", "validation", _OWNER),
         ("defaults", "validation", _DEFAULTS),
         ("audit", "validation", _AUDIT),
+        ("fingerprints", "validation", _VALUE),
         ("secrets", "validation", _SECRET),
     ]
     parts, shared = TypeAdapter.json_schemas(adapters)
@@ -862,6 +880,7 @@ def schema() -> dict[str, Any]:
         properties[NAMESPACE + part] = {"type": "object", "additionalProperties": parts[part, "validation"]}
     words = {"type": "object", "additionalProperties": parts["notices", "validation"]}
     properties[NAMESPACE + "notices"] = words | {"propertyNames": {"enum": [*templates.KINDS]}}
+    properties[NAMESPACE + "fingerprints"] = parts["fingerprints", "validation"]
     properties[NAMESPACE + "defaults"] = parts["defaults", "validation"]
     properties[NAMESPACE + "audit"] = {"type": "array", "items": parts["audit", "validation"]}
     properties[NAMESPACE + "secrets"] = {"type": "array", "items": parts["secrets", "validation"]}

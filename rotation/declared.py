@@ -15,7 +15,18 @@ from rotation import names
 from rotation.model import Policy
 
 if TYPE_CHECKING:
-    from rotation.sections import AuditPlace, Channel, IssuerConfig, NoticeSection, OnRotate, Owner, StoreConfig
+    from rotation.sections import (
+        AuditPlace,
+        Channel,
+        EntryReference,
+        EnvReference,
+        FileReference,
+        IssuerConfig,
+        NoticeSection,
+        OnRotate,
+        Owner,
+        StoreConfig,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,9 @@ class Config:
     """By secret and consumer: what makes the consumer read a new value. No store keeps it."""
     audit: tuple[AuditPlace, ...] = ()
     """Where the audit trail is kept; the host's own place when empty."""
+
+    fingerprints: EnvReference | EntryReference | FileReference | None = None
+    """Where the key of fingerprints is; None: no value is fingerprinted."""
 
     @property
     def bootstrap(self) -> Literal["apply", "function"]:

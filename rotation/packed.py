@@ -104,6 +104,7 @@ def pack(config: Config, descriptions: Mapping[str, object] = MappingProxyType({
         "owners": encode(config.owners),
         "audit": encode(config.audit),
         "on_rotate": encode(config.on_rotate),
+        "fingerprints": encode(config.fingerprints),
         "policies": [policies.written(policy) for policy in config.policies],
         "descriptions": encode(descriptions),
     }
@@ -132,6 +133,7 @@ def unpack(text: str, root: Path) -> Config:
         owners=decode(whole["owners"]),
         audit=decode(whole["audit"]),
         on_rotate=decode(whole["on_rotate"]),
+        fingerprints=decode(whole["fingerprints"]),
         policies=tuple(policies.read(strings) for strings in whole["policies"]),
         root=root,
         descriptions=whole["descriptions"],
