@@ -114,6 +114,53 @@ def require_admin(name: str, config: Config, env: Mapping[str, str]) -> None:
         raise ConfigError([Fault(f"{path}.admin.env", f"the environment variable {variable.env} {_UNSET}")])
 
 
+def admin_value(
+    name: str,
+    config: Config,
+    env: Mapping[str, str],
+    clock: Clock,
+    stores: Mapping[str, SecretStore],
+    admin: SecretValue | None = None,
+) -> SecretValue | None:
+    """An issuer's admin credential itself, to tell it where it leaks; None for an issuer that has none.
+
+    Raises:
+        Trouble: it is not where the configuration says it is, or can not be read there.
+    """
+    reference = getattr(config.issuers[name], "admin", None)
+    if reference is None:
+        return None
+    return _admin(_Site(name, f"keyturn:issuers.{name}", config, env, clock, stores, admin), reference)()
+
+
+def fingerprint_key(
+    config: Config, env: Mapping[str, str], clock: Clock, stores: Mapping[str, SecretStore]
+) -> Callable[[], SecretValue] | None:
+    """Reads the key of fingerprints from where the configuration says it is; None where it says nothing.
+
+    What is returned raises Trouble or ConfigError when it is not there, or can not be read.
+    """
+    reference = config.fingerprints
+    if reference is None:
+        return None
+    site = _Site("fingerprints", "keyturn:fingerprints", config, env, clock, stores)
+    if (variable := _variable(reference)) is not None:
+        return lambda: SecretValue(site.variable("", variable))
+    if hasattr(reference, "file"):
+        file = cast("FileReference", reference).file
+        return lambda: _file_value(site, file)
+    return lambda: _entry_value(site, cast("EntryReference", reference), "their key", "")
+
+
+def _file_value(site: _Site, path: str) -> SecretValue:
+    try:
+        return SecretValue(Path(_existing(site, ".file", path)).read_text(encoding="utf-8").strip())
+    except OSError as error:
+        raise site.fault(".file", f"can not be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise site.fault(".file", "is not UTF-8 text") from None  # the error quotes it
+
+
 def capabilities(about: IssuerConfig) -> Capabilities | None:
     """What an issuer can do, as far as its configuration tells without opening it; else None."""
     from providers.issuers import description, generated  # noqa: PLC0415
@@ -282,7 +329,8 @@ def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[]
     if (by_hand := site.admin) is not None:
         return lambda: by_hand
     if (variable := _variable(reference)) is None:
-        return lambda: _entry_value(site, cast("EntryReference", reference))
+        remedy = f"; --admin-from {site.name} takes it from a person instead"
+        return lambda: _entry_value(site, cast("EntryReference", reference), "the admin credential", remedy)
     # Held for as long as the issuer, so that logs mask it.
     value = SecretValue(site.env.get(variable.env, ""))
 
@@ -295,20 +343,20 @@ def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[]
     return given
 
 
-def _entry_value(site: _Site, reference: EntryReference) -> SecretValue:
-    """The admin credential from an entry: its field `value`, or the only one that it has.
+def _entry_value(site: _Site, reference: EntryReference, called: str, remedy: str) -> SecretValue:
+    """What an entry holds: its field `value`, or the only one that it has.
 
     Raises:
         Trouble: it can not be read. Never NOT_FOUND or CONFLICT, which an issuer's callers would take for
             its answer about a key; and nothing was asked of the issuer yet.
     """
-    store, what = site.stores[reference.store], f"the admin credential {reference.name} in {reference.store}"
+    store, what = site.stores[reference.store], f"{called} {reference.name} in {reference.store}"
     try:
         current = store.current(reference.name)
         fields = current.fields
     except Trouble as trouble:
         code = trouble.code if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else Code.DENIED
-        told = f"{what} can not be read: {trouble}; --admin-from {site.name} takes it from a person instead"
+        told = f"{what} can not be read: {trouble}{remedy}"
         raise Trouble(code, site.name, told, retry_after=trouble.retry_after) from None
     if "value" in fields:
         return fields["value"]

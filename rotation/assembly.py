@@ -15,6 +15,7 @@ from providers import registry
 from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
+from rotation.leaks.fingerprint import Fingerprinting
 from rotation.model import Policy, SecretValue
 from rotation.ports import Auditor, Clock, Issuer, Notifier, SecretStore, Silent, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
@@ -44,6 +45,11 @@ class Opened(Mapping[str, T]):
                 self._ready[name] = self._open(name)
             return self._ready[name]
 
+    def opened(self) -> dict[str, T]:
+        """The members that were used so far."""
+        with self._lock:
+            return dict(self._ready)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -67,6 +73,10 @@ class Assembly:
     """Tells owners; hosts tell it what became of runs."""
     ready: Callable[[str], None] = field(default=lambda _: None, repr=False)
     """Raises ConfigError where an issuer, by name, lacks what it needs beside its configuration. Asks nobody."""
+    fingerprints: Fingerprinting = field(default_factory=Fingerprinting)
+    """Makes fingerprints of values, where the configuration says with which key."""
+    admin: Callable[[str], SecretValue | None] = field(default=lambda _: None, repr=False)
+    """The admin credential of an issuer, by name, to tell it where it leaks; None for one that has none. Raises Trouble."""
 
     def target(self, policy: Policy) -> Target:
         return Target(policy.store, self.places.entry_name(policy.store, policy.environment, policy.name))
@@ -121,13 +131,20 @@ def assemble(
     places = Places(entry_name, locate)
     # A clock that was set by hand, the sandbox's or a test's, is not the one that services go by.
     ahead = partial(_ahead, stores) if type(time) is SystemClock else None
-    engine = Engine(stores, issuers, places, time, auditor, stopping=stopping, ahead=ahead)
+    fingerprints = Fingerprinting(registry.fingerprint_key(config, env, time, stores), time)
+    prints = fingerprints if fingerprints.configured else None
+    engine = Engine(stores, issuers, places, time, auditor, stopping=stopping, ahead=ahead, prints=prints)
 
     def ready(issuer: str) -> None:
         if issuer not in by_hand:
             registry.require_admin(issuer, config, env)
 
-    return Assembly(config, engine, stores, issuers, places, time, telemetry, ready=ready)
+    def admin(issuer: str) -> SecretValue | None:
+        return registry.admin_value(issuer, config, env, time, stores, by_hand.get(issuer))
+
+    return Assembly(
+        config, engine, stores, issuers, places, time, telemetry, ready=ready, fingerprints=fingerprints, admin=admin
+    )
 
 
 def _ahead(stores: Mapping[str, SecretStore], name: str) -> timedelta:

@@ -301,7 +301,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("secret", []),
         (
             "secret: unknown key (did you mean secrets?); "
-            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, audit, secrets"
+            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, audit, fingerprints, secrets"
         ),
     ),
     (setting("stores.near.adress", "x"), f"stores.near.adress: unknown key (did you mean address?); allowed: {KEYS}"),
