@@ -137,6 +137,11 @@ def findings(found: Iterable[Finding]) -> None:
     _table(("SECRET", "STORE", "VERDICT", "AGREES", "KEY", "SAID"), shown)
 
 
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Plain cells; the last column may wrap."""
+    _table(headings, [tuple(_plain(cell) for cell in row) for row in rows])
+
+
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
     """A table whose last column may wrap; where there is no room for that, a paragraph for each row."""
     fixed = [max(cell.cell_len for cell in column) for column in zip(map(Text, headings), *rows, strict=True)][:-1]
