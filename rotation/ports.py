@@ -241,6 +241,14 @@ class TellsReaders(Protocol):
 
 
 @runtime_checkable
+class TellsCaller(Protocol):
+    """A store that can tell as whom its service knows our login."""
+
+    def caller(self) -> str | None:
+        """A name for the audit trail, for one call at most; None when there is none. Raises Trouble where it may not ask."""
+
+
+@runtime_checkable
 class TellsTime(Protocol):
     """A client that compares clocks with its service by the answers that it gets anyway."""
 

@@ -28,7 +28,17 @@ from rotation.model import (
     Verdict,
     Version,
 )
-from rotation.ports import Clock, Issuer, Listed, ReadsMany, RotatesByItself, SecretStore, StoreFeatures, TellsTime
+from rotation.ports import (
+    Clock,
+    Issuer,
+    Listed,
+    ReadsMany,
+    RotatesByItself,
+    SecretStore,
+    StoreFeatures,
+    TellsCaller,
+    TellsTime,
+)
 from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alone
 
 T = TypeVar("T")
@@ -173,6 +183,10 @@ class PatientStore:
     def skew(self) -> timedelta | None:
         """None where the store does not compare clocks, too."""
         return self._store.skew if isinstance(self._store, TellsTime) else None
+
+    def caller(self) -> str | None:
+        """None where the store does not know, too. Asked once and without patience: it is worth no wait."""
+        return self._store.caller() if isinstance(self._store, TellsCaller) else None
 
     @property
     def name(self) -> str:

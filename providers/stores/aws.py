@@ -512,6 +512,10 @@ class SecretsManagerStore:
     def skew(self) -> timedelta | None:
         return self._service.skew.last
 
+    def caller(self) -> str:
+        """The login's ARN (sts:GetCallerIdentity)."""
+        return self._service.caller()
+
     def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
         """Who the login is (sts:GetCallerIdentity), what its policies allow where it may ask, and quotas."""
         yield _quota(len(work))

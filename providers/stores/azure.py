@@ -44,6 +44,7 @@ makes it send a PUT once: it repeats any answer that has a Retry-After.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -52,7 +53,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -344,6 +345,10 @@ class KeyVaultStore:
     @property
     def skew(self) -> timedelta | None:
         return self._vault.skew.last
+
+    def caller(self) -> str | None:
+        """Object and application ids, and a user's name, by the claims of the last token; asks nobody."""
+        return self._vault.caller
 
     def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
         """What Key Vault's quotas mean for so many entries, and what is refused of all the reading that is to be done.
@@ -839,16 +844,35 @@ class _Call:
     """Earlier calls of the operation have had their effect."""
 
 
+_NAMED: Final = ("upn", "unique_name", "oid", "appid", "azp")
+"""Claims of an access token that say whose it is:
+https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference"""
+
+
+def _identity(token: str) -> dict[str, str]:
+    """The claims of a token that name its owner; none where it is no JWT. Whether it is genuine is the vault's to judge."""
+    try:
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return {name: str(claims[name]) for name in _NAMED if name in claims}
+    except (IndexError, ValueError, TypeError):
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class _Token:
     """The SDK's credential, with its failures put into our words."""
 
     inner: Any
     how: str
+    claims: dict[str, str] = field(default_factory=dict)
+    """Who we are, as the last token had it."""
 
     def get_token_info(self, *scopes: str, options: Any = None) -> Any:
         try:
-            return self.inner.get_token_info(*scopes, options=options)
+            info = self.inner.get_token_info(*scopes, options=options)
+            self.claims.update(_identity(info.token))
+            return info
         except Exception as error:  # noqa: BLE001 - a chain of nine logins, some of which run commands
             told = str(error).partition("\nTo mitigate")[0]
             kind = type(error).__name__
@@ -906,6 +930,12 @@ class _Vault:
     def how(self) -> str:
         """Names the login in messages."""
         return self._login.how
+
+    @property
+    def caller(self) -> str | None:
+        """Who the last token says that we are."""
+        claims = self._token.claims if self._token else {}
+        return " ".join(f"{name}={claims[name]}" for name in _NAMED if name in claims) or None
 
     def pages(self, call: _Call, ask_for: Callable[[SecretClient], Any]) -> Iterator[SecretProperties]:
         """The items of a list, one page in memory at a time."""

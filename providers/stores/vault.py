@@ -500,6 +500,13 @@ class VaultStore:
     def skew(self) -> timedelta | None:
         return self._server.skew.last
 
+    def caller(self) -> str | None:
+        """What the login method told of us when it let us in; for a token that was given, auth/token/lookup-self."""
+        if known := self._server.identity:
+            return known
+        answer = self._server.inspect("GET", "auth/token/lookup-self") or {}
+        return _identity(answer.get("data") or {})
+
     def examine(self, work: Mapping[str, Collection[str]]) -> Iterator[Diagnosis]:
         """The token's end, and what it may do on the exact paths that the work touches (sys/capabilities-self)."""
         try:
@@ -731,6 +738,14 @@ class _Seen:
     custom: Json = field(default_factory=dict)
 
 
+def _identity(told: Json) -> str | None:
+    """A login's names in what Vault tells of it: of the method or token, what the method knows, the entity."""
+    known = told.get("metadata") or told.get("meta") or {}
+    parts = [str(told.get("display_name") or ""), *(f"{name}={known[name]}" for name in sorted(known))]
+    parts += [f"entity={told['entity_id']}"] if told.get("entity_id") else []
+    return " ".join(part for part in parts if part) or None
+
+
 def _pending(entry: str) -> str:
     return f"{entry}{_SIBLING}"
 
@@ -851,6 +866,8 @@ class _Server:
         self._adapter: Any = None
         self._life = 0.0
         self._renewable = False
+        self.identity: str | None = None
+        """As whom the login method let us in."""
         self._due = 0.0
         self._expires = 0.0
         self._tokens: list[SecretValue] = []
@@ -1076,6 +1093,7 @@ class _Server:
             self._adapter.token = auth["client_token"]
             self._tokens.append(SecretValue(self._adapter.token))
             self._renewable = bool(auth.get("renewable"))
+            self.identity = _identity({"display_name": self._auth.how, **auth}) if auth.get("metadata") else None
             self._begin(begun, float(auth["lease_duration"]))
             return
         except LoginFault as fault:
