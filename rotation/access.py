@@ -42,7 +42,9 @@ _START: Final = frozenset({"start_rotation"})
 _LOOK: Final = frozenset({"observe"})
 _VERIFY: Final = frozenset({"read_many"})
 _CONSUME: Final = frozenset({"current"})
-"""Of consumers, and of whoever needs an issuer's administrative credential."""
+"""Of consumers, and of whoever needs an issuer's administrative credential, or the key of fingerprints."""
+_MAKE: Final = _CONSUME | frozenset({"create", "observe", "stage", "promote"})
+"""What `keyturn fingerprints init` does to that key's entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,9 @@ def needs(config: Config, persona: Persona, policies: Collection[Policy], *, min
         for pair in (other for other in config.policies if other.name == policy.paired_with):
             for store in pair.stores:
                 at(store).add(_entry(config, store, pair), _LOOK, pair)
+    if isinstance(config.fingerprints, EntryReference) and _works(persona, mints):
+        makes = persona is Persona.PROVISION
+        at(config.fingerprints.store).add(config.fingerprints.name, _MAKE if makes else _CONSUME)
     if persona is Persona.ROTATE:
         for store in config.stores:
             at(store).lists = True

@@ -16,7 +16,7 @@ from rotation import orphans
 from rotation import policy as policies
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Drain, Model, Policy, Propagation
+from rotation.model import Capabilities, Credential, Drain, Model, Policy, Propagation
 from rotation.ports import Record
 from rotation.situation import Order
 
@@ -82,6 +82,7 @@ class World:
     fenced: bool = True
     model: Model = Model.MINT
     capabilities: Capabilities | None = None
+    prints: Callable[[Credential, str | None], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
@@ -138,7 +139,7 @@ class World:
             return f"token{self.serial:027d}"
 
         places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
-        return Engine(stores, {"vendor": issuer}, places, self.clock, self.trail, token)
+        return Engine(stores, {"vendor": issuer}, places, self.clock, self.trail, token, prints=self.prints)
 
     def _hook_of(self, store: str) -> Callable[[str], None]:
         def hook(call: str) -> None:

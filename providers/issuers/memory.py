@@ -43,6 +43,10 @@ class MemoryVendor:
     model: Model = Model.MINT
     expires_after: timedelta | None = None
     """Keys stop working by themselves after this long."""
+    prefix: str = "value-"
+    """What its values begin with; a number follows."""
+    redacts: bool = False
+    """Its list shows the beginning and the end of each value."""
     keys: list[VendorKey] = field(default_factory=list)
 
     def accepts(self, value: str) -> bool:
@@ -92,7 +96,9 @@ class MemoryIssuer:
         for held in vendor.live():
             if vendor.model is Model.REPLACE or (vendor.model is Model.SLOTS and held.slot == slot):
                 held.revoked = True
-        key = VendorKey(f"key_{serial}", key_name, f"value-{serial}", now, now + vendor.create_delay, slot=slot)
+        key = VendorKey(
+            f"key_{serial}", key_name, f"{vendor.prefix}{serial}", now, now + vendor.create_delay, slot=slot
+        )
         vendor.keys.append(key)
         self._hook("after mint")
         expires_at = None if vendor.expires_after is None else now + vendor.expires_after
@@ -101,9 +107,12 @@ class MemoryIssuer:
     def keys(self) -> Iterator[KeyInfo]:
         self._hook("before keys")
         named = self._vendor.model is Model.MINT  # a slot, or the one credential, has no name of ours
-        found = [KeyInfo(key.key_id, key.name, key.created_at) for key in self._vendor.live() if named]
+        found = [KeyInfo(k.key_id, k.name, k.created_at, self._redacted(k)) for k in self._vendor.live() if named]
         self._hook("after keys")
         return iter(found)
+
+    def _redacted(self, key: VendorKey) -> str | None:
+        return f"{key.value[:8]}****{key.value[-4:]}" if self._vendor.redacts else None
 
     def verify(self, credential: Credential) -> Check:
         try:
