@@ -24,6 +24,7 @@ from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names,
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
+from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.metrics import metrics
 from rotation.cli.policy import policy as policy_command
 from rotation.engine import Outcome
@@ -503,6 +504,7 @@ app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
 app.add_typer(breakglass_app, name="break-glass")
+app.add_typer(fingerprints_app, name="fingerprints")
 app.add_typer(sandbox_app, name="sandbox")
 
 
