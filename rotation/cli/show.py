@@ -52,6 +52,17 @@ def complain(text: str, style: str = "red") -> None:
     err.print(_plain(text, style), soft_wrap=True)
 
 
+def unapplied(name: str, fields: Sequence[str], file: str) -> None:
+    """Nothing acts on a policy that is not applied; whoever has just edited the file may think so.
+
+    Parameters:
+        fields: as the file names them, in which it declares the secret differently from what is applied.
+    """
+    if fields:
+        told = f"{', '.join(fields)} in {file} differ from what is applied, which counts"
+        complain(f"{name}: {told}; `pulumi up` applies them", "yellow")
+
+
 def finish() -> None:
     """Sends what is still buffered. Whoever read it may have gone, as `head` does."""
     try:
