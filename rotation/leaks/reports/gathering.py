@@ -30,7 +30,7 @@ _NAMING: Final = re.compile(r"(?:_id|Id|ID|_uri|_url|Url|_type)$")
 _LEFT_OUT: Final = re.compile(r"\*{2,}|\.{3,}|…|•{2,}|\bREDACTED?\b", re.IGNORECASE)
 _HASHED: Final = re.compile(r"[a-z0-9]{2,16}:[0-9a-f]{32,128}")
 _ADDRESS: Final = re.compile(r"https://[!-~]{1,500}")
-_SPLITS: Final = (re.compile(r"\s+"), re.compile(r"[\s?&=#;,\"'()<>]+"), re.compile(r"[\s?&=#;,\"'()<>/\\:@]+"))
+_SPLITS: Final = (re.compile(r"\s+"), re.compile(r"[\s?&=#;,\"'()<>]+"), re.compile(r"[\s?&=#;,\"'()<>/\\:@.]+"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +231,13 @@ def named_secrets(fields: object) -> Iterator[str]:
     """The texts in this mapping whose names say that they are secret: `clientSecret`, but not `clientId`."""
     if isinstance(fields, dict):
         for name, value in fields.items():
-            if isinstance(value, str) and _TELLING.search(name) and not _NAMING.search(name):
+            if isinstance(value, str) and names_secret(name):
                 yield value
+
+
+def names_secret(name: str) -> bool:
+    """Whether a field of this name holds what is secret of a credential, and not its id or address."""
+    return bool(_TELLING.search(name) and not _NAMING.search(name))
 
 
 def _is_text(text: str) -> bool:

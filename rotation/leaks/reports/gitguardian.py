@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from rotation.leaks.reports import fields
-from rotation.leaks.reports.gathering import Hit, Skip
+from rotation.leaks.reports.gathering import Hit, Skip, names_secret
 from rotation.model import SecretValue
 
 _WORKS: Final = {"valid": True, "invalid": False}
@@ -123,7 +123,7 @@ def _scanned(incident: Mapping[str, object], path: str, within: str) -> Iterator
         if text and kind not in _NO_SECRETS:
             parts.setdefault(text, kind)
             line = line or fields.number(match, "line_start")
-    texts = list(parts)
+    texts = sorted(parts, key=lambda text: not names_secret(parts[text]))
     clear = [text for text in texts if not _censored(text)]
     if not texts:
         yield Skip("without a match that is text")
