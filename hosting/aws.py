@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hosting import archive
-from hosting.closure import closure
+from hosting.closure import closure, unused_tellers
 from providers import registry
 from providers.issuers.description import shipped, shipped_kinds
 from rotation.clock import SystemClock
@@ -77,7 +77,7 @@ def _left_out(config: Config, *, described: bool) -> set[str]:
     kinds = {about.kind for about in config.stores.values()}
     out = {module for kind, module in _STORES.items() if kind not in kinds} | {*_CHECKERS}
     generated = any(about.kind == "generated" for about in config.issuers.values())
-    out |= {module for module in _ALONE if module != _ALONE[0] or not generated}
+    out |= {module for module in _ALONE if module != _ALONE[0] or not generated} | unused_tellers(config)
     return out if described else out | {f"providers.issuers.{part}" for part in ("http", "language", "packed")}
 
 

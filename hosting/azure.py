@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hosting import archive
-from hosting.closure import Closure, closure
+from hosting.closure import Closure, closure, unused_tellers
 from rotation.config import Config, ConfigError, find_stack_file, load
 
 ROOT: Final = Path(__file__).parents[1]
@@ -35,6 +35,7 @@ _HTTP: Final = ("providers.issuers.http", "providers.issuers.description", "prov
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
 
 _DISTRIBUTIONS: Final = {
+    "apprise": "apprise",
     "azure.core": "azure-identity",
     "azure.identity": "azure-identity",
     "azure.keyvault": "azure-keyvault-secrets",
@@ -78,7 +79,7 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
 
 def _modules(config: Config, root: Path) -> Closure:
     kinds = {about.kind for about in config.stores.values()}
-    unused = [module for kind, module in _STORES.items() if kind not in kinds] + [*_NEVER]
+    unused = [module for kind, module in _STORES.items() if kind not in kinds] + [*_NEVER, *unused_tellers(config)]
     if all(about.kind == "generated" for about in config.issuers.values()):
         unused += _HTTP
     unused_too = tuple(f"{module}_" for module in unused)
@@ -90,9 +91,10 @@ def _modules(config: Config, root: Path) -> Closure:
 
 
 def _logs_in_to_aws(config: Config) -> bool:
-    """Vault's store imports AWS's SDK too, for the one login that takes it."""
+    """Vault's store imports AWS's SDK too, for the one login that takes it; a channel may be a topic of SNS."""
     methods = {getattr(getattr(about, "auth", None), "method", None) for about in config.stores.values()}
-    return "aws" in methods or any(about.kind == "aws-secrets-manager" for about in config.stores.values())
+    topics = any(hasattr(about, "sns") for about in config.channels.values())
+    return topics or "aws" in methods or any(about.kind == "aws-secrets-manager" for about in config.stores.values())
 
 
 def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rotation.declared import Config
+
 OURS: Final = ("rotation", "providers")
 """What may be packed. The sandbox never is: it is no part of a real environment."""
 
@@ -51,6 +53,17 @@ def closure(root: Path, start: Iterable[str], leaves_out: Callable[[str], bool] 
             elif first not in sys.stdlib_module_names and first != "sandbox":
                 foreign.add(imported)
     return Closure(files, frozenset(foreign))
+
+
+def unused_tellers(config: Config) -> set[str]:
+    """What tells through kinds of channels that a stack does not declare, and reaches consumers that it has not."""
+    channels = config.channels.values()
+    used = {
+        "rotation.notify.by_apprise": any(hasattr(about, "apprise") for about in channels),
+        "rotation.notify.by_sns": any(hasattr(about, "sns") for about in channels),
+        "rotation.notify.consumers": bool(config.on_rotate),
+    }
+    return {module for module, is_used in used.items() if not is_used}
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

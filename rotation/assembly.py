@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from providers import registry
 from rotation.clock import SystemClock
@@ -17,9 +17,14 @@ from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
 from rotation.leaks.fingerprint import Fingerprinting
 from rotation.model import Policy, SecretValue
+from rotation.notify import wiring
+from rotation.notify.memory import Memory
 from rotation.ports import Auditor, Clock, Issuer, Notifier, SecretStore, Silent, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
 from rotation.telemetry import NONE, Telemetry
+
+if TYPE_CHECKING:
+    from rotation.notify.consumers import Readers
 
 SANDBOX = "sandbox"
 """The one environment whose clock may be moved."""
@@ -70,7 +75,9 @@ class Assembly:
     telemetry: Telemetry = NONE
     """Watches every outgoing call already; a host tells it of the runs and sweeps that it does."""
     notifier: Notifier = field(default_factory=Silent)
-    """Tells owners; hosts tell it what became of runs."""
+    """Tells owners; hosts tell it what became of runs (rotation.notify.runs)."""
+    readers: Readers | None = None
+    """Makes consumers read new values; None where the stack declares nothing of the kind."""
     ready: Callable[[str], None] = field(default=lambda _: None, repr=False)
     """Raises ConfigError where an issuer, by name, lacks what it needs beside its configuration. Asks nobody."""
     fingerprints: Fingerprinting = field(default_factory=Fingerprinting)
@@ -90,6 +97,7 @@ def assemble(
     telemetry: Telemetry = NONE,
     stopping: Callable[[], bool] | None = None,
     admins: Mapping[str, SecretValue] | None = None,
+    notices: Path | None = None,
 ) -> Assembly:
     """An engine over the stores and issuers of a configuration, none of them opened yet.
 
@@ -101,6 +109,8 @@ def assemble(
         telemetry: watches.
         stopping: see Engine.
         admins: admin credentials that were given by hand, by issuer; they are looked up nowhere.
+        notices: the file of what owners were told, where KEYTURN_NOTICES_FILE names no other. Without either this
+            process alone remembers it, as long as it lives.
     """
     by_hand = admins or {}
     time = clock or clock_of(config, env)
@@ -142,8 +152,21 @@ def assemble(
     def admin(issuer: str) -> SecretValue | None:
         return registry.admin_value(issuer, config, env, time, stores, by_hand.get(issuer))
 
+    where = env.get(wiring.FILE)
+    memory = Memory(Path(where) if where else notices, time.now)
     return Assembly(
-        config, engine, stores, issuers, places, time, telemetry, ready=ready, fingerprints=fingerprints, admin=admin
+        config,
+        engine,
+        stores,
+        issuers,
+        places,
+        time,
+        telemetry,
+        notifier=wiring.notifier(config, env, stores, memory, time, telemetry),
+        readers=wiring.readers(config, env, stores, memory, time, telemetry),
+        ready=ready,
+        fingerprints=fingerprints,
+        admin=admin,
     )
 
 

@@ -24,11 +24,12 @@ from rotation.declared import Config
 from rotation.engine import Outcome, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
+from rotation.notify import runs
 from rotation.policy import read as read_policy
 from rotation.provision import diff
 from rotation.situation import Order
 from rotation.status import words
-from rotation.telemetry import running, sweeping
+from rotation.telemetry import sweeping
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Begun:
         """Takes one secret as far as it goes now. Never raises Trouble."""
         order = Order(listed=self.listed.ids(policy.issuer), listed_at=self.listed.at)
         assembly = self.assembly
-        return running(assembly.telemetry, assembly.clock, "sweep", policy, lambda: assembly.engine.run(target, order))
+        return runs.running(assembly, "sweep", policy, lambda: assembly.engine.run(target, order))
 
     def run_all(self) -> Iterator[tuple[Policy, Outcome]]:
         """Runs every secret and yields each as it finishes."""
@@ -193,6 +194,7 @@ def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
             tell(assembly, policy, outcome)
             worst = max(worst, ended(outcome), key=[*Ended].index)
         watched.result = "done" if worst is Ended.DONE else "failed"
+    runs.flush(assembly)  # whoever sweeps so may be frozen, or end, as soon as this returns
     return worst
 
 

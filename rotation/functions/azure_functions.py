@@ -34,8 +34,8 @@ from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.functions import event_grid
 from rotation.functions.event_grid import Handshake, Kind, Mangled, Notice, Other
+from rotation.notify import runs
 from rotation.sweep import Ended
-from rotation.telemetry import running
 
 if TYPE_CHECKING:
     from rotation.assembly import Assembly
@@ -280,7 +280,8 @@ class Host:
         assembly = self._ready()
         target, policy = self._find(assembly, prompt)
         sweeps.opened(assembly, [policy])
-        outcome = running(assembly.telemetry, assembly.clock, "sweep", policy, lambda: assembly.engine.run(target))
+        outcome = runs.running(assembly, "sweep", policy, lambda: assembly.engine.run(target))
+        runs.flush(assembly)
         sweeps.tell(assembly, policy, outcome)
         if outcome.trouble:
             raise outcome.trouble

@@ -21,10 +21,11 @@ from rotation.engine import Outcome, Target
 from rotation.errors import Trouble
 from rotation.functions import emf
 from rotation.model import Policy, SecretValue
+from rotation.notify import runs
 from rotation.observe import board, instruments
 from rotation.ports import Auditor, Clock, RotatesByItself
 from rotation.situation import Stop
-from rotation.telemetry import Call, Run, Several, Sweep, running, sweeping
+from rotation.telemetry import Call, Run, Several, Sweep, sweeping
 
 if TYPE_CHECKING:
     from rotation.functions.aws_lambda import Context
@@ -150,6 +151,7 @@ class Host:
             told["failed"] = type(error).__name__
             self._fail(error)
         finally:
+            runs.flush(self._assembly)  # this environment is frozen as soon as the answer is there
             measures, calls = self._watch.take()
             for line in emf.lines(measures, self._clock.now()):
                 self._say(line)
@@ -197,7 +199,7 @@ class Host:
 
         policy = self._declared(target)
         with allowed:
-            outcome = running(self._assembly.telemetry, self._clock, "rotate", policy, work) if policy else work()
+            outcome = runs.running(self._assembly, "rotate", policy, work) if policy else work()
         self._look(outcome)
         told["did"] = [record.event for record in outcome.records]
         if not outcome.achieved:
@@ -272,9 +274,7 @@ class Host:
             return False
         try:
             sweep.opened(assembly, [policy])
-            outcome = running(
-                assembly.telemetry, self._clock, "sweep", policy, lambda: assembly.engine.run(assembly.target(policy))
-            )
+            outcome = runs.running(assembly, "sweep", policy, lambda: assembly.engine.run(assembly.target(policy)))
             sweep.tell(assembly, policy, outcome)
             self._look(outcome)
         except Exception:  # noqa: BLE001 - the others of the batch are not held up

@@ -25,10 +25,10 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "rotation.failed": (*PARTS, "service", "code", "error", "key_id", "overdue_at"),
     "rotation.hold": (*PARTS, "cause", "reason", "key_id", "overdue_at"),
     "rotation.resolved": (*PARTS, "key_id"),
-    "incident.begun": (),
-    "incident.replaced": (),
-    "incident.over": (),
-    "incident.stuck": (),
+    "incident.begun": ("incident", "key_id"),
+    "incident.replaced": ("incident", "key_id"),
+    "incident.over": ("incident", "key_id"),
+    "incident.stuck": ("incident", "key_id"),
     "test": (),
 }
 """By kind, the variables that it has beside the common ones."""

@@ -1,0 +1,85 @@
+"""Channels of Apprise: Slack, Teams, PagerDuty, e-mail, webhooks and the rest.
+
+What there is: https://appriseit.com/services/. Apprise's own log has addresses and answers in it, so none of it goes to ours; of what it says about a failure only the
+HTTP status is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Final
+
+from rotation.errors import Code, Trouble
+from rotation.model import SecretValue
+from rotation.notify.courier import judged
+from rotation.notify.telling import Message
+from rotation.ports import Severity
+
+_KINDS: Final = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
+_STATUS: Final = re.compile(r"\berror[=:] ?([1-5][0-9]{2})\b", re.IGNORECASE)
+_LIBRARIES: Final = ("apprise", "oauthlib", "requests_oauthlib", "markdown", "MARKDOWN")
+"""Loggers that may tell a token, or an address with one in it."""
+
+
+def send(service: str, address: SecretValue, message: Message, limit: float) -> None:
+    """Brings a message to whatever an Apprise URL names.
+
+    Parameters:
+        service: starts what is told of failures.
+        limit: seconds for a connection, and for an answer.
+
+    Raises:
+        Trouble: it was not taken, as far as that can be told.
+    """
+    try:
+        import apprise  # noqa: PLC0415 - 0.2 s, and only for who has such a channel
+    except ImportError:
+        raise Trouble(Code.INVALID, service, "the package apprise is not installed: pip install apprise") from None
+
+    heard = _listening()
+    # Redirects would take the message, and the token with it, to whatever place an answer names.
+    asset = apprise.AppriseAsset(http_redirects=False)
+    place = apprise.Apprise.instantiate(address.reveal().strip(), asset=asset, suppress_exceptions=True)
+    if place is None:
+        raise Trouble(Code.INVALID, service, "what its reference gives is no URL that Apprise knows")
+    place.socket_connect_timeout = place.socket_read_timeout = limit
+    heard.begin()
+    taken = place.notify(body=message.text, title=message.subject, notify_type=_KINDS[message.severity])
+    if not taken:
+        if (status := heard.status()) is not None:
+            raise Trouble(judged(status), service, f"it answered {status}")
+        raise Trouble(Code.UNAVAILABLE, service, "it was not reached, or did not take the message")
+
+
+class _Listener(logging.Handler):
+    """Takes the HTTP status out of what Apprise says in this thread, and lets nothing else out."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = threading.local()
+
+    def begin(self) -> None:
+        self._heard.status = None
+
+    def status(self) -> int | None:
+        status: int | None = getattr(self._heard, "status", None)
+        return status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := _STATUS.search(record.getMessage()):
+            self._heard.status = int(found[1])
+
+
+_listener: Final = _Listener()
+
+
+def _listening() -> _Listener:
+    for name in _LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+        if _listener not in logger.handlers:
+            logger.handlers[:] = [_listener]
+    return _listener
