@@ -16,7 +16,7 @@ from typing import Any, Final
 from rotation import form as forms
 from rotation import schedule as schedules
 from rotation.journal import Attempt, Why
-from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Verdict, Version
+from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Propagation, Verdict, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,9 @@ Held by a monotonic deadline checked before each write, and the total timeout of
 
 EMERGENCY_CLAIM: Final = timedelta(minutes=1)
 """How long a run waits for another's attempt while the current credential is to die."""
+
+HASTE: Final = 2
+"""How many times sooner an issuer is asked again while what has leaked lives on. It has to answer as often."""
 
 
 MOST_DOOMED: Final = 2
@@ -489,6 +492,15 @@ class Situation:
     def emergency(self) -> bool:
         journal = self.seen.primary.journal
         return self.current_key in journal.condemned and self.current_key in journal.contain
+
+    @staticmethod
+    def pause(change: Propagation, *, leaked: bool) -> timedelta:
+        """How long to wait between two equal answers of the issuer about a change.
+
+        Parameters:
+            leaked: a credential that has leaked is accepted, or may be, until they are there.
+        """
+        return change.interval / HASTE if leaked else change.interval
 
     def expired(self, attempt: Attempt) -> bool:
         """Whether no run may write for this attempt any more."""

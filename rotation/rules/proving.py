@@ -49,9 +49,9 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
         yield from _proven(s, key, "refused", f"refused {streak.count} times in a row")
     elif streak.verdict is Verdict.UNKNOWN:
         yield Hold(cause=Cause.UNPROVEN, reason=f"revoked, unproven: {streak.reason}", unproven=True)
-    elif s.now < streak.at + need.interval:
+    elif s.now < streak.at + (pause := s.pause(need, leaked=key in s.seen.primary.journal.contain)):
         told = "refused" if streak.verdict is Verdict.INVALID else "still accepted"
-        yield Wait(until=streak.at + need.interval, soon=True, reason=f"the old credential is {told}")
+        yield Wait(until=streak.at + pause, soon=True, reason=f"the old credential is {told}")
     elif streak.verdict is Verdict.INVALID or s.now < revoked + need.timeout:
         yield prove
     else:
