@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
 from typing import Annotated, NoReturn, TypeVar
 
@@ -23,14 +22,15 @@ from rotation.cli.breakglass import app as breakglass_app
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
+from rotation.cli.emergency import emergency
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
 from rotation.cli.fingerprints import app as fingerprints_app
+from rotation.cli.incident import app as incident_app
 from rotation.cli.metrics import metrics
 from rotation.cli.policy import policy as policy_command
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
-from rotation.policy import read_duration
 from rotation.ports import Clock, Record
 from rotation.situation import Order
 from rotation.sweep import Ended
@@ -95,7 +95,7 @@ def status(names: Names = None, stack: Stack = None, config: File = None, json: 
         show.status(rows, assembly.clock.now())
     for row in rows:
         if row.applied:
-            _warn(context, row.name, context.unapplied(row.applied))
+            show.unapplied(row.name, context.unapplied(row.applied), context.path.name)
     if any(row.alive for row in rows):
         raise typer.Exit(ALIVE)
     raise typer.Exit(FAILED if any(row.phase is statuses.Phase.UNREACHABLE for row in rows) else DONE)
@@ -145,7 +145,7 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
             row.show()
         show.say(f"{sum(row.acts for row in rows)} of {len(rows)} would change now.")
     for name, unapplied in differing.items():
-        _warn(context, name, unapplied)
+        show.unapplied(name, unapplied, context.path.name)
     raise typer.Exit(FAILED if troubles or any(row.error for row in rows) else DONE)
 
 
@@ -266,96 +266,7 @@ def sweep(
     raise typer.Exit(code)
 
 
-@app.command()
-def emergency(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whose credentials have leaked.")],
-    stack: Stack = None,
-    config: File = None,
-    contain_first: Annotated[
-        bool, typer.Option("--contain-first", help="Revoke at once, then replace. Consumers fail until they refresh.")
-    ] = False,
-    contain_after: Annotated[
-        str | None,
-        typer.Option("--contain-after", metavar="DURATION", help="Revoke by then even if not replaced, as in 5m."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json: Json = False,
-) -> None:
-    """Replace and revoke now, no grace period; prints the times to contain, to replace, and to proof.
-
-    Every live credential of the secret is condemned, the draining ones too. When this command is
-    interrupted, run it again or let a sweep go on: what is condemned stays so.
-
-    Example: keyturn emergency --stack prod support-copilot-chat
-    """
-    context = open_context(stack, config)
-    policies = context.declared(names)
-    context.open(policies)
-    if contain_first and contain_after:
-        raise UsageFault("--contain-first is --contain-after 0s; give one of the two")
-    try:
-        delay = timedelta(0) if contain_first else read_duration(contain_after) if contain_after else None
-    except ValueError as error:
-        raise UsageFault(f"--contain-after: {error}") from None
-    if not json:
-        for policy in policies:
-            _announce(context, policy, contain_first, delay)
-    if not yes:
-        _confirm()
-    started = context.assembly.clock.now()
-
-    def work(policy: Policy) -> Outcome:
-        target, engine = context.assembly.target(policy), context.assembly.engine
-        try:
-            return context.run("emergency", policy, lambda target: engine.emergency(target, contain_after=delay))
-        except Trouble as trouble:
-            return Outcome(target, None, trouble, None, [])
-
-    results = _in_order(policies, _watched("replacing and revoking", policies, work))
-    ended = context.assembly.clock.now()
-    reports = [
-        _report(
-            policy,
-            outcome,
-            started,
-            ended,
-            enforced=context.assembly.issuers[policy.issuer].capabilities.registry,
-        )
-        for policy, outcome in zip(policies, results, strict=True)
-    ]
-    if json:
-        show.as_json([report.as_json() for report in reports])
-    else:
-        for report in reports:
-            report.show()
-    for policy, outcome in zip(policies, results, strict=True):
-        if outcome.seen:
-            _warn(context, policy.name, context.unapplied(outcome.seen.policy))
-    raise typer.Exit(max(report.exit_code for report in reports))
-
-
-def _announce(context: Context, declared: Policy, contain_first: bool, delay: timedelta | None) -> None:
-    """Says what is about to happen, by the applied policy, which is the one that counts."""
-    try:
-        policy = context.assembly.engine.observe(context.assembly.target(declared)).policy
-    except Trouble:
-        policy = declared  # why it can not be read is said by the attempt itself
-    how = "revoke at once, then replace" if contain_first else "replace, then revoke without grace"
-    show.say(f"{policy.name} ({policy.environment}, owner {policy.owner}): {how}")
-    if not contain_first:
-        late = delay if delay is not None else policy.contain_after
-        show.say(f"    contained after {show.span(late)} even if it can not be replaced")
-    for consumer in policy.consumers:
-        within = show.span(consumer.refresh_within)
-        show.say(f"    {consumer.name} fails with what it has cached until it refreshes, within {within}", "yellow")
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise UsageFault("nobody is there to confirm; give --yes")
-    if not typer.confirm("Go ahead?", err=True):
-        show.complain("Nothing was changed.")
-        raise typer.Exit(FAILED)
+app.command()(emergency)
 
 
 @app.command()
@@ -503,102 +414,13 @@ app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
+app.add_typer(incident_app, name="incident")
 app.add_typer(breakglass_app, name="break-glass")
 app.add_typer(fingerprints_app, name="fingerprints")
 app.add_typer(sandbox_app, name="sandbox")
 
 
 # --- reporting -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How one secret's emergency went. Times are seconds from the start of the command; None: not so yet."""
-
-    name: str
-    contained: float | None
-    """The leaked credential was revoked at the issuer."""
-    replaced: float | None
-    """Every store of the secret hands out another credential."""
-    proven: float | None
-    """The leaked credential was shown refused, or is gone from its issuer's list."""
-    reached: bool
-    """The entry could be read and marked; otherwise nothing was changed."""
-    applied: bool
-    """There is such an entry."""
-    ours: bool
-    """The entry held a credential that Keyturn may revoke."""
-    enforced: bool
-    """Its issuer refuses what is revoked. A generated value just leaves the stores."""
-    trouble: str | None
-    rest: str | None
-
-    @property
-    def exit_code(self) -> int:
-        if not self.applied:
-            return FAILED
-        if not self.reached or not self.ours or (self.enforced and self.proven is None):
-            return ALIVE
-        return FAILED if self.replaced is None else DONE
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "contained_seconds": self.contained,
-            "replaced_seconds": self.replaced,
-            "proven_seconds": self.proven,
-            "enforced": self.enforced,
-            "error": self.trouble,
-            "rest": self.rest,
-        }
-
-    def show(self) -> None:
-        def timed(seconds: float | None) -> str:
-            return "not yet" if seconds is None else f"{seconds:.1f} s"
-
-        if not self.reached:
-            show.complain(f"{self.name}: {self.trouble}")
-            alive = "What leaked is alive: run this again once that is put right, or revoke it at its issuer by hand."
-            show.say(f"    Nothing was changed. {alive if self.applied else _NOT_APPLIED.capitalize() + '.'}")
-            return
-        told = f"replaced {timed(self.replaced)}"
-        if self.enforced:
-            told += f", contained {timed(self.contained)}, shown dead {timed(self.proven)}"
-        else:
-            told += "; no issuer enforces this value, so whoever accepts it has to stop"
-        show.say(f"{self.name}: {told}", "green" if self.exit_code == DONE else "bold red")
-        if self.trouble:
-            show.complain(f"    {self.trouble}")
-        if not self.ours:
-            show.say("    What the entry held was not made by Keyturn and lives on: revoke it at its issuer.", "yellow")
-        elif self.exit_code:
-            if self.rest:
-                show.say(f"    {self.rest}", "yellow")
-            show.say("    What is condemned stays so: run this again, or the next sweep goes on by itself.")
-
-
-def _report(policy: Policy, outcome: Outcome, started: datetime, ended: datetime, *, enforced: bool) -> Report:
-    """Reads the end from the journal, which others may have brought further, and the times from what was done here."""
-
-    def last(*events: str) -> float | None:
-        times = [record.at for record in outcome.records if record.event in events]
-        return (max(times) - started).total_seconds() if times else None
-
-    took = (ended - started).total_seconds()
-    proven = None if outcome.unproven else last("proven") or took
-    ours = any(record.event in ("condemn", "proven") for record in outcome.records)
-    return Report(
-        policy.name,
-        contained=(last("revoke.done") or proven) if enforced else None,
-        replaced=(last("promote.done") or took) if outcome.achieved else None,
-        proven=proven if enforced and ours else None,
-        reached=outcome.seen is not None or bool(outcome.records),
-        applied=outcome.trouble is None or outcome.trouble.code is not Code.NOT_FOUND or bool(outcome.records),
-        ours=ours or not enforced,
-        enforced=enforced,
-        trouble=str(outcome.trouble) if outcome.trouble else None,
-        rest=statuses.words(outcome.rest) if outcome.rest else None,
-    )
 
 
 def _finish(
@@ -641,7 +463,7 @@ def _each(
         if not json:
             _tell(policy, outcome, missed=missed)
         if outcome.seen:
-            _warn(context, policy.name, context.unapplied(outcome.seen.policy))
+            show.unapplied(policy.name, context.unapplied(outcome.seen.policy), context.path.name)
     if json:
         show.as_json(shown)
     return code
@@ -684,13 +506,6 @@ def _then(trouble: Trouble, outcome: Outcome) -> str:
     if trouble.code is Code.NOT_FOUND and outcome.seen is None:
         return "The secret is not applied; `pulumi up` makes it."
     return "Put that right, then run this again." if trouble.code.permanent else "The next sweep goes on from there."
-
-
-def _warn(context: Context, name: str, unapplied: Sequence[str]) -> None:
-    """Nothing acts on a policy that is not applied; whoever has just edited the file may think so."""
-    if unapplied:
-        told = f"{', '.join(unapplied)} in {context.path.name} differ from what is applied, which counts"
-        show.complain(f"{name}: {told}; `pulumi up` applies them", "yellow")
 
 
 def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
