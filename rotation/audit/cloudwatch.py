@@ -71,7 +71,11 @@ class CloudWatchPlace:
             )
             if code is not None:
                 raise unkept(self.name, f"can not be read: {code}")
-            found += [(event["logStreamName"], event["eventId"], event["message"]) for event in page.get("events", ())]
+            found += [
+                (event["logStreamName"], event["eventId"], event["message"])
+                for event in page.get("events", ())
+                if event["logStreamName"].startswith(self._folder)  # moto's server gives those of all streams
+            ]
             if not (token := page.get("nextToken")):
                 break
             more = {"nextToken": token}

@@ -52,9 +52,11 @@ class FilePlace:
     def last(self) -> Head | None:
         """See Place."""
         try:
+            if not self._path.is_file():  # a device may have no end
+                return None
             with self._path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-                whole = file.read().decode("utf-8", "replace").rpartition("\n")[0]
+                whole = file.read(_TAIL).decode("utf-8", "replace").rpartition("\n")[0]
         except OSError:
             return None
         return Head.of(whole.rpartition("\n")[2] + "\n")

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rotation import sweep
-from rotation.assembly import Assembly, assemble
-from rotation.audit import FileAuditor
+from rotation.assembly import Assembly, Opened, assemble, clock_of
+from rotation.audit.around import Callers, Requests
+from rotation.audit.opening import open_trail
+from rotation.audit.trail import Anchoring, Surroundings
+from rotation.cli import show
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Outcome, Target
 from rotation.environ import Environ
 from rotation.errors import Trouble
 from rotation.model import Policy, SecretValue
+from rotation.notify import runs
 from rotation.observe.environment import watcher
 from rotation.ports import Auditor, Clock, Record
-from rotation.telemetry import Kind, Telemetry, running
+from rotation.telemetry import Kind, Several, Telemetry
 
 Stack = Annotated[
     str | None,
@@ -49,6 +55,10 @@ CLOCK: ContextVar[Clock | None] = ContextVar("clock", default=None)
 """Given by who runs a command in process; the environment's own clock otherwise."""
 
 
+ENDING: ContextVar[tuple[Callable[[], object], ...]] = ContextVar("ending", default=())
+"""What is still to be done when the command is over; see end()."""
+
+
 class UsageFault(Exception):  # noqa: N818 - a fault of the person's input, exit code 2
     """Something on the command line or in its reach can not be used; the text says what is allowed."""
 
@@ -59,10 +69,26 @@ class Trail:
 
     auditor: Auditor
     begun: bool = False
+    incident: str | None = None
+    """Stands in every record from now on."""
 
     def write(self, record: Record) -> None:
-        self.auditor.write(record)
+        self.auditor.write(record if self.incident is None else replace(record, incident=self.incident))
         self.begun = True
+
+    def go_on_without(self, clock: Clock) -> None:
+        """For an emergency that may not wait for its trail: see BestEffortAuditor. What waits is tried again at the end."""
+        from rotation.audit.besteffort import BestEffortAuditor  # noqa: PLC0415 - for an emergency alone
+
+        best = BestEffortAuditor(self.auditor, sys.stderr, clock)
+        self.auditor = best
+
+        def finish() -> None:
+            if left := best.finish():
+                told = "are not in the audit trail; they are above, each a line: keep them"
+                sys.stderr.write(f"{left} records {told}\n")
+
+        ENDING.set((finish, *ENDING.get()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +123,7 @@ class Context:
     def run(self, kind: Kind, policy: Policy, work: Callable[[Target], Outcome]) -> Outcome:
         """Does something with a declared secret, told to whoever watches."""
         target = self.assembly.target(policy)
-        return running(self.assembly.telemetry, self.assembly.clock, kind, policy, lambda: work(target))
+        return runs.running(self.assembly, kind, policy, lambda: work(target))
 
     def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
         """See sweep.managed()."""
@@ -126,13 +152,34 @@ def open_context(
     root = Path.cwd()
     path = find_stack_file(stack, file, root)
     config = load(path)
-    trail = os.environ.get("KEYTURN_AUDIT_FILE")
-    where = Path(trail) if trail else root / ".keyturn" / "audit" / f"{config.environment}.jsonl"
-    recorded = Trail(FileAuditor(where))
+    clock = CLOCK.get() or clock_of(config, os.environ)
+    callers, requests = Callers(), Requests()
+    around = Surroundings(callers, requests.take)
     watches = telemetry or watcher(os.environ)
+    chained = open_trail(config, os.environ, folder=root, surroundings=around, telemetry=watches, clock=clock)
+    recorded = Trail(chained)
+    ENDING.set((*ENDING.get(), chained.anchor))
+    seen = Several(watches, requests, Anchoring(chained.anchor))
     by_hand = admins(config) if admins else None
-    assembly = assemble(config, Environ(os.environ), recorded, CLOCK.get(), watches, stopping, by_hand)
+    told = root / ".keyturn" / "notices.json"
+    assembly = assemble(config, Environ(os.environ), recorded, clock, seen, stopping, by_hand, told)
+    ENDING.set((*ENDING.get(), partial(_say_untold, assembly)))
+    if isinstance(assembly.stores, Opened):
+        callers.ask(assembly.stores.opened)
     return Context(assembly, path, recorded)
 
 
-__all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "open_context"]
+def _say_untold(assembly: Assembly) -> None:
+    """Waits a little for what owners and consumers are still to be told, and says what they could not be."""
+    for sentence in runs.flush(assembly):
+        show.complain(f"{sentence}. The work is done all the same; see `keyturn notify test`.", "yellow")
+
+
+def end() -> None:
+    """What every command does when it is over, whatever came of it: anchors what it has recorded."""
+    for ending in ENDING.get():
+        ending()
+    ENDING.set(())
+
+
+__all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "end", "open_context"]

@@ -1,0 +1,1 @@
+"""The audit trail: its chains, its places, its commands."""
