@@ -18,8 +18,9 @@ from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
 from rotation.cli.admin import AdminFd, AdminFrom, given, note
+from rotation.cli.audit import app as audit_app
 from rotation.cli.breakglass import app as breakglass_app
-from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, open_context
+from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, end, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.emergency import emergency
@@ -27,6 +28,7 @@ from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, 
 from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.incident import app as incident_app
 from rotation.cli.metrics import metrics
+from rotation.cli.notify import notify as notify_app
 from rotation.cli.policy import policy as policy_command
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
@@ -414,8 +416,10 @@ app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
+app.add_typer(notify_app, name="notify")
 app.add_typer(incident_app, name="incident")
 app.add_typer(breakglass_app, name="break-glass")
+app.add_typer(audit_app, name="audit")
 app.add_typer(fingerprints_app, name="fingerprints")
 app.add_typer(sandbox_app, name="sandbox")
 
@@ -554,6 +558,8 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
         code = fault.exit_code
     except typer.Abort:
         code = INTERRUPTED
+    finally:
+        end()
     if code == INTERRUPTED:
         show.complain(ON_INTERRUPT)
     show.finish()
