@@ -19,8 +19,8 @@ from rotation.ports import Severity
 
 _KINDS: Final = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
 _STATUS: Final = re.compile(r"\berror[=:] ?([1-5][0-9]{2})\b", re.IGNORECASE)
-_LIBRARIES: Final = ("apprise", "oauthlib", "requests_oauthlib", "markdown", "MARKDOWN")
-"""Loggers that may tell a token, or an address with one in it."""
+_LIBRARIES: Final = ("oauthlib", "requests_oauthlib", "urllib3")
+"""Those of Apprise's libraries that tell, at lower levels, a token or an address with one in it."""
 
 
 def send(service: str, address: SecretValue, message: Message, limit: float) -> None:
@@ -53,11 +53,11 @@ def send(service: str, address: SecretValue, message: Message, limit: float) -> 
         raise Trouble(Code.UNAVAILABLE, service, "it was not reached, or did not take the message")
 
 
-class _Listener(logging.Handler):
-    """Takes the HTTP status out of what Apprise says in this thread, and lets nothing else out."""
+class _Listener(logging.Filter):
+    """Takes the HTTP status out of what Apprise says in this thread, and lets nothing out to any handler."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._heard = threading.local()
 
     def begin(self) -> None:
@@ -67,19 +67,20 @@ class _Listener(logging.Handler):
         status: int | None = getattr(self._heard, "status", None)
         return status
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
         if found := _STATUS.search(record.getMessage()):
             self._heard.status = int(found[1])
+        return False
 
 
 _listener: Final = _Listener()
 
 
 def _listening() -> _Listener:
+    own = logging.getLogger("apprise")
+    if _listener not in own.filters:
+        own.addFilter(_listener)
+    own.setLevel(logging.WARNING)
     for name in _LIBRARIES:
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-        if _listener not in logger.handlers:
-            logger.handlers[:] = [_listener]
+        logging.getLogger(name).setLevel(logging.WARNING)
     return _listener
