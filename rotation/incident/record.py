@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Plan, Step
+from rotation.journal import Why
 from rotation.logs import masked_parts
 from rotation.ports import Record
 
@@ -182,7 +183,7 @@ class SecretRecord:
         if key is not None and record.key_id:
             key.key_id = record.key_id
         match record.event:
-            case "condemn":
+            case "condemn" if record.reason == Why.EMERGENCY.value or key is not None:  # not a mint that came to nothing
                 if key is None and record.token:
                     key = KeyRecord(record.token, record.key_id, "previous")
                     self.keys.append(key)

@@ -29,10 +29,11 @@ from rotation.incident.gather import situation_of
 from rotation.incident.plan import live_keys
 from rotation.incident.record import Incident, KeyRecord, SecretRecord, State
 from rotation.model import Policy
-from rotation.notify.runs import running
+from rotation.notify import runs
 from rotation.ports import Auditor, Record
 from rotation.situation import Order, Situation
 from rotation.status import words
+from rotation.telemetry import running
 
 _log = logging.getLogger(__name__)
 
@@ -214,10 +215,12 @@ class Runner:
     def _replace(self, secret: SecretRecord) -> None:
         """Replaces, revokes and proves, as far as it goes within the patience."""
         target, policy = Target(secret.store, secret.entry), self._policies[secret.name]
+        telemetry, clock = self._assembly.telemetry, self._assembly.clock
         with _working_on(secret):
-            outcome = running(self._assembly, "emergency", policy, lambda: self._until_dead(secret, target))
+            outcome = running(telemetry, clock, "emergency", policy, lambda: self._until_dead(secret, target))
         self.outcomes[secret.name] = outcome
         self._judge(secret, outcome)
+        runs.read(self._assembly, outcome)
         with self.lock:
             over = secret.replaced_at is not None and all(key.ended for key in secret.keys) and not outcome.unproven
             rest = words(outcome.rest) if outcome.rest else None
