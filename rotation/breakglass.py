@@ -224,6 +224,9 @@ def look(assembly: Assembly, declared: Policy, current: str | None = None) -> Fo
 
 def _named(issuer: Issuer, policy: Policy) -> list[tuple[str, KeyInfo]]:
     """The live keys under a secret's name, by rotation token."""
+    able = issuer.capabilities
+    if not able.registry or able.model is not Model.MINT:
+        return []  # there is nothing at the issuer to tell by
     names = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
     return [(token, h.key) for h in held(issuer) if (token := token_in(h.key.name, **names))]
 

@@ -124,7 +124,8 @@ def revoke(
         for key in doomed:
             _tell(key)
         if any(key.revoked_at for key in doomed):
-            show.say("Once its store answers, the next sweep replaces what is dead: `keyturn sweep`.")
+            by_hand = "".join(f" --admin-from {name}" for name in admin_from or ())
+            show.say(f"The next sweep that reaches their stores replaces what is dead: `keyturn sweep{by_hand}`.")
     raise typer.Exit(DONE if all(key.proven_at for key in doomed) else ALIVE)
 
 
@@ -341,7 +342,7 @@ def _tell_owners(context: Context, doomed: Sequence[Doomed], found: dict[str, He
         )
         context.assembly.notifier.tell(
             Notice(
-                "break-glass.revoked",
+                "incident.revoked",
                 Severity.CRITICAL,
                 key.revoked_at,
                 policy.environment,

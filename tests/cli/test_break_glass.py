@@ -12,6 +12,7 @@ import pytest
 from rotation.cli.breakglass import app
 from rotation.names import KeyName
 from tests.cli.project import CHAT, HOOK, Project
+from tests.notify.places import endpoint
 
 NOWHERE = "https://127.0.0.1:9"
 COMMANDS = sorted(f"break-glass {command.name or command.callback.__name__}" for command in app.registered_commands)  # type: ignore[union-attr]
@@ -300,6 +301,30 @@ def test_what_can_not_be_recorded_is_not_done(project: Project) -> None:
     assert list(project.keys().values()) == [True]
 
 
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise loads it
+def test_the_owner_is_told_of_the_kill_and_of_the_replacement(project: Project) -> None:
+    """At once that nothing has replaced it yet, and by the sweep that something has."""
+    with endpoint() as there:
+        told = {"channel": "ops", "from": "info", "on": ["done", "incident"]}
+        project.declare(
+            channels={"ops": {"apprise": {"env": "OPS_URL"}}}, owners={"support-platform": {"notify": [told]}}
+        )
+        project.environ["OPS_URL"] = f"json://127.0.0.1:{there.port}/"
+        project.apply(CHAT)
+        leaked = project.value(CHAT)
+        address = vault_down(project)
+        chosen = project.run("break-glass", "list", "openai", "--json", *admin(project)).json[0]["key_id"]
+        project.run("break-glass", "revoke", "openai", chosen, "-y", "--value-fd", fd(leaked), *admin(project))
+        (first,) = [asked.json for asked in there.asked]
+        assert f"{CHAT}: key {chosen} was revoked by hand" in first["title"]
+        assert "without a replacement" in first["message"]
+        vault_up(project, address)
+        assert project.run("sweep").code == 0
+        _, *later = [asked.json for asked in there.asked]
+        assert any(CHAT in notice["title"] and chosen in notice["message"] for notice in later), later
+        assert leaked not in str([asked.body for asked in there.asked])
+
+
 # --- the other commands with an admin credential by hand -----------------------------------------
 
 
@@ -448,6 +473,16 @@ def test_an_entry_that_is_gone_is_made_again(project: Project) -> None:
         assert project.run("sweep").code == 0
         project.services.time.move(timedelta(hours=30))
     assert list(project.keys().values()) == [False, True]
+
+
+def test_a_generated_value_needs_no_key_to_be_known_again(project: Project) -> None:
+    """There is none at any issuer: the policy is all that was lost."""
+    project.apply(HOOK)
+    before = project.value(HOOK)
+    lose_metadata(project, HOOK)
+    assert project.run("break-glass", "rebuild", HOOK, "--yes").code == 0
+    assert project.run("rotate", HOOK).code == 0
+    assert project.value(HOOK) != before
 
 
 def test_where_nothing_is_lost_nothing_is_written(project: Project) -> None:
