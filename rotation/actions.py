@@ -230,6 +230,8 @@ class Cause(StrEnum):
     """A call was refused."""
     SCHEDULE = "schedule"
     """A blackout, or a window that stays shut, lasts longer than the age that is allowed."""
+    FROZEN = "frozen"
+    """An incident's freeze lasts longer than the age that is allowed."""
     IMPOSSIBLE = "impossible"
     """What was asked for can not be had."""
 

@@ -6,7 +6,7 @@ A run is observe, decide, one effect, look again. The engine holds no state betw
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,7 +17,7 @@ from rotation import policy as policies
 from rotation.decide import decide
 from rotation.effects import CALL_LIMIT, Effects
 from rotation.errors import Code, Trouble
-from rotation.journal import Attempt, Of, Why
+from rotation.journal import Attempt, Frozen, Of, Why
 from rotation.looking import Observer
 from rotation.model import Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName
@@ -204,7 +204,12 @@ class Engine:
     # --- commands: an emergency ------------------------------------------------------------------
 
     def condemn(
-        self, target: Target, *, contain_after: timedelta | None = None, everything: bool = False
+        self,
+        target: Target,
+        *,
+        contain_after: timedelta | None = None,
+        everything: bool = False,
+        incident: str | None = None,
     ) -> list[Record]:
         """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
 
@@ -214,9 +219,11 @@ class Engine:
         Parameters:
             contain_after: when to revoke although stores still hand it out; the policy's when None.
             everything: also what has replaced an earlier condemned key just now.
+            incident: freezes scheduled work, too, under this id, unless another incident has. Where there is no room
+                for that, the keys are condemned all the same.
 
         Returns:
-            The audit records: one per key.
+            The audit records: one per key, and one of the freeze.
 
         Raises:
             Trouble: the entry could not be read or marked.
@@ -248,33 +255,101 @@ class Engine:
                 mark |= facts.key_fact(key, key_id)
             written[key] = mark
             self._records.write(run, "condemn", seen, reason="emergency", token=key, key_id=s.key_id(key))
-        self._mark(target, s.current_key, written)
+        frozen = Frozen(now, incident).written() if incident and journal.frozen is None else {}
+        if frozen:
+            self._records.write(run, "freeze", seen, reason=f"incident {incident}")
+        if not self._mark(target, written.get(s.current_key or "", {}), written.values(), frozen):
+            self._records.write(run, "freeze.failed", seen, reason="there is no room for it")
         return run.records
 
-    def _mark(self, target: Target, current: str | None, written: Mapping[str, Mapping[str, str]]) -> None:
-        """Writes facts by key: all at once, or where there is no room for all, those of the current key alone.
+    def _mark(
+        self, target: Target, current: Mapping[str, str], every: Iterable[Mapping[str, str]], frozen: Mapping[str, str]
+    ) -> bool:
+        """Writes the facts of every key and a freeze: all at once, or where there is no room for all, what matters most.
 
-        The others are draining or were never handed out: a repetition takes them, once the first have gone.
+        That is every key without the freeze, then the current key alone. The others are draining or were never handed
+        out: a repetition takes them, once the first have gone. Gives whether a freeze that was wanted is written.
         """
-        store, everything = (
-            self._stores[target.store],
-            {k: text for mark in written.values() for k, text in mark.items()},
-        )
-        try:
-            if everything:
-                store.record(target.entry, everything)
-        except Trouble as trouble:
-            if trouble.code is not Code.INVALID or not (only := written.get(current or "")) or only == everything:
-                raise
-            store.record(target.entry, only)
+        store, doomed = self._stores[target.store], {fact: text for mark in every for fact, text in mark.items()}
+        tries: list[dict[str, str]] = []
+        for facts_of in (doomed, current) if current else (doomed,):
+            tries += [one for one in ({**facts_of, **frozen}, dict(facts_of)) if one and one not in tries]
+        for written in tries:
+            try:
+                store.record(target.entry, written)
+            except Trouble as trouble:
+                if trouble.code is not Code.INVALID or written is tries[-1]:
+                    raise
+            else:
+                return frozen.items() <= written.items()
+        return True
+
+    def freeze(self, target: Target, incident: str) -> Frozen:
+        """Keeps scheduled work off a secret until thaw(): what is merely due, and the end of keys that did not leak.
+
+        What an emergency needs, what a person asks for, and what heals an interrupted attempt goes on.
+
+        Parameters:
+            incident: its id; it stands in the journal, and whoever waits is told.
+
+        Returns:
+            The freeze that is in force: of an earlier incident where there is one.
+
+        Raises:
+            Trouble: the entry could not be read, or there is no room for it (INVALID).
+        """
+        seen = self.observe(target)
+        if there := seen.primary.journal.frozen:
+            return there
+        frozen = Frozen(self.outside.now(seen), incident)
+        self._records.write(Run(target, Order()), "freeze", seen, reason=f"incident {incident}")
+        self._stores[target.store].record(target.entry, frozen.written())
+        return frozen
+
+    def thaw(self, target: Target, incident: str | None = None) -> Frozen | None:
+        """Lets scheduled work go on. The next run does what has become due.
+
+        Parameters:
+            incident: leave the freeze of any other alone.
+
+        Returns:
+            The freeze that was taken off; None when there was none, or another incident's.
+
+        Raises:
+            Trouble: the entry could not be read or written.
+        """
+        seen = self.observe(target)
+        frozen = seen.primary.journal.frozen
+        if frozen is None or incident not in (None, frozen.incident):
+            return None
+        self._lift(seen, frozen, Run(target, Order()))
+        return frozen
+
+    def _lift(self, seen: Observation, frozen: Frozen, run: Run) -> Observation:
+        told = f"incident {frozen.incident}, frozen since {frozen.at:%Y-%m-%d %H:%M}Z"
+        self._records.write(run, "thaw", seen, reason=told)
+        self._stores[run.target.store].forget(run.target.entry, ["frozen"])
+        return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus(["frozen"])))
 
     def emergency(
-        self, target: Target, *, contain_after: timedelta | None = None, patience: timedelta = timedelta(minutes=10)
+        self,
+        target: Target,
+        *,
+        contain_after: timedelta | None = None,
+        patience: timedelta = timedelta(minutes=10),
+        incident: str | None = None,
+        keep_frozen: bool = False,
     ) -> Outcome:
         """Replaces and revokes now: no grace, no quiet period, containment when replacing takes too long.
 
         Stays until every condemned key is shown dead, or patience is over; sweeps go on from there.
         The outcome's records are those of all that was done here.
+
+        Parameters:
+            contain_after: see condemn().
+            incident: freezes scheduled work meanwhile; see freeze(). Once all is replaced everywhere and shown dead, the
+                freeze of this incident is taken off; otherwise it stays.
+            keep_frozen: it stays until thaw(), however this ends.
 
         Raises:
             Trouble: the entry could not be read or marked; nothing was changed.
@@ -282,17 +357,32 @@ class Engine:
         leave_at = self._clock.monotonic() + patience.total_seconds()
         before = self.outside.situation(self.observe(target))
         theirs = None if before.current_key else before.handed_out  # not ours to condemn, so it is named
-        records = self.condemn(target, contain_after=contain_after)
+        records = self.condemn(target, contain_after=contain_after, incident=incident)
         pause = _ASK_AGAIN
         while True:
             left = timedelta(seconds=max(leave_at - self._clock.monotonic(), 0))
             outcome = self.run(target, Order(replace=theirs, take_over=True), patience=left)
             records += outcome.records
             outcome = replace(outcome, records=records, achieved=self._replaced(outcome, theirs))
-            if (outcome.achieved and not outcome.unproven) or self._clock.monotonic() + pause > leave_at:
+            if outcome.achieved and not outcome.unproven:
+                return outcome if incident is None or keep_frozen else self._over(outcome, incident)
+            if self._clock.monotonic() + pause > leave_at:
                 return outcome
             self._clock.sleep(pause)
             pause = min(pause * 2, _ASK_SELDOM)
+
+    def _over(self, outcome: Outcome, incident: str) -> Outcome:
+        """The outcome of an emergency that has come to its end, with its own freeze taken off."""
+        seen = outcome.seen
+        frozen = seen.primary.journal.frozen if seen else None
+        if seen is None or frozen is None or frozen.incident != incident:
+            return outcome
+        run = Run(outcome.target, Order())
+        try:
+            after = self._lift(seen, frozen, run)
+        except Trouble as trouble:  # it stays, and status says so
+            return replace(outcome, records=[*outcome.records, *run.records], trouble=outcome.trouble or trouble)
+        return replace(outcome, seen=after, records=[*outcome.records, *run.records])
 
     def _replaced(self, outcome: Outcome, theirs: str | None) -> bool:
         """Whether every store hands out the same, it is not condemned, and not the foreign value of before."""

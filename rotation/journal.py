@@ -97,6 +97,21 @@ class Backoff:
         return {"backoff": _words(parts)}
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """An incident keeps scheduled work off the secret until somebody thaws it."""
+
+    at: datetime
+    incident: str
+
+    def told(self, name: str) -> str:
+        """In one phrase, with what takes it off the secret of this name."""
+        return f"frozen by incident {self.incident} since {self.at:%Y-%m-%d %H:%M}Z; `keyturn thaw {name}`"
+
+    def written(self) -> dict[str, str]:
+        return {"frozen": _words({"at": _time(self.at), "incident": _escape(self.incident)})}
+
+
 def key_fact(token: str, key_id: str, prints: Iterable[str] = ()) -> dict[str, str]:
     """The issuer's id of a key.
 
@@ -218,6 +233,7 @@ class Journal:
         self.revoked: Final[dict[str, datetime]] = {}
         self.proven: Final[dict[str, datetime]] = {}
         self.backoff: Backoff | None = None
+        self.frozen: Frozen | None = None
         for key, text in self.facts.items():
             kind, token, fact = _read(key, text)
             match kind:
@@ -235,6 +251,8 @@ class Journal:
                     self.attempts[token] = fact
                 case "backoff":
                     self.backoff = fact
+                case "frozen":
+                    self.frozen = fact
                 case _ if kind in _KINDS:
                     getattr(self, kind)[token] = fact
 
@@ -314,6 +332,8 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
             return Condemned(_read_time(parts["at"]), Why(parts["why"]))
         case "backoff":
             return Backoff(int(parts["failures"]), _read_time(parts["at"]), _read_time(parts["until"]), parts["error"])
+        case "frozen":
+            return Frozen(_read_time(parts["at"]), _unescape(parts["incident"]))
     return None
 
 

@@ -113,7 +113,7 @@ class Observer:
             drained = min(now + pair.policy.grace, since + pair.policy.drain.at_most, latest)
             return max(since + pair.policy.grace, drained)
         older = mine.due_at and s.due_at and (s.due_at, pair.policy.name) < (mine.due_at, policy.name)
-        if older and s.due_now:
+        if older and s.due_now and not s.frozen:
             return now + pair.policy.grace  # both are due: the one that has waited longer goes first
         first = since is None or len([a for a in pair.primary.journal.attempts.values() if a.why is not Why.FIRST]) == 0
         return None if first or since is None else since + pair.policy.grace
@@ -132,7 +132,7 @@ class Observer:
         if last is not None and last.why is Why.DUE and since is not None and since + pair.grace > s.now:
             return since + pair.grace
         older = mine.due_at and s.due_at and (s.due_at, pair.name) < (mine.due_at, mine.policy.name)
-        stuck = s.seen.primary.journal.backoff or s.full or s.crowded or s.issuer.model is Model.MANUAL
+        stuck = s.frozen or s.seen.primary.journal.backoff or s.full or s.crowded or s.issuer.model is Model.MANUAL
         return s.now + pair.grace if older and s.due_now and not stuck else None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rotation import form as forms
 from rotation import schedule as schedules
-from rotation.journal import Attempt, Why
+from rotation.journal import Attempt, Frozen, Why
 from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Propagation, Verdict, Version
 
 
@@ -178,8 +178,8 @@ FACTS_OF_A_ROTATION: Final = 4
 """Attempt, key and promotion of the new key; that the old one is superseded."""
 FACTS_OF_A_DEATH: Final = 3
 """Condemned, to be contained, revoked."""
-FACTS_BESIDES: Final = 3
-"""A back-off; the attempt that stores the current credential anew, and its promotion."""
+FACTS_BESIDES: Final = 4
+"""A back-off; a freeze; the attempt that stores the current credential anew, and its promotion."""
 LISTED_WITHIN: Final = timedelta(hours=1)
 """A list may be behind a mint by this much, and then does not show a young key that lives."""
 EXPIRY_MARGIN: Final = timedelta(days=2)
@@ -359,6 +359,16 @@ class Situation:
         held, since = self.seen.primary.journal.condemned.get(key), self.superseded_at(key)
         return held is not None and held.why is Why.RETIRED and since is not None and since <= held.at
 
+    @property
+    def frozen(self) -> Frozen | None:
+        """An incident's freeze. It holds up what is merely due, and the end of keys that did not leak."""
+        return self.seen.primary.journal.frozen
+
+    @cached_property
+    def asked(self) -> bool:
+        """Whether what is current is what a person wants to be replaced."""
+        return self.order.replace is not None and self.order.replace == self.handed_out
+
     @cached_property
     def going_back(self) -> bool:
         """Whether the earlier key that was asked for can still be had, and is not current yet."""
@@ -469,7 +479,7 @@ class Situation:
         """Whether nothing may be minted now. A dead current credential waits for less than a scheduled rotation."""
         if self.emergency:  # its keys are condemned already: each has one more fact to come
             room, journal = self.seen.primary.room, self.seen.primary.journal
-            coming = FACTS_OF_A_ROTATION + len(self.keys) + 1 + FACTS_BESIDES
+            coming = FACTS_OF_A_ROTATION + len(self.keys) + 1 + FACTS_BESIDES - bool(journal.frozen)
             return self.full or (room is not None and len(journal.facts) + coming > room)
         if self.urgent or (self.current is not None and self.current_key is None):
             return self.full or self._cramped_after(1) or len(self.doomed) >= 2 * MOST_DOOMED
@@ -486,7 +496,8 @@ class Situation:
             return False
         journal, keys = self.seen.primary.journal, len(self.keys) + 1
         rotation = FACTS_OF_A_ROTATION + bool(journal.expires)
-        return len(journal.facts) + rotations * rotation + FACTS_OF_A_DEATH * keys + FACTS_BESIDES > room
+        besides = FACTS_BESIDES - bool(journal.frozen)
+        return len(journal.facts) + rotations * rotation + FACTS_OF_A_DEATH * keys + besides > room
 
     @cached_property
     def emergency(self) -> bool:

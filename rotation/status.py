@@ -10,6 +10,7 @@ from enum import StrEnum
 from rotation import actions
 from rotation.engine import Engine, Target
 from rotation.errors import Code, Trouble
+from rotation.journal import Frozen
 from rotation.model import Policy
 from rotation.policy import show_duration
 from rotation.ports import Issuer
@@ -60,6 +61,8 @@ class Row:
     grace_until: datetime | None = None
     next_action: str = ""
     last_error: str | None = None
+    frozen: Frozen | None = None
+    """An incident keeps scheduled work off it."""
     alive: bool = False
     """A credential that should be dead is alive, or not shown dead. Not in the JSON."""
     applied: Policy | None = None
@@ -71,6 +74,8 @@ class Row:
         for name in ("rotated_at", "due_at", "overdue_at", "grace_until"):
             at = getattr(self, name)
             shown[name] = at.isoformat() if at else None
+        ice = self.frozen
+        shown["frozen"] = {"incident": ice.incident, "since": ice.at.isoformat()} if ice else None
         return shown | {"phase": self.phase.value, "replicas": list(self.replicas)}
 
 
@@ -121,6 +126,7 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         grace_until=ended + applied.grace if ended and previous not in journal.condemned else None,
         next_action=words(decision),
         last_error=_error(seen, decision),
+        frozen=journal.frozen,
         alive=s.urgent or bool(journal.unproven()) or (isinstance(decision, actions.Hold) and decision.unproven),
         applied=applied,
     )

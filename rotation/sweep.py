@@ -222,12 +222,14 @@ TOLD: Final = {
     "start": "begun by its store's service",
     "mint.done": "minted",
     "promote.done": "promoted",
+    "freeze": "frozen",
     "condemn": "condemned",
     "contain": "contained",
     "revoke.done": "revoked",
     "proven": "shown dead",
     "closed": "closed",
     "discard": "discarded",
+    "thaw": "thawed",
 }
 """The records of a run that people are told of, and the word for each."""
 

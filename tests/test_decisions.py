@@ -17,7 +17,7 @@ import pytest
 from rotation import actions
 from rotation import journal as facts
 from rotation.decide import decide
-from rotation.journal import Attempt, Backoff, Journal, Why
+from rotation.journal import Attempt, Backoff, Frozen, Journal, Why
 from rotation.model import (
     Capabilities,
     Drain,
@@ -143,6 +143,8 @@ def asked(**more: Any) -> Evidence:
 
 
 WORKS = asked(current={"v1": streak(Verdict.VALID)})
+
+ICE = Frozen(NOW - timedelta(hours=2), "INC-7").written()
 
 SUNDAYS = read_schedule("every=20d window=Sun_02:00-05:00")
 FREEZE = read_schedule("blackout=2026-05-31/2026-06-03/sale")
@@ -359,6 +361,48 @@ ROWS: dict[str, list[Row]] = {
             journal=rotated(MINUTE), order=Order(replace=NEW, back_to=OLD)),
         Row("… which is condemned", "refuse", actions.Hold, current=V2, journal=RETIRING,
             order=Order(replace=NEW, back_to=OLD), evidence=asked(failed={f"Revoke {OLD}": "refused"})),
+    ],
+    "Frozen by an incident": [
+        Row("nothing is due", "nothing", actions.Done, journal=settled() | ICE),
+        Row("due", "wait for the thaw", actions.Wait, "frozen by incident INC-7 since 2026-05-31 22:00Z; `keyturn thaw support-chat`",
+            journal=settled(NOW - 30 * DAY + timedelta(hours=1)) | ICE, schedule=read_schedule("every=29d")),
+        Row("… and it is overdue", "hold, and say so", actions.Hold, "overdue, and frozen", journal=settled(NEW_AT) | ICE),
+        Row("… and a person asks for it", "intent", actions.Intend, "asked for", journal=settled(NEW_AT) | ICE,
+            order=Order(replace=OLD)),
+        Row("… and its pair has its window", "say what holds it up for longer", actions.Hold, "frozen", journal=settled(NEW_AT) | ICE,
+            pair_free_at=NOW + DAY),
+        Row("due, intent written by this run", "mint: it is begun", actions.Mint, journal=PENDING | ICE, evidence=asked(unspent={NEW})),
+        Row("due, and staged by an interrupted run", "go on", actions.Verify, pending=STAGED, journal=PENDING | ICE),
+        Row("the entry has no credential", "intent for the first one", actions.Intend, current=None, journal=ICE),
+        Row("current is condemned", "replace it", actions.Intend, "condemned", journal=CONDEMNED | ICE),
+        Row("a replica lags", "mirror", actions.Copy, current=V2, journal=LAGGING | ICE, replicas={"second": version(1, OLD)}),
+        Row("a leaked key's time is up", "contain it", actions.Revoke, "contained", journal=CONDEMNED | facts.contain(OLD, NOW) | ICE),
+        Row("an old credential, grace over, quiet", "keep it", actions.Wait, "frozen", current=V2, journal=rotated(2 * DAY) | ICE,
+            evidence=QUIET),
+        Row("… and the longest drain is over", "hold, and say so", actions.Hold, "overdue, and frozen", current=V2,
+            journal=rotated(31 * DAY - MINUTE) | ICE, evidence=QUIET, schedule=read_schedule("every=60d")),
+        Row("… the issuer is full, and the current one is dead", "condemn it: its place is needed", actions.Condemn, current=V2,
+            journal=rotated(2 * DAY) | facts.expires(NEW, NOW - MINUTE) | ICE, evidence=QUIET, issuer=replace(TWO, tells_last_use=True)),
+        Row("… the issuer is full, and a person asks for a rotation", "condemn it: its place is needed", actions.Condemn, current=V2,
+            journal=rotated(2 * DAY) | ICE, evidence=QUIET, issuer=replace(TWO, tells_last_use=True), order=Order(replace=NEW)),
+        Row("… and it has leaked", "revoke it", actions.Revoke, current=V2, issuer=Capabilities(),
+            journal=rotated(2 * DAY) | facts.condemned(OLD, NOW - MINUTE, Why.EMERGENCY) | facts.contain(OLD, NOW + DAY) | ICE),
+        Row("… and it was condemned before", "revoke it", actions.Revoke, current=V2, journal=RETIRING | ICE),
+        Row("a revoked one", "prove it dead", actions.Prove, current=V2, journal=RETIRING | facts.revoked(OLD, NOW) | ICE),
+        Row("a person's key, superseded, grace over", "keep it", actions.Wait, "frozen", current=V2,
+            journal=rotated(2 * DAY) | facts.adopted(OLD, "v1", NOW - 9 * DAY, facts.Of.PERSON) | ICE),
+        Row("a condemned key that a paused run could promote, and a rotation is due", "store current anew: the rotation will not come soon",
+            actions.Intend, "store the current", journal=settled(NEW_AT) | attempt(NEW, "v1", NOW - 2 * ATTEMPT_LIFE) | condemned(NEW) | ICE,
+            evidence=WORKS),
+        Row("back to the previous credential", "a new attempt with the old value", actions.Intend, "previous", current=V2,
+            journal=rotated(2 * DAY) | ICE, order=Order(replace=NEW, back_to=OLD)),
+        Row("the store's service rotates it: createSecret", "refuse", actions.Hold, "frozen by incident INC-7", order=CREATE,
+            service=BEGUN, journal=settled() | ICE),
+        Row("… and current is condemned", "intent, under the service's token", actions.Intend, order=CREATE, service=BEGUN,
+            journal=CONDEMNED | ICE),
+        Row("… it was staged before", "the step is done", actions.Reached, order=CREATE, service=IDLE, pending=OURS, journal=PENDING | ICE),
+        Row("… and a person asks for a rotation", "intent, without the service, whose step would be refused", actions.Intend, "asked for",
+            order=Order(replace=OLD), service=IDLE, journal=settled() | ICE),
     ],
     "Changed outside": [
         Row("a mint in doubt, and the issuer's name leads elsewhere now", "hold: nobody can look there", actions.Hold,

@@ -330,3 +330,29 @@ def test_an_emergency_does_not_wait_for_a_schedule() -> None:
         assert before.id != after.id
         assert before.credential is not None
         assert not company.vendor.accepts(before.credential.fields["value"].reveal())
+
+
+@pytest.mark.parametrize("days", [30, 20])
+def test_a_pair_that_is_frozen_is_not_waited_for(days: int) -> None:
+    """It would go first, as the one that has waited longer; in an incident it does not go at all.
+
+    Be the other one at its bound, as at 30 days, or due long before.
+    """
+    plan = Schedule(every=days * DAY) if days < 30 else Schedule()
+    company = Company((replace(TWO[0], schedule=plan), replace(TWO[1], schedule=plan)))
+    company.sweep(("pair-a",))
+    company.clock.move(2 * DAY)
+    company.sweep(("pair-b",))
+    company.live()
+    frozen = Target("vault", "test/pair-a")
+    company.engine.freeze(frozen, "INC-1")
+    company.clock.move(days * DAY - 3 * HOUR)
+    pass_days(company, 1)
+    first, second = company.rotated["pair-b"]
+    assert second - first < days * DAY + 2 * HOUR
+    company.clock.move(50 * DAY)
+    pass_days(company, 2)
+    assert [len(times) for times in company.rotated.values()] == [1, 3]
+    assert company.engine.thaw(frozen)
+    pass_days(company, 2)
+    assert len(company.rotated["pair-a"]) == 2

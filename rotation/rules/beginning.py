@@ -9,7 +9,7 @@ from typing import Final
 from rotation.actions import Cause, Decision, Discard, Forget, Hold, Intend, Mint, Restage, Start, Wait
 from rotation.journal import Why
 from rotation.model import Entry, Model, Version
-from rotation.rules.waiting import BACKOFF_URGENT, await_service
+from rotation.rules.waiting import BACKOFF_URGENT, await_service, until_thawed
 from rotation.situation import ATTEMPT_LIFE, EMERGENCY_CLAIM, Absent, Situation
 
 WITHIN_DAYS: Final = timedelta(days=1)
@@ -48,6 +48,9 @@ def begin(s: Situation) -> Iterator[Decision]:
         if s.due_at and s.due_at <= s.now
         else "its service asks for it",
     }
+    if why is Why.DUE and s.frozen:
+        yield until_thawed(s, None if s.order.token or s.due is None else s.due.overdue)
+        return
     journal = s.seen.primary.journal
     off = journal.backoff
     # A back-off may have been earned while the current credential still worked.
@@ -79,7 +82,7 @@ def begin(s: Situation) -> Iterator[Decision]:
             full = "the issuer is full" if s.full else "the journal is" if s.cramped else "there are enough of them"
             waits = f"old credentials have to go before another is made: {full}"
             yield _told_once_late(s, Wait(until=s.now + FULL, reason=waits))
-    elif s.policy.native and s.order.token is None and why in (Why.DUE, Why.ASKED):
+    elif s.policy.native and s.order.token is None and why in (Why.DUE, Why.ASKED) and not s.frozen:
         yield from _have_service_rotate(s, why, reasons[why])
     else:
         yield Intend(why=why, base=s.current_id, slot=s.free_slot, reason=reasons[why])
@@ -124,12 +127,11 @@ def _why(s: Situation) -> Why | None:
         return Why.FIRST
     if s.order.token:
         return Why.REPLACE if s.urgent else Why.DUE
-    asked = s.order.replace is not None and s.order.replace == s.handed_out
-    if s.order.back_to and asked:
+    if s.order.back_to and s.asked:
         return Why.ROLLBACK
     if s.urgent:
         return Why.REPLACE
-    if asked:
+    if s.asked:
         return Why.ASKED
     return Why.DUE if s.is_due else None
 

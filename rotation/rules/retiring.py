@@ -23,7 +23,7 @@ from rotation.journal import Why
 from rotation.model import Ending, Model
 from rotation.rules.proving import prove
 from rotation.rules.revoking import elsewhere, find_or, may_be_current, revoke
-from rotation.rules.waiting import A_MOMENT, SHOWN_WITHIN
+from rotation.rules.waiting import A_MOMENT, SHOWN_WITHIN, until_thawed
 from rotation.situation import ATTEMPT_LIFE, Situation
 
 
@@ -54,7 +54,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if key in s.roles or s.evidence.unspent & {a.token for a in s.attempts_of(key)}:
         return
     if key in journal.foreign and key not in journal.contain and (since := s.superseded_at(key)):
-        if s.cramped or s.sure >= since + s.policy.grace:
+        if _frozen(s) and not s.cramped:
+            yield until_thawed(s, _drained_by(s, since))
+        elif s.cramped or s.sure >= since + s.policy.grace:
             told = "made by a person, who may still need it or has to revoke it"
             yield Forget(key=key, proof="foreign", facts=journal.about(key), reason=told)
         else:
@@ -89,6 +91,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if s.issuer.model is Model.REPLACE:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
         return
+    if _frozen(s):
+        yield until_thawed(s, _drained_by(s, since))
+        return
     if (rest := _draining(s, key, since)) is not None:
         yield rest
         return
@@ -110,6 +115,16 @@ def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
             yield Wait(until=attempt.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
             return
     yield from find_or(s, key, condemn=True)
+
+
+def _frozen(s: Situation) -> bool:
+    """Whether an incident keeps old credentials that did not leak, unless what can not wait needs their place."""
+    return s.frozen is not None and not (s.no_room and (s.urgent or s.asked))
+
+
+def _drained_by(s: Situation, since: datetime) -> datetime:
+    """When an old credential would be gone at the latest, had nothing been in the way."""
+    return since + max(s.policy.grace, s.policy.drain.at_most)
 
 
 def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:

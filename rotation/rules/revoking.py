@@ -211,7 +211,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     """A key that a paused run might still promote dies only after current has left that run's base."""
     if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
-    due = s.due_now and key not in s.seen.primary.journal.contain
+    due = s.due_now and not s.frozen and key not in s.seen.primary.journal.contain
     if (due or s.urgent) and not s.crowded:
         return  # the rotation that is due does it
     if s.at_work:

@@ -1,4 +1,4 @@
-"""How long things are left alone: after a failure, while the service is at work, while a write may not show yet."""
+"""How long things are left alone: after a failure, in an incident, while the service is at work or a write may not show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rotation import journal as facts
-from rotation.actions import Wait
+from rotation.actions import Cause, Hold, Wait
 from rotation.situation import Situation
 
 BACKOFF_FIRST: Final = timedelta(minutes=5)
@@ -32,3 +32,16 @@ def await_service(s: Situation, until: datetime, reason: str) -> Wait:
     """A person who asked stays and looks; a sweep goes on."""
     stays = s.evidence.started and s.order.replace is not None
     return Wait(until=s.now + A_MOMENT if stays else until, soon=stays, look=stays, reason=reason)
+
+
+def until_thawed(s: Situation, late: datetime | None) -> Wait | Hold:
+    """What an incident's freeze holds up.
+
+    Parameters:
+        late: from when on people are told; None: at once.
+    """
+    assert s.frozen is not None, "only a freeze is waited for"
+    told = s.frozen.told(s.policy.name)
+    if late is not None and s.now < late:
+        return Wait(until=late, reason=told)
+    return Hold(cause=Cause.FROZEN, reason=told if late is None else f"overdue, and {told}")

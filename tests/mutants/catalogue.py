@@ -50,6 +50,7 @@ class Mutant:
 
 
 ENGINE: Final = "tests/test_engine.py::test_"
+FREEZE: Final = "tests/test_freeze.py::test_"
 
 MUTANTS: Final[dict[str, Mutant]] = {}
 
@@ -410,6 +411,45 @@ def _() -> None:
     )
     edit(beginning, "begin", "or back in journal.condemned or back in journal.revoked", "")
     edit(arriving, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
+
+
+# --- a freeze --------------------------------------------------------------------------------------
+
+
+@mutant("what is due rotates in spite of a freeze", test=f"{FREEZE}what_is_due_waits_for_the_thaw")
+def _() -> None:
+    edit(beginning, "begin", "if why is Why.DUE and s.frozen:", "if False:")
+
+
+@mutant("what is old retires in spite of a freeze", test=f"{FREEZE}a_person_may_still_rotate_and_go_back")
+def _() -> None:
+    swap(retiring, "_frozen", lambda s: False)
+
+
+@mutant("a freeze holds up what a person asks for", test=f"{FREEZE}a_person_may_still_rotate_and_go_back")
+def _() -> None:
+    edit(beginning, "begin", "if why is Why.DUE and s.frozen:", "if s.frozen:")
+
+
+@mutant(
+    "a freeze keeps the place that a person needs",
+    test=f"{FREEZE}where_the_issuer_is_full_the_old_credential_makes_place_for_what_a_person_asks",
+)
+def _() -> None:
+    edit(retiring, "_frozen", " and not (s.no_room and (s.urgent or s.asked))", "")
+
+
+@mutant("an emergency ends the freeze of another incident", test=f"{FREEZE}the_first_incident_keeps_its_freeze")
+def _() -> None:
+    edit(Engine, "_over", " or frozen.incident != incident", "")
+
+
+@mutant(
+    "a freeze takes the room of a condemnation",
+    test=f"{FREEZE}where_there_is_no_room_for_a_freeze_the_keys_are_condemned_all_the_same",
+)
+def _() -> None:
+    edit(Engine, "_mark", "({**facts_of, **frozen}, dict(facts_of))", "({**facts_of, **frozen},)")
 
 
 # --- time ------------------------------------------------------------------------------------------
