@@ -30,6 +30,7 @@ from rotation.cli.incident import app as incident_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
 from rotation.cli.policy import policy as policy_command
+from rotation.cli.thaw import thaw
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
@@ -130,7 +131,9 @@ def plan(names: Names = None, stack: Stack = None, config: File = None, json: Js
             return Planned(policy.name, acts=False, next="cannot tell", error=str(trouble))
         differing[policy.name] = context.unapplied(seen.policy)
         acts, then = isinstance(decision, actions.Action), statuses.then(decision, seen.policy)
-        return Planned(policy.name, acts=acts, next=statuses.words(decision), then=then)
+        ice = seen.primary.journal.frozen
+        told = ice.told(policy.name) if ice else None
+        return Planned(policy.name, acts=acts, next=statuses.words(decision), then=then, frozen=told)
 
     rows = _in_order([*targets], _watched("planning", [*targets], look))
     # An entry that could not be listed may claim what looks like an orphan.
@@ -160,12 +163,16 @@ class Planned:
     next: str
     then: str | None = None
     error: str | None = None
+    frozen: str | None = None
+    """By which incident, since when, and what takes it off."""
 
     def show(self) -> None:
         mark, style = ("→", "cyan") if self.acts else ("·", "")
         show.say(f"{mark} {self.name}: {self.error or self.next}", "yellow" if self.error else style)
         if self.then:
             show.say(f"    then {self.then}")
+        if self.frozen and self.frozen not in self.next:
+            show.say(f"    {self.frozen}")
 
 
 _NOT_APPLIED = "not applied yet; `pulumi up` makes it"
@@ -412,6 +419,7 @@ def _said_what_is_left(context: Context) -> Iterator[None]:
 
 
 # In the order in which help lists them, after what stands above.
+app.command()(thaw)
 app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)

@@ -119,7 +119,7 @@ def status(rows: Sequence[Row], now: datetime) -> None:
         shown.append(
             (
                 _plain(row.name),
-                _plain(row.phase.value, _PHASE_STYLE[row.phase]),
+                _plain(row.phase.value + (", frozen" if row.frozen else ""), _PHASE_STYLE[row.phase]),
                 *(_plain(text) for text in (declared if wide else ())),
                 _plain(key(row.key_id)),
                 _plain(f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-"),
@@ -130,6 +130,8 @@ def status(rows: Sequence[Row], now: datetime) -> None:
     for row in rows:
         if row.last_error:
             say(f"{row.name}: {row.last_error}", "yellow")
+        if row.frozen:
+            say(f"{row.name}: {row.frozen.told(row.name)}", "cyan")
 
 
 def findings(found: Iterable[Finding]) -> None:

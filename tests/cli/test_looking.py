@@ -24,6 +24,7 @@ FIELDS = [
     "grace_until",
     "next_action",
     "last_error",
+    "frozen",
 ]
 """What scripts were promised."""
 
