@@ -363,6 +363,7 @@ _HELD: Final[Mapping[Cause, str]] = {
     Cause.LIMIT: "make room at the issuer, or have its limit raised.",
     Cause.UNPROVEN: "revoke it at the issuer by hand; the next sweep shows it dead.",
     Cause.FAILED: "give back the permission that it says; `keyturn doctor` finds what is missing.",
+    Cause.FROZEN: "run `keyturn thaw` once the incident allows it; `keyturn rotate` does not wait for that.",
     Cause.SCHEDULE: "run `keyturn rotate`, which does not wait, or change the schedule.",
     Cause.IMPOSSIBLE: "ask for something else; the reason says why not this.",
 }
