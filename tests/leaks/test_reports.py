@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -152,6 +153,33 @@ def test_trufflehog_without_values() -> None:
     assert whole.redacted is None
 
 
+def test_the_parts_of_one_value() -> None:
+    """By what the tool says of them, and by their names where the value is JSON: ids and addresses are left."""
+    told = {"DetectorName": "x", "Raw": "made-up-raw", "RawV2": "of-host-made-up-raw-and-more"}
+    by_name = told | {
+        "Raw": "",
+        "SecretParts": {"api_key": PASSWORD, "key_id": "made-up-key-id", "url": "https://x.example"},
+    }
+    one, other = opened([told, by_name]).findings
+    assert values(one)[1:] == ["made-up-raw"]
+    assert values(other)[1:] == [PASSWORD]
+    account = {"private_key": PASSWORD, "private_key_id": "made-up-key-id", "token_uri": "https://x.example/token"}
+    assert values(opened([leak(Secret=json.dumps(account))]).findings[0])[1:] == [PASSWORD]
+    assert len(bare(f"postgres://app:{PASSWORD}@[db/x").candidates) == 1  # no address after all
+
+
+def test_dates() -> None:
+    """In UTC; one without an offset, or beyond the calendar, is none."""
+    for written, expected in (
+        ("2025-01-02T03:04:05+02:00", datetime(2025, 1, 2, 1, 4, 5, tzinfo=UTC)),
+        ("2025-01-02 03:04:05 -0100 UTC", datetime(2025, 1, 2, 4, 4, 5, tzinfo=UTC)),
+        ("2025-01-02T03:04:05", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("yesterday", None),
+    ):
+        assert opened([leak(Date=written)]).findings[0].since == expected
+
+
 def test_github_alerts() -> None:
     """An alert tells its value, where it was, whether it works, and what became of it; a hidden one, where to ask."""
     report = opened(sample("github-alerts.json"))
@@ -175,6 +203,8 @@ def test_a_single_alert_and_a_webhook_of_github() -> None:
     assert hooked.lookup == "https://api.github.example/repos/acme/shop/secret-scanning/alerts/42"
     [one] = opened(json.loads(sample("github-alerts.json"))[0]).findings
     assert values(one) == [OPENAI]
+    [of_public] = opened({"secret_type": "x", "number": 1, "repository": {"private": False}}).findings
+    assert of_public.public is True
     location = {"type": "commit", "details": {"path": "x.py", "start_line": 5, "commit_sha": "ab" * 20}}
     delivery = json.loads(sample("github-webhook.json")) | {"location": location}
     [located] = opened(delivery).findings
@@ -476,6 +506,12 @@ def test_bytes_that_are_no_text_spoil_only_their_own_value() -> None:
     assert [s.why for s in report.skipped] == ["no text that could be encoded"]
 
 
+def test_numbers_of_any_length() -> None:
+    """One that Python would refuse to convert is none, and spoils nothing."""
+    raw = json.dumps([leak(StartLine=7)]).replace("7", "7" * 5_000).encode()
+    assert opened(raw).findings[0].where == "a.py"
+
+
 def test_duplicates_are_one_finding() -> None:
     """It keeps the first places, and says how many hits there were."""
     [finding] = opened([leak(StartLine=n) for n in range(1, 3_001)]).findings
@@ -504,7 +540,7 @@ def test_nothing_but_values_has_values() -> None:
     """What is around a value may quote it, or another finding's: a path, a link, a rule, a status."""
     evil = f"https://x.example/{OPENAI}/edit?token={PASSWORD}&x=1"
     items: list[Any] = [
-        leak(File=evil, RuleID=f"rule {OPENAI}"),
+        leak(File=evil, RuleID=f"rule X{OPENAI}X"),
         leak(Secret=PASSWORD, File=f"dir/{OPENAI}/x.py", Commit=PASSWORD),
         leak(Secret="REDACTED", File=f"{PASSWORD}.txt"),
         {
@@ -586,14 +622,14 @@ def test_a_fault_has_nothing_of_the_text(report: bytes, limits: dict[str, int]) 
 
 
 class Watched(io.BytesIO):
-    """A stream that keeps the buffers it was asked to fill."""
+    """A stream that keeps the buffers of its reader."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
         self.buffers: list[Any] = []
 
     def readinto(self, into: Any) -> int:
-        self.buffers.append(into)
+        self.buffers += [into, sys._getframe(1).f_locals["raw"]]
         return super().readinto(into)
 
 
@@ -667,7 +703,8 @@ def survives(raw: bytes) -> None:
         assert fault.__context__ is None
         return
     assert report is not None
-    assert not any(secret in repr(report) for secret in SECRETS)
+    known = {value for finding in report.findings for value in values(finding)}
+    assert not any(secret in words(report) for secret in SECRETS if secret in known)
     for finding in report.findings:
         shown = [finding.rule, finding.where, finding.status, finding.lookup, finding.redacted or "", finding.key_id]
         assert not any(value in text for value in values(finding) for text in shown)

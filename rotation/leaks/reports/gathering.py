@@ -30,7 +30,13 @@ _NAMING: Final = re.compile(r"(?:_id|Id|ID|_uri|_url|Url|_type)$")
 _LEFT_OUT: Final = re.compile(r"\*{2,}|\.{3,}|…|•{2,}|\bREDACTED?\b", re.IGNORECASE)
 _HASHED: Final = re.compile(r"[a-z0-9]{2,16}:[0-9a-f]{32,128}")
 _ADDRESS: Final = re.compile(r"https://[!-~]{1,500}")
-_SPLITS: Final = (re.compile(r"\s+"), re.compile(r"[\s?&=#;,\"'()<>]+"), re.compile(r"[\s?&=#;,\"'()<>/\\:@.]+"))
+_SPLITS: Final = (
+    re.compile(r"\s+"),
+    re.compile(r"[\s?&=#;,\"'()<>]+"),
+    re.compile(r"[\s?&=#;,\"'()<>:@]+"),
+    re.compile(r"[\s?&=#;,\"'()<>:@/\\.]+"),
+)
+"""What may stand around a value in a path or an address, the marks that values may have themselves from one to the next."""
 
 
 @dataclass(frozen=True, slots=True)
