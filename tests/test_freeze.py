@@ -13,6 +13,7 @@ from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.journal import Frozen, Journal
 from rotation.ports import Record
+from rotation.situation import Stop
 from rotation.status import Row, row
 from tests.simulation.explore import NATURES, SINGLE, successors
 from tests.simulation.scenarios import PATIENCE, Case, Scenario, execute, in_grace, settled
@@ -20,6 +21,7 @@ from tests.simulation.wire import Planned
 from tests.simulation.world import Setting
 from tests.simulation.world import World as Simulated
 from tests.test_counterexamples import NarrowWorld
+from tests.test_native_crash import NativeWorld
 from tests.world import ENTRY, START, World
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -173,6 +175,31 @@ def test_the_journal_keeps_room_for_a_freeze() -> None:
     outcome = emergency(world, keep_frozen=True)
     assert "freeze.failed" not in [record.event for record in outcome.records]
     assert frozen_by(world) == OURS
+
+
+def test_the_stores_own_service_is_refused_and_people_are_not() -> None:
+    """A step of its schedule is refused in words; a person's rotation goes past the service, which would refuse it.
+
+    Once thawed the service's rotations go on, and what it had begun in vain is not in their way.
+    """
+    world = NativeWorld()
+    world.run()
+    world.clock.move(30 * DAY)
+    world.engine().freeze(world.target, OURS)
+    world.begin()
+    (token,) = world.service.asked
+    outcome = world.engine().step(world.target, token, Stop.STAGED, patience=MINUTE)
+    assert outcome.achieved is False
+    assert outcome.rest is not None
+    assert outcome.rest.reason.startswith(f"frozen by incident {OURS} since 2026-01-31")
+    world.serve()
+    assert world.live() == {"value-1"}
+    assert world.engine().rotate(world.target).achieved
+    assert world.live() == {"value-1", "value-2"}
+    world.engine().thaw(world.target)
+    world.clock.move(32 * DAY)
+    world.sweep_until_quiet()
+    assert "value-3" in world.live()
 
 
 # --- how it ends -----------------------------------------------------------------------------------
