@@ -21,6 +21,8 @@ from rotation.assembly import Assembly
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.journal import Of
+from rotation.leaks.finding import Finding
+from rotation.leaks.match import match
 from rotation.model import Credential, Entry, KeyInfo, Model, Policy, Verdict
 from rotation.names import KeyName, token_in
 from rotation.policy import written
@@ -175,7 +177,7 @@ class Found:
     known: bool
     """Whether the journal still says which key the current credential is."""
     current: KeyInfo | None
-    """The listed key that the current credential is; None where nothing tells."""
+    """The listed key of ours that the current credential is; None where nothing tells, or it is none of ours."""
     how: str
     """How that is known."""
     refused: str
@@ -206,10 +208,16 @@ def look(assembly: Assembly, declared: Policy, current: str | None = None) -> Fo
     seen = assembly.engine.observe(target) if applied else None
     policy = seen.policy if seen else declared
     entry = seen.primary if seen else entry
-    key, how = _current(entry, named, current)
-    if current and key is None:
-        told = f"lists no key {current} under the name of {declared.name}"
-        raise Trouble(Code.INVALID, issuer.name, told)
+    key, how = _current(entry, named)
+    if key is None and entry is not None and entry.current is not None:
+        key, how = _recognised(assembly, policy, entry)
+    if current is not None and key is None and (key := {k.key_id: k for _, k in named}.get(current)) is not None:
+        how = "a person says so"
+    if current is not None and (key is None or key.key_id != current):
+        told = f"{how}: {target.entry} has the value of {key.key_id}" if key else "it is not listed under that name"
+        raise Trouble(Code.INVALID, issuer.name, f"{current} is not the key of {declared.name}, as {told}")
+    ours = key is not None and key.key_id in {info.key_id for _, info in named}
+    key = key if ours else None
     refused = ""
     if entry is not None and entry.current is not None and not _explained(entry):
         check = issuer.verify(assembly.engine.read(Observation(policy, entry, {}), entry, entry.current))
@@ -231,9 +239,7 @@ def _named(issuer: Issuer, policy: Policy) -> list[tuple[str, KeyInfo]]:
     return [(token, h.key) for h in held(issuer) if (token := token_in(h.key.name, **names))]
 
 
-def _current(
-    entry: Entry | None, named: Sequence[tuple[str, KeyInfo]], given: str | None
-) -> tuple[KeyInfo | None, str]:
+def _current(entry: Entry | None, named: Sequence[tuple[str, KeyInfo]]) -> tuple[KeyInfo | None, str]:
     """Which of the listed keys is current, and how that is known."""
     current = entry.current if entry else None
     if entry is None or current is None:
@@ -245,7 +251,21 @@ def _current(
     # Secrets Manager has the rotation token for a version's id; tags that told so may be gone.
     if (found := by_token.get(current.token or "") or by_token.get(current.id)) is not None:
         return found, "it was minted under the version's own rotation token"
-    return by_id.get(given or ""), "a person says so" if given in by_id else ""
+    return None, ""
+
+
+def _recognised(assembly: Assembly, policy: Policy, entry: Entry) -> tuple[KeyInfo | None, str]:
+    """Which key has the current value, ours or not, where the issuer's list shows enough of values to tell."""
+    issuer = assembly.issuers[policy.issuer]
+    if entry.current is None or not issuer.capabilities.registry:
+        return None, ""
+    credential = assembly.engine.read(Observation(policy, entry, {}), entry, entry.current)
+    findings = [Finding("value", value, None) for value in credential.fields.values()]
+    ids = {one.key_id for one in match(assembly, findings, []) if one.issuer == policy.issuer and one.key_id}
+    if len(ids) != 1:
+        return None, ""
+    found = next((info for info in iter(issuer.keys()) if info.key_id in ids), None)
+    return found, "its issuer lists a key with this beginning and end" if found else ""
 
 
 def _explained(entry: Entry) -> bool:

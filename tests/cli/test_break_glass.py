@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
 
 from rotation.cli.breakglass import app
 from rotation.names import KeyName
 from tests.cli.project import CHAT, HOOK, Project
+from tests.cli.relay import Answer, Asked, Relay
 from tests.notify.places import endpoint
 
 NOWHERE = "https://127.0.0.1:9"
@@ -427,24 +430,64 @@ def typed_in(project: Project, value: str) -> None:
     project.vault("POST", f"data/{path}", {"data": {"value": value}})
 
 
-def test_a_value_that_a_person_typed_in_is_whose_key_a_person_says(project: Project) -> None:
-    """Its id by hand; another id than one of this secret's is refused."""
+def test_a_value_that_a_person_typed_in_is_known_by_its_beginning_and_end(project: Project) -> None:
+    """Where the issuer's list shows them."""
     project.apply(CHAT)
-    value = project.value(CHAT)
+    project.run("rotate", CHAT)
+    typed_in(project, project.value(CHAT))
+    ran = project.run("break-glass", "rebuild", CHAT, "--yes")
+    assert ran.code == 0
+    assert re.search(r"is \S+, as its issuer lists a key with this beginning and end", ran.out)
+    assert key_id(project) in ran.out
+
+
+def test_a_value_that_nothing_tells_is_whose_key_a_person_says(project: Project) -> None:
+    """Its id by hand, where the issuer's list shows nothing of values; another id than one of this secret's is refused."""
+    project.apply(CHAT)
     person, _ = project.own_key()
-    typed_in(project, value)
-    refused = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", person)
-    assert refused.code == 1
-    assert f"lists no key {person} under the name of {CHAT}" in refused.err
-    assert metadata(project) == {}
-    known = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
-    ran = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", known)
+    typed_in(project, project.value(CHAT))
+    openai = project.services.openai
+    with Relay(openai.base_url.removesuffix("/v1")) as relay:
+
+        def unshown(asked: Asked) -> Answer | None:
+            if asked.method != "GET" or not asked.path.partition("?")[0].endswith("/api_keys"):
+                return None
+            answer = requests.get(relay.upstream + asked.path, headers=dict(asked.headers), timeout=10).json()
+            answer["data"] = [{**key, "redacted_value": None} for key in answer["data"]]
+            return Answer(200, json.dumps(answer).encode(), {"content-type": "application/json"})
+
+        relay.instead = unshown
+        project.change("issuers.openai.baseUrl", f"{relay.url}/v1")
+        assert "nothing tells which key it is" in project.run("break-glass", "rebuild", CHAT).out
+        refused = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", person)
+        assert refused.code == 1
+        assert f"{person} is not the key of {CHAT}, as it is not listed under that name" in refused.err
+        assert metadata(project) == {}
+        known = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
+        ran = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", known)
+    project.change("issuers.openai.baseUrl", openai.base_url)
     assert ran.code == 0
     assert f"is {known}, as a person says so" in ran.out
     assert project.run("rotate", CHAT).code == 0
     project.services.time.move(timedelta(hours=30))
     assert project.run("sweep").code == 0
     assert list(project.keys().values()) == [False, True, True]
+
+
+def test_a_persons_value_stays_a_persons(project: Project) -> None:
+    """Whatever id is given for it: what the next rotation revokes must be what is in the entry."""
+    project.apply(CHAT)
+    person, foreign = project.own_key()
+    typed_in(project, foreign)
+    known = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
+    refused = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", known)
+    assert refused.code == 1
+    assert f"has the value of {person}" in refused.err
+    assert project.run("break-glass", "rebuild", CHAT, "--yes").code == 0
+    assert project.run("rotate", CHAT).code == 0
+    project.services.time.move(timedelta(hours=30))
+    assert project.run("sweep").code == 0
+    assert project.keys()[person] is True, "never revoked by Keyturn"
 
 
 def test_a_credential_that_died_meanwhile_is_replaced_by_the_next_sweep(project: Project) -> None:
