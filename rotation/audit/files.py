@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, TextIO
@@ -29,6 +30,7 @@ class FilePlace:
         self._path = path
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._close: Callable[[], object] | None = None
 
     @property
     def name(self) -> str:
@@ -73,8 +75,8 @@ class FilePlace:
             raise unkept(self.name, f"can not be read: {error.strerror}") from None
 
     def _open(self) -> int:
-        if self._descriptor is not None and not os.fstat(self._descriptor).st_nlink:
-            os.close(self._descriptor)  # somebody has deleted it: nobody would ever read what is written there
+        if self._descriptor is not None and self._close is not None and not os.fstat(self._descriptor).st_nlink:
+            self._close()  # somebody has deleted it: nobody would ever read what is written there
             self._descriptor = None
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -83,6 +85,7 @@ class FilePlace:
                 self._descriptor = os.open(self._path, flags | os.O_RDWR, 0o600)
             except PermissionError:
                 self._descriptor = os.open(self._path, flags | os.O_WRONLY, 0o600)
+            self._close = weakref.finalize(self, os.close, self._descriptor)
         return self._descriptor
 
     def _is_torn(self, descriptor: int) -> bool:
