@@ -294,10 +294,8 @@ class Provisioner:
             raise Refusal(f"{new.store}: {entry} is gone, or is not this secret's any more; run `pulumi refresh`")
         for replica in new.replicas:
             self._settle_entry(replica, new)
-        self._stores[new.store].set_policy(entry, written(new))
-        if bootstrap == "apply" and not self._serves(self._engine.observe(self._target(new))):
-            self._bring_current(new, resumed=True)
-        self._settle_rotation(new)
+        # Before the primary's policy names it no more: a replica that is not released is found through that alone, and
+        # what lags there could not be brought up any more.
         for replica in old.replicas:
             if replica not in new.stores:
                 self._release_replica(replica, old)
@@ -305,6 +303,10 @@ class Provisioner:
                     f"{replica}: {self.entry(replica, old)} is released. It keeps its value, which dies with the next "
                     f"rotation; delete it once nothing reads it."
                 )
+        self._stores[new.store].set_policy(entry, written(new))
+        if bootstrap == "apply" and not self._serves(self._engine.observe(self._target(new))):
+            self._bring_current(new, resumed=True)
+        self._settle_rotation(new)
 
     def _release_replica(self, store: str, policy: Policy) -> None:
         """Takes the policy off a replica's entry: from then on retirement does not wait for it."""

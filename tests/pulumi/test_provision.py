@@ -1,6 +1,7 @@
 """Provisioning in memory: what each operation does, and that any of them can be cut off at any call and repeated."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn, cast
@@ -468,6 +469,34 @@ def test_a_new_replica_gets_the_credential_and_a_dropped_one_keeps_its_own() -> 
     [told] = place.told
     assert told.startswith(f"mirror: {ENTRY} is released. It keeps its value, which dies with the next rotation")
     assert not place.deleted("mirror")
+
+
+def test_a_replica_that_lags_can_be_taken_out() -> None:
+    """It lost a right, so the month's rotation left it behind: taking it out of the declaration must free the rest."""
+    place = Place("vault", "mirror")
+    place.create()
+    place.world.clock.move(timedelta(days=31))
+    place.world.denied = ("mirror", ("promote",))
+    place.world.sweep()
+    place.update(replace(place.policy, replicas=()))
+    assert place.told
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_an_update_that_drops_a_replica_loses_it_nowhere(at: int) -> None:
+    """One that was added later stands in no attempt. Cut off anywhere, it is released, or still in the policy."""
+    place = Place("vault", "mirror")
+    both, alone = place.policy, replace(place.policy, replicas=())
+    place.policy = alone
+    place.create()
+    place.update(both)
+    place.policy = both
+    place.world.fault = crash_at(len(place.world.calls) + at)
+    with suppress(Crash):
+        place.update(alone)
+    place.world.fault = None
+    seen = policies.read(place.store("vault").observe(ENTRY).policy)
+    assert "mirror" in seen.replicas or not place.store("mirror").observe(ENTRY).policy
 
 
 def test_with_function_a_new_replica_waits_for_the_function() -> None:
