@@ -102,7 +102,7 @@ def _lines(what: Sequence[str], option: str, descriptor: int, *, blank: bool) ->
     return lines
 
 
-def note(context: Context, issuers: Sequence[str] | None) -> None:
+def recorded(context: Context, issuers: Sequence[str] | None) -> None:
     """Leaves in the audit trail that what follows is done with admin credentials that a person has given.
 
     Raises:

@@ -12,7 +12,7 @@ import typer
 from rotation import breakglass
 from rotation.breakglass import Doomed, Found, Held, Rebuilt
 from rotation.cli import show
-from rotation.cli.admin import AdminFd, AdminFrom, ask_for, given, note
+from rotation.cli.admin import AdminFd, AdminFrom, ask_for, given, recorded
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
 from rotation.errors import Trouble
@@ -113,7 +113,7 @@ def revoke(
     values = _values(issuer, chosen, value_fd) if value or value_fd is not None else {}
     if not yes:
         _confirm(name)
-    note(context, admin_from)
+    recorded(context, admin_from)
     doomed = [_doomed(context, issuer, key_id, found.get(key_id), values.get(key_id)) for key_id in chosen]
     with left_at_once(_ON_INTERRUPT):
         breakglass.end(issuer, doomed, context.trail, context.assembly.clock)
@@ -160,7 +160,7 @@ def rebuild(
             show.say(line)
     if not yes:
         _agree()
-    note(context, admin_from)
+    recorded(context, admin_from)
     try:
         built = breakglass.rebuild(
             context.assembly, found, context.trail, lambda told: None if json else show.say(f"    {told}")

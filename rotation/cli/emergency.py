@@ -17,6 +17,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from rotation.cli import show
+from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
 from rotation.cli.leak import ASK, findings_from, show_matches
@@ -108,6 +109,12 @@ def emergency(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Go on with an incident that was interrupted.")
     ] = None,
+    no_audit: Annotated[
+        bool,
+        typer.Option("--no-audit", help="Go on where the audit trail can not be written; it is written afterwards."),
+    ] = False,
+    admin_from: AdminFrom = None,
+    admin_fd: AdminFd = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
@@ -121,7 +128,9 @@ def emergency(
 
     Example: keyturn emergency --stack prod support-copilot-chat
     """
-    context = open_context(stack, config)
+    context = open_context(stack, config, admins=given(admin_from, admin_fd))
+    if no_audit:
+        context.trail.go_on_without(context.assembly.clock)
     if contain_first and contain_after:
         raise UsageFault("--contain-first is --contain-after 0s; give one of the two")
     delay = _duration("--contain-after", contain_after)
@@ -143,6 +152,7 @@ def emergency(
     if resume is not None:
         if reported or check or only_plan or contain_first or contain_after or not selection.empty:
             raise UsageFault("--resume goes on with what the incident was about; give it alone")
+        recorded(context, admin_from)
         _resume(context, resume, yes=yes, json=json)
     if check and not reported:
         raise UsageFault("--check tells of a report; give --leak FILE or --fd N")
@@ -178,6 +188,7 @@ def emergency(
     identity = records.identity(started, secrets.token_hex(2))
     if not yes:
         _confirm(plan, identity)
+    recorded(context, admin_from)
     incident = records.begin(
         plan,
         [_leak_record(one) for one in matches],
@@ -463,6 +474,7 @@ def _carry_out(context: Context, incident: Incident, *, json: bool) -> NoReturn:
 
         saver = Saver(write)
         runner = Runner(context.assembly, incident, save=saver.save, keep=saver.keep, progress=progress)
+        context.trail.incident = incident.id
         context.trail.auditor = Tapped(context.trail.auditor, runner.heard)
         with saver, left_at_once(told):
             runner.run()

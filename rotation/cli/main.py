@@ -17,7 +17,7 @@ from rotation import actions, checkup, fleet, logs, orphans
 from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
-from rotation.cli.admin import AdminFd, AdminFrom, given, note
+from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.audit import app as audit_app
 from rotation.cli.breakglass import app as breakglass_app
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, end, open_context
@@ -226,7 +226,7 @@ def rotate(
     Example: keyturn rotate --stack prod support-copilot-chat
     """
     context = open_context(stack, config, admins=given(admin_from, admin_fd))
-    note(context, admin_from)
+    recorded(context, admin_from)
     engine = context.assembly.engine
     _finish(
         context,
@@ -250,7 +250,7 @@ def sweep(
     Example: keyturn sweep --stack prod
     """
     context = open_context(stack, config, admins=given(admin_from, admin_fd))
-    note(context, admin_from)
+    recorded(context, admin_from)
     assembly = context.assembly
     with sweeping(assembly.telemetry, assembly.clock, context.config.environment) as watched:
         begun = sweeps.begin(assembly, context.path.name)

@@ -343,6 +343,11 @@ def test_secrets_rotate_although_the_vault_with_the_admin_credential_is_away(pro
     before = project.value(CHAT)
     assert project.run("rotate", CHAT, *admin(project)).code == 0
     assert project.value(CHAT) != before
+    assert project.run("emergency", CHAT, "--yes", *admin(project)).code == 0
+    assert list(project.keys().values()) == [False, False, True]
+    assert project.run("sweep", *admin(project), VAULT_TOKEN="t").code == 1, "the other vault is still away"
+    given = [record for record in project.audit() if record["event"] == "admin.given"]
+    assert len(given) == 3
     assert project.services.openai.admin_key not in project.audit_file.read_text()
 
 
