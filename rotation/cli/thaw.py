@@ -8,7 +8,7 @@ import typer
 
 from rotation import fleet
 from rotation.cli import show
-from rotation.cli.context import File, Json, Names, Stack, UsageFault, open_context
+from rotation.cli.context import File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import DONE, FAILED, left_at_once
 from rotation.errors import Code, Trouble
 from rotation.journal import Frozen
@@ -16,7 +16,9 @@ from rotation.model import Policy
 
 
 def thaw(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Which secrets.", show_default=False)
+    ] = None,
     stack: Stack = None,
     config: File = None,
     incident: Annotated[
