@@ -23,6 +23,7 @@ from sandbox.home import SandboxError, write_private
 from sandbox.processes import free_port, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -185,6 +186,11 @@ class Administrator:
         self._call("POST", f"auth/approle/role/{name}", settings)
         return str(self._call("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"])
 
+    def keep(self, path: str, fresh: Callable[[], str]) -> None:
+        """Writes a value into the KV engine where there is none yet: an earlier one stays."""
+        if self._request("GET", f"secret/metadata/{path}").status_code == 404:
+            self._call("POST", f"secret/data/{path}", {"options": {"cas": 0}, "data": {"value": fresh()}})
+
     def set_policy(self, name: str, policy: str) -> None:
         self._call("PUT", f"sys/policies/acl/{name}", {"policy": policy})
 
@@ -241,6 +247,8 @@ def provision(directory: Path, address: str, ca: Path) -> dict[str, AppRole]:
         administrator.root_token = token.read_text()
         administrator.wait_active()
         administrator.set_up()
+        # As `keyturn fingerprints init` makes it. The application's policy does not reach it.
+        administrator.keep("keyturn/fingerprints", lambda: secrets.token_urlsafe(32))
         return {name: _role(directory, administrator, name, policy) for name, policy in _ROLES.items()}
 
 

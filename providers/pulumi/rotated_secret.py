@@ -37,7 +37,17 @@ if TYPE_CHECKING:
 
 Props = dict[str, Any]
 
-_PARTS: Final = ("installation", "environment", "stores", "issuers", "channels", "notices", "owners", "secrets")
+_PARTS: Final = (
+    "installation",
+    "environment",
+    "stores",
+    "issuers",
+    "channels",
+    "notices",
+    "owners",
+    "fingerprints",
+    "secrets",
+)
 _DRAIN: Final = {"drainQuietFor": "quietFor", "drainAtMost": "atMost", "drainThen": "then"}
 _FORCE: Final = "KEYTURN_FORCE_REVOKE"
 """Names of secrets that this one run may revoke although they are in use, with commas or spaces between them."""
