@@ -9,7 +9,7 @@ Whatever is told is read from what the run did and last saw; nothing is asked of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from rotation import telemetry
 from rotation.actions import Cause, Done, Hold, Wait
-from rotation.errors import Code
+from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Policy
 from rotation.notify.memory import RESOLVED
 from rotation.notify.telling import FLUSH, Telling
@@ -42,21 +42,26 @@ OVERDUE: Final = "overdue"
 
 
 def running(assembly: Assembly, kind: telemetry.Kind, policy: Policy, work: Callable[[], Outcome]) -> Outcome:
-    """A run of one secret, told to watchers, to its owner, and to consumers. Telling never fails, and never waits."""
+    """A run of one secret, told to watchers, to its owner, and to consumers. Telling never fails, and never waits.
+
+    Of an emergency, consumers alone hear of it here: the incident tells owners what it does.
+    """
     outcome = telemetry.running(assembly.telemetry, assembly.clock, kind, policy, work)
-    told(assembly, policy, outcome)
+    told(assembly, policy, outcome, owners=kind != "emergency")
     return outcome
 
 
-def told(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:
+def told(assembly: Assembly, policy: Policy, outcome: Outcome, *, owners: bool = True) -> None:
     """Tells whoever is to be told of a run that has ended. Never raises.
 
     Parameters:
         policy: as the host knows it; what was seen to be applied counts.
+        owners: whether they are among them.
     """
-    if isinstance(assembly.notifier, Silent) and assembly.readers is None:
-        return
     try:
+        read(assembly, outcome)
+        if not owners or isinstance(assembly.notifier, Silent):
+            return
         now = assembly.clock.now()
         applied = outcome.seen.policy if outcome.seen else policy
         issuer = assembly.issuers.get(applied.issuer)
@@ -64,7 +69,6 @@ def told(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:
         before = owner.notify_before if owner else USUAL_BEFORE
         for notice in notices(policy, outcome, issuer.capabilities if issuer else None, now, before):
             assembly.notifier.tell(notice)
-        read(assembly, outcome)
     except Exception as error:  # noqa: BLE001 - nothing about telling may stop the work
         _log.error("%s: what became of it can not be told: %s", policy.name, type(error).__name__)
 
@@ -154,7 +158,7 @@ def notices(
     if wrong is not None:
         yield _notice(s.policy, now, wrong, _state(s, facts), facts, _next(outcome))
         return
-    if isinstance(outcome.rest, Done | Wait) and _settled(s, outcome):
+    if _settled(s, outcome):
         yield _plain(
             s,
             RESOLVED,
@@ -197,7 +201,7 @@ def _wrong(s: Situation, outcome: Outcome) -> _Wrong | None:
         )
     if failed and (failed.code.permanent or _held_up(s)):
         facts = {"service": failed.service, "code": failed.code.value, "error": str(failed)}
-        subject = f"{_tried(outcome)} failed: {failed.service}: {failed.code.value}"
+        subject = _failed(outcome, failed)
         return _Wrong("rotation.failed", loud, subject, f"{failed}.", _ADVICE[failed.code], facts)
     if held:
         facts = {"cause": held.cause.value, "reason": held.reason}
@@ -205,10 +209,11 @@ def _wrong(s: Situation, outcome: Outcome) -> _Wrong | None:
         return _Wrong(
             "rotation.hold", loud, f"waits for somebody: {held.cause.value}", f"{held.reason}.", advice, facts
         )
-    if (backoff := journal.backoff) is not None:
-        facts = {"service": s.policy.issuer, "code": "", "error": backoff.error}
-        told = f"{backoff.failures} in a row: {backoff.error}."
-        return _Wrong("rotation.failed", loud, "rotations fail", told, "see what the reason says.", facts)
+    if (backoff := journal.backoff) is not None and _held_up(s):
+        facts = {"service": s.policy.issuer, "code": backoff.error, "error": backoff.error}
+        told = f"Rotations fail, {backoff.failures} in a row by now: {backoff.error}."
+        advice = _ADVICE[Code(backoff.error)] if backoff.error in [*Code] else _NEVER_VERIFIED
+        return _Wrong("rotation.failed", loud, f"{_ROTATIONS}: {backoff.error}", told, advice, facts)
     if late and failed is None and s.next is not None:
         facts = {"cause": OVERDUE, "reason": f"overdue since {_shown(s.next.overdue)}"}
         told = f"Its credential is older than is allowed since {_shown(s.next.overdue)}."
@@ -228,8 +233,15 @@ def _held_up(s: Situation) -> bool:
 
 def _settled(s: Situation, outcome: Outcome) -> bool:
     journal = s.seen.primary.journal
-    quiet = outcome.trouble is None and outcome.achieved is not False
-    return quiet and not journal.unproven() and not s.urgent and not s.lagging and s.pending is None
+    quiet = outcome.trouble is None and outcome.achieved is not False and isinstance(outcome.rest, Done | Wait)
+    return (
+        quiet
+        and journal.backoff is None
+        and not journal.unproven()
+        and not s.urgent
+        and not s.lagging
+        and s.pending is None
+    )
 
 
 def _done(s: Situation, facts: Mapping[str, str]) -> Notice:
@@ -334,18 +346,22 @@ def _next(outcome: Outcome) -> str:
     return f"{words(outcome.rest)}." if outcome.rest else "the next sweep tries again."
 
 
-def _tried(outcome: Outcome) -> str:
-    """What failed, in words for people."""
-    events: Sequence[str] = [record.event for record in outcome.records if record.event.endswith(".failed")]
-    return _TRIED.get(events[0].removesuffix(".failed"), "the rotation") if events else "the rotation"
+def _failed(outcome: Outcome, trouble: Trouble) -> str:
+    """What failed, in the words that a sweep has for it, too, while the next try waits."""
+    event = next((record.event for record in outcome.records if record.event.endswith(".failed")), "")
+    tried = _TRIED.get(event.removesuffix(".failed"))
+    return f"{tried}: {trouble.service}: {trouble.code.value}" if tried else f"{_ROTATIONS}: {trouble.code.value}"
 
 
+_ROTATIONS: Final = "rotations fail"
 _TRIED: Final = {
-    "mint": "making a new credential",
-    "promote": "handing out the new credential",
-    "revoke": "revoking the old credential",
-    "prove": "showing the old credential dead",
+    "promote": "handing out the new credential failed",
+    "revoke": "revoking the old credential failed",
+    "prove": "showing the old credential dead failed",
 }
+_NEVER_VERIFIED: Final = (
+    "see whether the issuer's new credentials work at all; `keyturn audit show` has what it answered."
+)
 _ADVICE: Final[Mapping[Code, str]] = {
     Code.DENIED: "give back the permission, or the login, that it says; `keyturn doctor` finds what is missing.",
     Code.INVALID: "put right what the service refuses; `keyturn doctor` may say more.",

@@ -2,7 +2,7 @@
 
     tell(notice) ──► routes of the owner ──► news for the channel? ──► its courier ──► claim ──► words ──► send ──► remember
 
-What waits while a channel is being told goes out together, as one message for each kind. A channel that fails, or does
+What waits while a channel is being told goes out together, as one message for each kind, where it is much. A channel that fails, or does
 not answer, holds up nobody: what it could not be told is logged, and can be told again by whoever notices it next.
 """
 
@@ -32,6 +32,8 @@ FLUSH: Final = 5.0
 """Seconds that the end of a command, or of a function's invocation, waits for what is still to be told."""
 LONGEST: Final = 30_000
 """Characters of a message; of what is beyond only the subjects are told."""
+_SINGLY: Final = 5
+"""So many of a kind that wait are told one by one; more of them together."""
 _REMEMBERED: Final = 100
 _USUAL: Final = ("failed", "hold", "incident")
 """Of the things that an owner may be told, those that are told without being asked for."""
@@ -164,13 +166,18 @@ class Telling:
         kinds = dict.fromkeys((notice.owner, notice.kind, notice.severity) for notice in claimed)
         for kind in kinds:
             group = [notice for notice in claimed if (notice.owner, notice.kind, notice.severity) == kind]
-            try:
-                self._send(channel, self._message(group))
-            except Trouble as trouble:
-                self._memory.dropped(channel.name, group)
-                self._fail(channel.name, group, _reason(trouble))
-            else:
-                self._memory.told(channel.name, group)
+            for part in [group] if len(group) > _SINGLY else [[notice] for notice in group]:
+                self._bring(channel, part)
+
+    def _bring(self, channel: Channel, notices: Sequence[Notice]) -> None:
+        """One message, and what came of it."""
+        try:
+            self._send(channel, self._message(notices))
+        except Trouble as trouble:
+            self._memory.dropped(channel.name, notices)
+            self._fail(channel.name, notices, _reason(trouble))
+        else:
+            self._memory.told(channel.name, notices)
 
     def _send(self, channel: Channel, message: Message) -> None:
         service = f"channel {channel.name}"

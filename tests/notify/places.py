@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default as parsing
@@ -103,7 +104,7 @@ class Endpoint:
 @contextlib.contextmanager
 def endpoint() -> Iterator[Endpoint]:
     class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
+        def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             found.asked.append(Asked(self.command, self.path, dict(self.headers), self.rfile.read(length)))
             self.send_response(found.status)
@@ -112,8 +113,6 @@ def endpoint() -> Iterator[Endpoint]:
             self.send_header("Content-Length", str(len(found.body)))
             self.end_headers()
             self.wfile.write(found.body.encode())
-
-        do_POST = do_GET = do_PATCH = _answer
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
@@ -166,11 +165,11 @@ def mail() -> Iterator[tuple[Mail, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     controller = Controller(kept, hostname="127.0.0.1", port=port)
-    controller.start()  # type: ignore[no-untyped-call]
+    controller.start()
     try:
         yield kept, port
     finally:
-        controller.stop()  # type: ignore[no-untyped-call]
+        controller.stop()
 
 
 # --- a cluster -------------------------------------------------------------------------------------
@@ -248,15 +247,9 @@ def cluster(folder: Path, *places: str) -> Iterator[Cluster]:
     template = {"metadata": {"labels": {"app": "api"}}, "spec": {"containers": [{"name": "api", "image": "api:1"}]}}
     workload = {"metadata": {"generation": 1}, "spec": {"replicas": 2, "template": template}}
     with _serving(Handler) as server:
-        import ssl
-
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         env = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.server_port)}
         found = Cluster(env, account, {place: deepcopy(workload) for place in places})
         yield found
-
-
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]

@@ -33,7 +33,11 @@ def test_errands_are_done_in_order_and_what_waits_goes_together() -> None:
 def test_there_is_room_for_so_many_and_no_more() -> None:
     """A place that takes too long loses what comes last; nobody waits for it."""
     go = threading.Event()
-    courier = Courier[int]("test", lambda _: go.wait(10) and None, batch=1, room=2)
+
+    def deliver(_: Sequence[int]) -> None:
+        go.wait(10)
+
+    courier = Courier[int]("test", deliver, batch=1, room=2)
     assert courier.take(1)
     while courier.wait(0.01) != (1,):
         pass  # until the first is under way
@@ -60,7 +64,6 @@ def test_a_fault_loses_one_errand_and_not_the_courier(caplog: pytest.LogCaptureF
     assert "what was under way is lost" in caplog.text
 
 
-
 @pytest.mark.parametrize(
     ("codes", "tries", "raised"),
     [
@@ -72,7 +75,9 @@ def test_a_fault_loses_one_errand_and_not_the_courier(caplog: pytest.LogCaptureF
         ([Code.UNAVAILABLE, Code.INVALID], 2, Code.INVALID),
     ],
 )
-def test_what_passes_is_tried_again_and_what_does_not_is_not(codes: list[Code], tries: int, raised: Code | None) -> None:
+def test_what_passes_is_tried_again_and_what_does_not_is_not(
+    codes: list[Code], tries: int, raised: Code | None
+) -> None:
     """Three times at most."""
     made: list[int] = []
 

@@ -51,7 +51,10 @@ def test_an_owner_is_told_and_nobody_else() -> None:
     [
         (Route("box"), ["failed warning", "hold critical", "incident.begun warning", "incident.over info"]),
         (Route("box", Severity.CRITICAL), ["hold critical"]),
-        (Route("box", Severity.INFO), ["failed warning", "hold critical", "incident.begun warning", "incident.over info"]),
+        (
+            Route("box", Severity.INFO),
+            ["failed warning", "hold critical", "incident.begun warning", "incident.over info"],
+        ),
         (Route("box", None, ("before", "done")), ["before info", "done info"]),
         (Route("box", Severity.WARNING, ("done", "failed")), ["failed warning"]),
         (Route("box", None, ()), []),
@@ -171,7 +174,7 @@ def test_more_than_can_wait_is_said_to_be_lost() -> None:
 
 
 def test_what_gathers_goes_out_together() -> None:
-    """One message for each kind, so that a hundred secrets are no hundred messages; each is remembered by itself."""
+    """One message for a kind of which there is much: a hundred secrets are no hundred messages. Each is remembered."""
     began, go = threading.Event(), threading.Event()
     box = Box()
     channel = box.channel
@@ -208,7 +211,7 @@ def test_no_message_is_too_long_for_a_channel() -> None:
     assert told.test("box", notice(text="x" * 2 * LONGEST)) is None
     assert len(box.messages[0].text) == LONGEST
     many = [notice(secret=f"a-{n}", subject=f"s{n}", text="x" * 20_000) for n in range(4)]
-    told._deliver(told.channels["box"], many)
+    told._bring(told.channels["box"], many)
     assert len(box.messages[1].text) < LONGEST
     assert all(f"s{n}" in box.messages[1].text for n in range(4))
 
