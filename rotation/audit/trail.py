@@ -125,6 +125,10 @@ class ChainedAuditor:
         self._loose: list[Head] = []
         """Heads of chains of this process that broke off before they were anchored."""
 
+    def watched_by(self, telemetry: Telemetry, clock: Clock) -> None:
+        """Names who is told of a write that failed, where that was not known before."""
+        self._telemetry, self._clock = telemetry, clock
+
     def write(self, record: Record) -> None:
         """Raises Trouble(UNAVAILABLE) when the record is not kept, or that is not known; the caller must then do nothing."""
         line = shown(record, self._surroundings.who(), self._surroundings.requests())

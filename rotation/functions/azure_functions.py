@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ from typing import TYPE_CHECKING, Final
 from rotation import logs, names
 from rotation import policy as policies
 from rotation import sweep as sweeps
-from rotation.audit import FileAuditor, StreamAuditor
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
@@ -353,9 +351,19 @@ def open_host(root: Path, env: Mapping[str, str]) -> Host:
     config = load(stacks[0] if stack is None and len(stacks) == 1 else find_stack_file(stack, None, root))
 
     def assembled() -> Assembly:
-        from rotation.assembly import assemble  # noqa: PLC0415 - the webhook answers without it
+        from rotation.assembly import Opened, assemble  # noqa: PLC0415 - the webhook answers without all of this
+        from rotation.audit.around import Callers, Requests  # noqa: PLC0415
+        from rotation.audit.opening import open_trail  # noqa: PLC0415
+        from rotation.audit.trail import Anchoring, Surroundings  # noqa: PLC0415
+        from rotation.clock import SystemClock  # noqa: PLC0415
+        from rotation.telemetry import Several  # noqa: PLC0415
 
-        trail = env.get("KEYTURN_AUDIT_FILE")
-        return assemble(config, env, FileAuditor(Path(trail)) if trail else StreamAuditor(sys.stdout))
+        callers, requests = Callers(), Requests()
+        around = Surroundings(callers, requests.take)
+        trail = open_trail(config, env, folder=root, host="console", surroundings=around, clock=SystemClock())
+        made = assemble(config, env, trail, telemetry=Several(requests, Anchoring(trail.anchor)))
+        if isinstance(made.stores, Opened):
+            callers.ask(made.stores.opened)
+        return made
 
     return Host(config, assembled)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from enum import StrEnum
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rotation import logs
 from rotation.assembly import Assembly, assemble
-from rotation.audit import StreamAuditor
+from rotation.audit.around import Requests
+from rotation.audit.opening import open_trail
+from rotation.audit.trail import ChainedAuditor, Surroundings
 from rotation.declared import Config
 from rotation.engine import Outcome, Target
 from rotation.errors import Trouble
@@ -25,13 +26,14 @@ from rotation.notify import runs
 from rotation.observe import board, instruments
 from rotation.ports import Auditor, Clock, RotatesByItself
 from rotation.situation import Stop
-from rotation.telemetry import Call, Run, Several, Sweep, sweeping
+from rotation.telemetry import Call, Run, Several, Sweep, Telemetry, sweeping
 
 if TYPE_CHECKING:
     from rotation.functions.aws_lambda import Context
 
 PACKED: Final = "keyturn.json"
 """The configuration, at the root of the package."""
+_FUNCTION: Final = "AWS_LAMBDA_FUNCTION_NAME"
 RESERVE: Final = timedelta(seconds=20)
 """Kept back of an invocation's time: no effect begins in it, so that what is under way can end and be told."""
 LEAST: Final = timedelta(seconds=60)
@@ -118,6 +120,7 @@ class Host:
         auditor: the audit trail.
         clock: the system's when not given.
         say: takes a line of metrics.
+        watches: are told of every call, too.
     """
 
     def __init__(
@@ -127,15 +130,19 @@ class Host:
         auditor: Auditor,
         clock: Clock | None = None,
         say: Callable[[str], None] = print,
+        watches: Sequence[Telemetry] = (),
     ) -> None:
         self._watch = Watch()
         self._ends_at = float("inf")
         self._say = say
         self._cold = True
         self._assembly: Final[Assembly] = assemble(
-            config, env, auditor, clock, telemetry=Several(self._watch), stopping=self._stopping
+            config, env, auditor, clock, telemetry=Several(self._watch, *watches), stopping=self._stopping
         )
         self._clock: Final = self._assembly.clock
+        self._trail = auditor if isinstance(auditor, ChainedAuditor) else None
+        if self._trail is not None:
+            self._trail.watched_by(self._watch, self._clock)
 
     def answer(self, event: Mapping[str, Any], context: Context) -> Any:
         """Does what an event asks for, and tells what it did. See `aws_lambda.handler`."""
@@ -152,6 +159,8 @@ class Host:
             self._fail(error)
         finally:
             runs.flush(self._assembly)  # this environment is frozen as soon as the answer is there
+            if self._trail is not None:
+                self._trail.anchor()
             measures, calls = self._watch.take()
             for line in emf.lines(measures, self._clock.now()):
                 self._say(line)
@@ -348,7 +357,11 @@ def open_host(env: Mapping[str, str], root: Path) -> Host:
     logs.adopt(env.get("KEYTURN_LOG_LEVEL", "INFO").upper())
     for handler in logging.getLogger().handlers:
         handler.addFilter(_request)
-    return Host(_config(Path(env.get("KEYTURN_CONFIG") or root / PACKED)), env, StreamAuditor(sys.stdout))
+    config, requests = _config(Path(env.get("KEYTURN_CONFIG") or root / PACKED)), Requests()
+    # As whom a function runs is known by its name; asking STS would make every cold start longer.
+    who = {"function": env[_FUNCTION]} if _FUNCTION in env else {}
+    trail = open_trail(config, env, folder=root, host="console", surroundings=Surroundings(lambda: who, requests.take))
+    return Host(config, env, trail, watches=(requests,))
 
 
 def _config(path: Path) -> Config:
