@@ -30,17 +30,16 @@ def list_channels(stack: Stack = None, config: File = None, json: Json = False) 
         {"name": name, "kind": "apprise" if hasattr(one, "apprise") else "sns", "place": _place(one)}
         for name, one in about.channels.items()
     ]
-    owners = [
-        {"name": name, "notify": [_route(route) for route in owner.notify]} for name, owner in about.owners.items()
-    ]
+    routes = {name: [_route(route) for route in owner.notify] for name, owner in about.owners.items()}
     if json:
+        owners = [{"name": name, "notify": told} for name, told in routes.items()]
         show.as_json({"channels": channels, "owners": owners})
         return
     for channel in channels:
         show.say(f"{channel['name']}: {channel['kind']}, {channel['place']}")
-    for owner in owners:
-        told = "; ".join(f"{r['channel']}: {', '.join(r['on'])}, from {r['from']} on" for r in owner["notify"])
-        show.say(f"{owner['name']} is told through {told}" if told else f"{owner['name']} is told nothing")
+    for name, to in routes.items():
+        told = "; ".join(f"{one['channel']}: {', '.join(one['on'])}, from {one['from']} on" for one in to)
+        show.say(f"{name} is told through {told}" if told else f"{name} is told nothing")
     if not channels:
         show.say(f"{context.path.name} declares no channels.", "yellow")
 
