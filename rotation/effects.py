@@ -263,8 +263,9 @@ class Effects:
         """
         s = self._situation(seen, run)
         mine = self._values.key_in(action.version, s)
-        run.evidence.identified.add(action.version.id)
-        return seen if mine is None else self._identified(mine, action.version, s, seen, run)
+        after = seen if mine is None else self._identified(mine, action.version, s, seen, run)
+        run.evidence.identified.add(action.version.id)  # not before: where the note is lost, it is no stranger's
+        return after
 
     def _identified(self, mine: str, version: Version, s: Situation, seen: Observation, run: Run) -> Observation:
         """Notes that a version of the primary carries one of our keys."""

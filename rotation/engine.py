@@ -447,13 +447,17 @@ class Engine:
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
         s = self.outside.situation(seen)
-        earlier = [key for key in s.retiring if s.promoted_at(key) and key not in seen.primary.journal.condemned]
+        earlier = [
+            key for key in s.retiring
+            if s.promoted_at(key) and s.has_value(key) and key not in seen.primary.journal.condemned
+        ]  # fmt: skip
         if not earlier:
             hold = actions.Hold(
                 cause=actions.Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives"
             )
             return Outcome(target, hold, None, seen, [], achieved=False)
-        newest = max(earlier, key=lambda key: s.promoted_at(key) or seen.primary.read_at)
+        # The one that was current last: it may have been so more than once.
+        newest = max(earlier, key=lambda key: (s.superseded_at(key) or s.now, s.promoted_at(key) or s.now))
         outcome = self.run(target, Order(replace=s.handed_out, back_to=newest), patience=patience)
         doomed = outcome.seen.primary.journal.condemned if outcome.seen else {}
         return replace(outcome, achieved=self._key_now(outcome) == newest and newest not in doomed)

@@ -378,9 +378,20 @@ class Situation:
 
     def superseded_at(self, key: str) -> datetime | None:
         """When a key stopped being current in every store, as far as noted since it last was current."""
-        at = self.seen.primary.journal.superseded.get(key)
-        promoted = self.promoted_at(key)
+        at = self._noted_superseded(key)
+        if at is None or key in self.seen.primary.journal.foreign or key in self.evidence.apart:
+            return at
+        # What a person put there since, and nobody could compare, may have been this one.
+        unnamed = [other for other in self.seen.primary.journal.foreign if self.key_id(other) is None]
+        return max([at, *(later for other in unnamed if (later := self._noted_superseded(other)))])
+
+    def _noted_superseded(self, key: str) -> datetime | None:
+        at, promoted = self.seen.primary.journal.superseded.get(key), self.promoted_at(key)
         return at if at and promoted and at >= promoted else None
+
+    def has_value(self, key: str) -> bool:
+        """Whether a key is more than a trace of an attempt that is forgotten: it was minted or adopted as itself."""
+        return bool(self.attempts_of(key)) or self.key_id(key) is not None or key in self.seen.primary.journal.adopted
 
     @cached_property
     def unreachable(self) -> tuple[Absent, ...]:

@@ -42,6 +42,7 @@ from rotation.model import (
 from rotation.names import KeyName
 from rotation.ports import SecretStore
 from rotation.provision import Refusal
+from rotation.situation import Order
 from sandbox.aws.server import REGION, AwsServer
 from sandbox.openbao import OpenBaoServer
 from tests.pulumi.test_provision import Place, Silent
@@ -984,4 +985,108 @@ def test_a_verification_that_takes_a_minute_still_tells() -> None:
     assert world.engine().rotate(world.target).achieved
     world.fault = None
     assert isinstance(sweep_for(world, 3 * DAY), actions.Done)
+    world.check_settled()
+
+
+# --- what is current under another name --------------------------------------------------------------
+
+
+def mints_fail(world: World) -> None:
+    """The vendor answers 500 to every mint from now on."""
+
+    def fault(_: int, call: str) -> None:
+        if call == "before mint":
+            raise Trouble(Code.UNAVAILABLE, "vendor", "500")
+
+    world.fault = fault
+
+
+def test_a_rollback_goes_back_to_a_key_and_not_to_a_trace_of_one() -> None:
+    """A rollback's promotion is noted late, after the attempt was dropped. Nobody goes back to that note, under which the
+    value of the first key would be current while the key itself is taken for superseded."""
+    world = World(rotate_every=YEAR)
+    rotated_once(world)
+    world.clock.move(timedelta(hours=1))
+
+    def forward() -> None:
+        assert world.engine().rotate(world.target, take_over=True).achieved
+        world.clock.move(MINUTE)
+        world.sweep()
+
+    with cut_off(world, "after promote"):
+        world.engine().rollback(world.target)
+    world.clock.move(MINUTE)
+    with meanwhile(world, "before record", forward):
+        world.sweep()
+    world.clock.move(MINUTE)
+    assert world.engine().rollback(world.target).achieved
+    sweep_for(world, 40 * DAY, timedelta(hours=6))
+    was = world.handed_out()["vault"]
+    assert world.engine().rotate(world.target).achieved
+    assert was in world.live(), "it has its grace"
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_value_that_could_not_be_compared_has_its_grace(tells: bool) -> None:
+    """The form changes, and a person goes back to the first key by hand, whose version is of the old form."""
+    capabilities = Capabilities(tells_last_use=tells, create=SHORT, revoke=SHORT)
+    world = World(capabilities=capabilities, drain=Drain(then=Ending.REVOKE))
+    world.run()
+    world.clock.move(DAY)
+    applied(world, replace(world.policy, form="text {value}"))
+    world.sweep()
+    world.clock.move(timedelta(hours=2))
+    paste(world, "value-1")
+    while world.handed_out()["vault"] == "value-1":
+        world.clock.move(timedelta(hours=1))
+        world.vendor.use(Credential.of(value="value-1"))
+        world.sweep()
+    for _ in range(23):
+        world.clock.move(timedelta(hours=1))
+        world.vendor.use(Credential.of(value="value-1"))
+        world.sweep()
+        assert "value-1" in world.live()
+    sweep_for(world, 20 * DAY)
+    assert "value-1" not in world.live()
+
+
+def test_an_emergency_replaces_what_it_can_not_compare_before_it_revokes() -> None:
+    """As before, and then the leak, while the vendor mints nothing: the old key may be what is handed out."""
+    world = World(rotate_every=YEAR)
+    world.run()
+    world.clock.move(31 * DAY)
+    applied(world, replace(world.policy, form="text {value}"))
+    world.sweep()
+    world.clock.move(timedelta(hours=2))
+    paste(world, "value-1")
+    world.sweep()
+    world.clock.move(timedelta(hours=1))
+    mints_fail(world)
+    world.engine().emergency(world.target, contain_after=DAY, patience=MINUTE)
+    assert "value-1" in world.live()
+    world.fault = None
+    world.clock.move(timedelta(hours=7))
+    world.sweep()
+    sweep_for(world, DAY, timedelta(hours=1))
+    assert "value-1" not in world.live()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_note_that_is_lost_makes_nobody_a_stranger(lost: bool) -> None:
+    """A person saves the current value once more. That it is ours is found out, and can not be written down at first."""
+    world = World(rotate_every=YEAR)
+    world.run()
+    world.clock.move(DAY)
+    paste(world, "value-1")
+    world.engine().condemn(world.target, contain_after=timedelta(hours=1))
+
+    def fault(_: int, call: str) -> None:
+        if call == "before record":
+            world.fault = None
+            raise Trouble(Code.UNAVAILABLE if lost else Code.THROTTLED, "vault", "no", maybe_applied=lost)
+
+    world.fault = fault
+    world.engine().run(world.target, Order(take_over=True))
+    sweep_for(world, DAY, timedelta(hours=1))
+    assert world.live() == {"value-2"}
     world.check_settled()

@@ -68,7 +68,7 @@ def begin(s: Situation) -> Iterator[Decision]:
         yield Wait(until=s.at_work.at + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
     elif why is Why.ROLLBACK:
         back = s.order.back_to or ""
-        if back not in s.keys or back in journal.condemned or back in journal.revoked:
+        if not s.has_value(back) or back in journal.condemned or back in journal.revoked:
             yield Hold(cause=Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives")
         else:
             yield Intend(why=why, base=s.current_id, of=back, reason=reasons[why])

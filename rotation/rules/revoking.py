@@ -128,8 +128,12 @@ def may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
     """A person's value is current, and for all that is known it is this key's."""
     held = s.seen.primary.journal.condemned.get(key)
     # One of our own that was never current was seen by nobody; an orphan may have been, in a life that is forgotten.
-    never_seen = s.promoted_at(key) is None and (held is None or held.why is not Why.ORPHAN)
-    if not s.current_unnamed or not s.issuer.registry or never_seen or key in s.seen.primary.journal.contain:
+    never_seen = (
+        s.promoted_at(key) is None and bool(s.attempts_of(key)) and (held is None or held.why is not Why.ORPHAN)
+    )
+    contain_at = s.seen.primary.journal.contain.get(key)
+    contained = contain_at is not None and contain_at <= s.now
+    if not s.current_unnamed or not s.issuer.registry or never_seen or contained:
         return
     if key in s.evidence.apart or key in s.seen.primary.journal.foreign:
         return

@@ -406,8 +406,8 @@ def _() -> None:
     edit(
         Engine,
         "rollback",
-        "if s.promoted_at(key) and key not in seen.primary.journal.condemned",
-        "if s.promoted_at(key)",
+        "and s.has_value(key) and key not in seen.primary.journal.condemned",
+        "and s.has_value(key)",
     )
     edit(beginning, "begin", "or back in journal.condemned or back in journal.revoked", "")
     edit(arriving, "pending", "attempt.key in s.seen.primary.journal.condemned and", "False and")
