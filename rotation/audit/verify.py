@@ -15,7 +15,7 @@ from rotation.audit.chain import Head, beginning, canonical, digest, parsed
 from rotation.audit.trail import Kept
 
 _START: Final = '{"at":"'
-"""What every line begins with: the first of its sorted keys. No text in JSON can hold it unescaped."""
+"""What every line begins with: the first of its sorted keys."""
 _SHOWN_HASH: Final = 12
 
 
@@ -139,10 +139,13 @@ def _pieces(text: str) -> Iterable[tuple[bool, str]]:
     """The line; or, where a writer was cut off and another went on in the same line, each part: (is it whole, text)."""
     if not text.strip():
         return
-    last = text.rfind(_START)
-    if last > 0 and not _is_json(text) and _is_json(text[last:]):
-        yield False, text[:last]
-        text = text[last:]
+    if not _is_json(text):
+        start = text.find(_START, 1)
+        while start > 0 and parsed(text[start:]) is None:  # parts of a record may begin alike
+            start = text.find(_START, start + 1)
+        if start > 0:
+            yield False, text[:start]
+            text = text[start:]
     yield text.endswith("\n"), text
 
 

@@ -235,6 +235,18 @@ def test_a_torn_last_line_is_told_and_not_taken_for_tampering(turns: list[int], 
     assert report.records == len(lines)
 
 
+def test_a_line_that_was_cut_off_behind_a_part_that_begins_as_a_line_does_is_torn() -> None:
+    """The line that a chain came after, and details, begin with a time too."""
+    lines, anchors = interleaved([0, 1])
+    part = lines[1].index('"after":{') + len('"after":')
+    fragment = lines[1][: lines[1].index("}", part) + 1]
+    json.loads(fragment[part:])
+    for torn in (fragment, fragment + "\n"):
+        report = looked([*lines, torn], anchors)
+        assert report.good
+        assert report.torn == ["trail:3"]
+
+
 @given(st.integers(10, 400))
 def test_a_writer_that_went_on_in_the_line_of_one_that_was_cut_off_is_read(length: int) -> None:
     """Two processes and one file: neither knows of the other's end."""
