@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -22,17 +21,17 @@ from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_co
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
 from rotation.cli.leak import ASK, findings_from, show_matches
 from rotation.cli.leak import as_json as matches_json
-from rotation.engine import Target
 from rotation.incident import gather as gathering
+from rotation.incident import intake
 from rotation.incident import plan as plans
 from rotation.incident import record as records
 from rotation.incident import selection as selections
-from rotation.incident.plan import Leak, Plan, Step
-from rotation.incident.record import Files, Incident, LeakRecord, SecretRecord, State
+from rotation.incident.plan import Plan, Step
+from rotation.incident.record import Files, Incident, SecretRecord, State
 from rotation.incident.report import Report, report
 from rotation.incident.run import Runner, Saver, Tapped
 from rotation.incident.selection import Selection
-from rotation.leaks.match import Match, Standing, exit_code, match
+from rotation.leaks.match import Match, exit_code, match
 from rotation.model import Policy
 from rotation.policy import read_duration, show_duration
 
@@ -168,7 +167,7 @@ def emergency(
             show_matches(matches)
         raise typer.Exit(exit_code(matches))
     if reported:
-        selection = _narrowed(selection, matches)
+        selection = intake.narrowed(selection, matches)
     plan = _plan(context, selection, matches, delay, contain_first=contain_first)
     if not json or only_plan:
         _show_plan(context, plan, matches, json=json)
@@ -191,7 +190,7 @@ def emergency(
     recorded(context, admin_from)
     incident = records.begin(
         plan,
-        [_leak_record(one) for one in matches],
+        intake.recorded(matches),
         identity=identity,
         installation=context.config.installation,
         environment=context.config.environment,
@@ -226,13 +225,6 @@ def _matches(context: Context, leak: str | None, descriptor: int | None) -> list
     return match(context.assembly, findings, managed, unseen)
 
 
-def _narrowed(selection: Selection, matches: Sequence[Match]) -> Selection:
-    """The same, about what the report has that is alive and ours."""
-    admins = [one.issuer for one in matches if one.standing is Standing.ADMIN and one.alive and one.issuer]
-    targets = dict.fromkeys(one.target for one in matches if one.target is not None and one.alive)
-    return replace(selection, leaked=tuple(targets), leaked_admins=tuple(dict.fromkeys(admins)))
-
-
 def _plan(
     context: Context,
     selection: Selection,
@@ -242,45 +234,14 @@ def _plan(
     contain_first: bool,
 ) -> Plan:
     known = context.declared([*selection.names]) if selection.plain else []
-    leaks: dict[Target, list[Leak]] = {}
-    for one in matches:
-        if one.target is not None and one.alive:
-            leaks.setdefault(one.target, []).append(_leak(one))
     chosen = gathering.gather(context.assembly, selection, context.path.name, known=known)
     return plans.make(
-        context.assembly, selection, chosen, leaks=leaks, contain_after=delay, contain_first=contain_first
-    )
-
-
-def _leak(one: Match) -> Leak:
-    finding = one.finding
-    return Leak(
-        source=finding.source,
-        rule=finding.rule,
-        where=finding.where,
-        standing=one.standing.value,
-        how=one.how,
-        token=one.token,
-        key_id=one.key_id,
-        public=finding.public,
-        found_at=finding.found_at,
-    )
-
-
-def _leak_record(one: Match) -> LeakRecord:
-    finding = one.finding
-    return LeakRecord(
-        source=finding.source,
-        rule=finding.rule,
-        where=finding.where,
-        standing=one.standing.value,
-        how=one.how,
-        secret=one.policy.name if one.policy else None,
-        key_id=one.key_id,
-        public=finding.public,
-        found_at=finding.found_at,
-        alive=one.alive,
-        next_step=one.next_step,
+        context.assembly,
+        selection,
+        chosen,
+        leaks=intake.by_secret(matches),
+        contain_after=delay,
+        contain_first=contain_first,
     )
 
 
