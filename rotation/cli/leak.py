@@ -86,8 +86,8 @@ def _read(source: str, descriptor: int | None) -> list[Finding]:
             with os.fdopen(descriptor, "rb") as pipe:
                 raw = pipe.read(_LONGEST_VALUE + 1)
         except OSError as error:
-            raise UsageFault(f"--leak-fd {descriptor}: {error.strerror}") from None
-        return [reports.bare(_text(raw, f"--leak-fd {descriptor}"))]
+            raise UsageFault(f"--fd {descriptor}: {error.strerror}") from None
+        return [reports.bare(_text(raw, f"--fd {descriptor}"))]
     if source == ASK:
         if not sys.stdin.isatty():
             raise UsageFault("nobody is there to type the value; give a file descriptor, or a report")

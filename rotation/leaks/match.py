@@ -464,8 +464,8 @@ class _Search:
                 continue
             known = self._local.of(admin)
             step = (
-                f"make a new one at {name} and put it where this one comes from, end this one, and take everything "
-                f"that it could mint for leaked: `keyturn emergency` for the secrets of {name}"
+                f"make a new one at {name}, put it where this one comes from, and end this one; then "
+                f"`keyturn emergency --admin {name}`: everything that it could mint counts as leaked"
             )
             for case in cases:
                 shown = case.finding.redacted

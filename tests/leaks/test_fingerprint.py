@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,8 +13,9 @@ from providers.stores.memory import MemoryStore, MemoryVault
 from rotation.errors import Code, Trouble
 from rotation.journal import LONGEST, Journal, Of, adopted, key_fact, printed
 from rotation.leaks.fingerprint import SHORTEST, Fingerprinting, Fingerprints, make_key
-from rotation.model import Credential, SecretValue, Version
+from rotation.model import Credential, Model, SecretValue, Version
 from rotation.situation import Order
+from rotation.values import Values
 from tests.world import ENTRY, NAME, FakeClock, World
 
 KEY, OTHER = SecretValue("k" * 43), SecretValue("o" * 43)
@@ -146,14 +147,27 @@ def test_a_run_that_goes_on_for_another_writes_it_too() -> None:
     assert set(journal.prints) == set(journal.key_ids)
 
 
-def test_a_condemned_key_keeps_its_fingerprint() -> None:
-    """An emergency writes facts about a key anew; a leak of it may be reported twice."""
+@pytest.mark.parametrize("model", [Model.MINT, Model.SLOTS])
+def test_a_key_whose_value_nobody_could_store_has_its_fingerprint(model: Model) -> None:
+    """The run that minted it had it in memory; afterwards it can be told by nothing else."""
     prints = Fingerprints(KEY)
-    world = long(World(prints=prints.of_credential))
+    world = long(World(prints=prints.of_credential, model=model))
+    world.denied = ("vault", ("stage",))
     world.run()
-    (before,) = held(world).prints.items()
-    world.engine().condemn(world.target)
-    assert before in held(world).prints.items()
+    (value,) = values(world).values()
+    assert [*held(world).prints.values()] == [(prints.of(SecretValue(value)),)]
+
+
+def test_a_fact_that_is_written_anew_keeps_its_fingerprint() -> None:
+    """As that of a key which is condemned by a run that has no value of it."""
+    world = long(World(prints=Fingerprints(KEY).of_credential))
+    world.run()
+    engine = world.engine()
+    seen = engine.observe(world.target)
+    ((token, known),) = seen.primary.journal.prints.items()
+    bare = replace(seen.primary, current=None, pending=None)
+    s = engine.outside.situation(replace(seen, primary=bare))
+    assert Journal(Values(engine.outside).printed(key_fact(token, "key_1"), s, {})).prints == {token: known}
 
 
 def test_an_adopted_value_has_its_fingerprint() -> None:
