@@ -205,10 +205,8 @@ def _wrong(s: Situation, outcome: Outcome) -> _Wrong | None:
         return _Wrong("rotation.failed", loud, subject, f"{failed}.", _ADVICE[failed.code], facts)
     if held:
         facts = {"cause": held.cause.value, "reason": held.reason}
-        advice = _HELD[held.cause]
-        return _Wrong(
-            "rotation.hold", loud, f"waits for somebody: {held.cause.value}", f"{held.reason}.", advice, facts
-        )
+        subject, advice = _HELD[held.cause]
+        return _Wrong("rotation.hold", loud, subject, f"{held.reason}.", advice, facts)
     if (backoff := journal.backoff) is not None and _held_up(s):
         facts = {"service": s.policy.issuer, "code": backoff.error, "error": backoff.error}
         told = f"Rotations fail, {backoff.failures} in a row by now: {backoff.error}."
@@ -371,18 +369,43 @@ _ADVICE: Final[Mapping[Code, str]] = {
     Code.THROTTLED: "do nothing, unless this goes on: the service wants fewer calls.",
     Code.UNAVAILABLE: "do nothing, unless this goes on: the service does not answer.",
 }
-_HELD: Final[Mapping[Cause, str]] = {
-    Cause.PERSON: "do what the reason says, at the issuer; `keyturn submit` brings a new value.",
-    Cause.UNVERIFIED: "see whether the issuer works and may be reached from here.",
-    Cause.STORE: "see to the store that the reason names; `keyturn doctor` may say more.",
-    Cause.IN_USE: "find who still uses the old credential, and have them refresh.",
-    Cause.LIMIT: "make room at the issuer, or have its limit raised.",
-    Cause.UNPROVEN: "revoke it at the issuer by hand; the next sweep shows it dead.",
-    Cause.FAILED: "give back the permission that it says; `keyturn doctor` finds what is missing.",
-    Cause.FROZEN: "run `keyturn thaw` once the incident allows it; `keyturn rotate` does not wait for that.",
-    Cause.SCHEDULE: "run `keyturn rotate`, which does not wait, or change the schedule.",
-    Cause.IMPOSSIBLE: "ask for something else; the reason says why not this.",
+_HELD: Final[Mapping[Cause, tuple[str, str]]] = {
+    Cause.PERSON: (
+        "a person has to act at its issuer",
+        "do what the reason says, at the issuer; `keyturn submit` brings a new value.",
+    ),
+    Cause.UNVERIFIED: (
+        "its issuer does not say whether a credential works",
+        "see whether the issuer works, and may be reached from here.",
+    ),
+    Cause.STORE: (
+        "a store can not be asked, or was changed by somebody",
+        "see to the store that the reason names; `keyturn doctor` may say more.",
+    ),
+    Cause.IN_USE: (
+        "an old credential is still in use",
+        "find who uses the old credential, and have them refresh.",
+    ),
+    Cause.LIMIT: ("its issuer is full", "make room at the issuer, or have its limit raised."),
+    Cause.UNPROVEN: (
+        "a revoked credential is not refused",
+        "revoke it at the issuer by hand; the next sweep shows it dead.",
+    ),
+    Cause.FAILED: (
+        "a call is refused",
+        "give back the permission that it says; `keyturn doctor` finds what is missing.",
+    ),
+    Cause.SCHEDULE: (
+        "is overdue, and its schedule does not let it begin",
+        "run `keyturn rotate`, which does not wait, or change the schedule.",
+    ),
+    Cause.FROZEN: (
+        "is overdue, and frozen by an incident",
+        "run `keyturn thaw` once the incident allows it.",
+    ),
+    Cause.IMPOSSIBLE: ("what was asked for can not be had", "ask for something else; the reason says why not this."),
 }
+"""What a hold is called in a subject, and what helps."""
 
 
 def _shown(at: datetime | None) -> str:

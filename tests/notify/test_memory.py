@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import logging
 import stat
@@ -14,7 +16,7 @@ import pytest
 
 from rotation.notify import memory as module
 from rotation.notify.memory import LAPSE, Memory
-from tests.notify.places import memory, notice
+from tests.notify.places import AT, memory, notice
 from tests.world import FakeClock
 
 DAY = timedelta(hours=24)
@@ -56,32 +58,48 @@ def test_each_channel_is_told_for_itself(path: Path) -> None:
     assert kept.claim("ops", [notice(environment="dev")], DAY)
 
 
-def test_another_process_knows_what_was_told(path: Path) -> None:
-    """By the file alone; of several at once just one tells."""
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from tests.notify.places import memory, notice\n"
-        "from datetime import timedelta\n"
-        "kept = memory(Path(sys.argv[1])); sys.stdin.read()\n"
-        "claimed = kept.claim('ops', [notice()], timedelta(days=1)); kept.told('ops', claimed); print(len(claimed))\n"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    for process in processes:  # all are let go together, once each is ready
-        assert process.stdin is not None
-        process.stdin.close()
-    printed = []
-    for process in processes:
-        assert process.stdout is not None
-        printed.append(process.stdout.read().strip())
-        process.stdout.close()
-        assert process.wait(30) == 0
-    assert sorted(printed) == ["0", "0", "0", "1"]
+CLAIMING = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from tests.notify.places import memory, notice
+
+kept = memory(Path(sys.argv[1]))
+print("ready", flush=True)
+claimed = kept.claim("ops", [notice()], timedelta(days=1))
+kept.told("ops", claimed)
+print(len(claimed))
+"""
+
+
+def claiming(path: Path) -> subprocess.Popen[str]:
+    """Another process, about to claim."""
+    process = subprocess.Popen([sys.executable, "-c", CLAIMING, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_of_several_processes_one_tells(path: Path) -> None:
+    """By the file alone; this one learns of it, too."""
+    processes = [claiming(path) for _ in range(3)]
+    printed = [process.communicate(timeout=30)[0].strip() for process in processes]
+    assert sorted(printed) == ["0", "0", "1"]
     assert not memory(path).news("ops", notice(), DAY)
+
+
+def test_no_process_claims_while_another_is_at_it(path: Path) -> None:
+    """It waits, and goes by what the other has left."""
+    path.parent.mkdir()
+    with (path.parent / "notices.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = claiming(path)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        key = "ops rotation.failed prod support-copilot-chat"
+        entry = {"same": hashlib.sha256(notice().same_as.encode()).hexdigest()[:32], "at": AT.isoformat(), "sure": True}
+        path.write_text(json.dumps({"told": {key: entry}}))
+    assert process.communicate(timeout=30)[0].strip() == "0"
 
 
 def test_the_file_is_for_its_owner_alone_and_no_half_of_it_is_ever_there(path: Path) -> None:

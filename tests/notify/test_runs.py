@@ -10,6 +10,7 @@ import pytest
 
 from providers.stores.memory import MemoryStore
 from rotation import policy as policies
+from rotation.actions import Cause
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Consumer, Drain
@@ -191,8 +192,14 @@ def test_a_hold_says_what_has_to_change(world: World) -> None:
         found = told(world, world.sweep())
     assert kinds(found) == [("rotation.hold", "warning")]
     assert found[0].facts["cause"] == "in-use"
-    assert found[0].subject.endswith("waits for somebody: in-use")
-    assert "find who still uses" in found[0].text
+    assert found[0].subject.endswith(": an old credential is still in use")
+    assert "find who uses the old credential" in found[0].text
+
+
+def test_every_cause_and_every_code_has_words() -> None:
+    """A new one is no hole in what owners are told."""
+    assert runs._HELD.keys() == set(Cause)
+    assert runs._ADVICE.keys() == set(Code)
 
 
 def test_what_should_be_dead_and_is_not_is_told_loudly(world: World) -> None:
