@@ -140,16 +140,35 @@ def fingerprint_key(
 
     What is returned raises Trouble or ConfigError when it is not there, or can not be read.
     """
-    reference = config.fingerprints
-    if reference is None:
+    if config.fingerprints is None:
         return None
-    site = _Site("fingerprints", "keyturn:fingerprints", config, env, clock, stores)
+    return value_at("fingerprints", "their key", config.fingerprints, config, env, clock, stores)
+
+
+def value_at(
+    part: str,
+    what: str,
+    reference: EnvReference | FileReference | EntryReference,
+    config: Config,
+    env: Mapping[str, str],
+    clock: Clock,
+    stores: Mapping[str, SecretStore],
+) -> Callable[[], SecretValue]:
+    """Reads a value from where a part of the configuration says it is, afresh at each call.
+
+    Parameters:
+        part: of the configuration, as in `webhook.secret`; its first word starts messages.
+        what: it is, in words.
+
+    What is returned raises Trouble or ConfigError when it is not there, or can not be read.
+    """
+    site = _Site(part.partition(".")[0], f"keyturn:{part}", config, env, clock, stores)
     if (variable := _variable(reference)) is not None:
         return lambda: SecretValue(site.variable("", variable))
     if hasattr(reference, "file"):
         file = cast("FileReference", reference).file
         return lambda: _file_value(site, file)
-    return lambda: _entry_value(site, cast("EntryReference", reference), "their key", "")
+    return lambda: _entry_value(site, cast("EntryReference", reference), what, "")
 
 
 def _file_value(site: _Site, path: str) -> SecretValue:

@@ -43,6 +43,7 @@ from rotation.sections import (
     EnvReference,
     FileReference,
     GeneratedConfig,
+    IntakeSection,
     IssuerConfig,
     JwtAuth,
     KeyVaultConfig,
@@ -456,6 +457,7 @@ _OWNER: Final = TypeAdapter(Owner)
 _NOTICE: Final = TypeAdapter(NoticeSection)
 _DEFAULTS: Final = TypeAdapter(DefaultsSection)
 _VALUE: Final[TypeAdapter[EnvReference | EntryReference | FileReference]] = TypeAdapter(ValueReference)
+_INTAKE: Final = TypeAdapter(IntakeSection)
 _SECRET: Final = TypeAdapter(SecretSection)
 _AUDIT: Final[TypeAdapter[AuditPlace]] = TypeAdapter(TaggedAuditPlace)
 
@@ -488,6 +490,7 @@ _PARTS: Final = (
     "defaults",
     "audit",
     "fingerprints",
+    "webhook",
     "secrets",
 )
 _POINTERS: Final = {"stores": {"store", "replicas"}, "issuers": {"issuer"}, "owners": {"owner"}}
@@ -556,6 +559,7 @@ class _Builder:
         defaults = self._defaults()
         audit = tuple(self._audit())
         fingerprints = self._fingerprints(stores)
+        webhook = self._webhook(stores, owners)
         secrets = tuple(self._secrets())
         self._check_admins(issuers, stores)
         self._check_channels(channels, owners, stores)
@@ -587,6 +591,7 @@ class _Builder:
             notices=notices,
             audit=audit,
             fingerprints=fingerprints,
+            webhook=webhook,
             on_rotate={
                 read.section.name: {c.name: c.on_rotate for c in read.section.consumers if c.on_rotate}
                 for read in secrets
@@ -703,6 +708,21 @@ class _Builder:
             self._translate("fingerprints", ValueReference, error)
             return None
         self._check_entry("fingerprints", found, stores)
+        return found
+
+    def _webhook(self, stores: Collection[str], owners: Collection[str]) -> IntakeSection | None:
+        given = self._values.get("webhook")
+        if given is None:
+            return None
+        try:
+            found = _INTAKE.validate_python(given)
+        except ValidationError as error:
+            self._translate("webhook", IntakeSection, error)
+            return None
+        self._check_entry("webhook.secret", found.secret, stores)
+        self._check_entry("webhook.token", found.token, stores)
+        if found.owner is not None and found.owner not in owners and "owner" not in self._blind:
+            self._add("webhook.owner", f"there is no such owner{_nearest(found.owner, owners)}", _listed(owners))
         return found
 
     def _secrets(self) -> Iterator[_Read]:
@@ -871,6 +891,7 @@ def schema() -> dict[str, Any]:
         ("defaults", "validation", _DEFAULTS),
         ("audit", "validation", _AUDIT),
         ("fingerprints", "validation", _VALUE),
+        ("webhook", "validation", _INTAKE),
         ("secrets", "validation", _SECRET),
     ]
     parts, shared = TypeAdapter.json_schemas(adapters)
@@ -881,6 +902,7 @@ def schema() -> dict[str, Any]:
     words = {"type": "object", "additionalProperties": parts["notices", "validation"]}
     properties[NAMESPACE + "notices"] = words | {"propertyNames": {"enum": [*templates.KINDS]}}
     properties[NAMESPACE + "fingerprints"] = parts["fingerprints", "validation"]
+    properties[NAMESPACE + "webhook"] = parts["webhook", "validation"]
     properties[NAMESPACE + "defaults"] = parts["defaults", "validation"]
     properties[NAMESPACE + "audit"] = {"type": "array", "items": parts["audit", "validation"]}
     properties[NAMESPACE + "secrets"] = {"type": "array", "items": parts["secrets", "validation"]}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EntryReference,
         EnvReference,
         FileReference,
+        IntakeSection,
         IssuerConfig,
         NoticeSection,
         OnRotate,
@@ -93,6 +94,9 @@ class Config:
 
     fingerprints: EnvReference | EntryReference | FileReference | None = None
     """Where the key of fingerprints is; None: no value is fingerprinted."""
+
+    webhook: IntakeSection | None = None
+    """How GitHub's alerts are taken in; None: they are not."""
 
     @property
     def bootstrap(self) -> Literal["apply", "function"]:

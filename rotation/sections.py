@@ -684,6 +684,16 @@ class NoticeSection(Section):
     text: Text | None = Field(None, description="text, with $NAME where something is put in")
 
 
+class IntakeSection(Section):
+    """GitHub's secret-scanning alerts, as `keyturn serve` takes them in."""
+
+    secret: ValueReference = Field(description=VALUE_FORM)
+    token: ValueReference = Field(description=VALUE_FORM)
+    api: Url = Field("https://api.github.com", description="https://HOST[:PORT][/PATH]")
+    act: bool = Field(default=False, description="true or false")
+    owner: Text | None = Field(None, description="the name of an owner")
+
+
 class WebhookSection(Section):
     """Somebody's own endpoint, which is told that a secret has a new value."""
 

@@ -301,7 +301,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("secret", []),
         (
             "secret: unknown key (did you mean secrets?); "
-            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, audit, fingerprints, secrets"
+            "allowed: installation, environment, stores, issuers, channels, notices, owners, defaults, audit, fingerprints, webhook, secrets"
         ),
     ),
     (setting("stores.near.adress", "x"), f"stores.near.adress: unknown key (did you mean address?); allowed: {KEYS}"),
@@ -1018,3 +1018,35 @@ def test_the_schema_marks_what_one_field_can_show(change: Change) -> None:
     mapping = values()
     change(mapping)
     assert not jsonschema.Draft202012Validator(schema()).is_valid({"config": mapping})
+
+
+WEBHOOK = {"secret": {"env": "HOOK_SECRET"}, "token": {"store": "vault", "name": "shared/github"}}
+
+
+def test_alerts_are_taken_in_as_declared() -> None:
+    """With what is usual: GitHub's own API, and plans only."""
+    found = parse({**values(), "webhook": WEBHOOK}).webhook
+    assert found is not None
+    assert (found.api, found.act, found.owner) == ("https://api.github.com", False, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"secret": "a-value"}, "keyturn:webhook.secret: must be a reference, never the credential itself"),
+        (
+            {"token": {"store": "vualt", "name": "a"}},
+            "webhook.token.store: there is no such store (did you mean vault?)",
+        ),
+        ({"api": "http://github.example"}, "keyturn:webhook.api: would send credentials unencrypted"),
+        ({"act": "yes"}, "keyturn:webhook.act: must be true or false"),
+        ({"owner": "nobody"}, "keyturn:webhook.owner: there is no such owner"),
+        ({"acts": True}, "keyturn:webhook.acts: unknown key (did you mean act?)"),
+    ],
+)
+def test_what_can_not_take_in_alerts(change: dict[str, Any], told: str) -> None:
+    """Each with its field and what is allowed."""
+    with pytest.raises(ConfigError) as raised:
+        parse({**values(), "webhook": WEBHOOK | change})
+    assert told in str(raised.value)
+    assert "a-value" not in str(raised.value)
