@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from providers.stores.memory import MemoryStore, MemoryVault
+from rotation.access import Persona, needs
+from rotation.config import parse
 from rotation.errors import Code, Trouble
 from rotation.journal import LONGEST, Journal, Of, adopted, key_fact, printed
 from rotation.leaks.fingerprint import SHORTEST, Fingerprinting, Fingerprints, make_key
@@ -327,3 +329,30 @@ def test_a_store_that_fails_is_told() -> None:
 
     with pytest.raises(Trouble, match="no answer"):
         make_key(MemoryStore("vault", MemoryVault(), FakeClock().now, away), f"keyturn/{NAME}")
+
+
+@pytest.mark.parametrize(
+    ("persona", "mints", "operations"),
+    [
+        (Persona.ROTATE, True, {"current"}),
+        (Persona.RESPOND, True, {"current"}),
+        (Persona.PROVISION, True, {"current", "create", "observe", "stage", "promote"}),
+        (Persona.PROVISION, False, set()),
+        (Persona.READ, True, set()),
+    ],
+)
+def test_who_may_read_and_make_the_key(persona: Persona, mints: bool, operations: set[str]) -> None:
+    """Whoever mints reads it, whoever provisions makes it; an application has no business with it."""
+    config = parse(
+        {
+            "installation": "acme",
+            "environment": "test",
+            "stores": {"vault": {"kind": "hashicorp-vault", "address": "https://vault.example:8200"}},
+            "issuers": {"generated": {"kind": "generated"}},
+            "owners": {"team": {}},
+            "secrets": [{"name": NAME, "store": "vault", "issuer": "generated", "owner": "team", "rotateEvery": "30d"}],
+            "fingerprints": {"store": "vault", "name": "keyturn/fingerprints"},
+        }
+    )
+    grants = needs(config, persona, config.policies, mints=mints)["vault"].grants
+    assert {op for grant in grants if grant.entry == "keyturn/fingerprints" for op in grant.operations} == operations
