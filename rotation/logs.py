@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -16,8 +17,21 @@ _SHORTEST = 4
 
 def masked(text: str) -> str:
     """The text with every secret value that lives in this process replaced."""
-    for value in values_alive():
-        if len(value) >= _SHORTEST and value in text:
+    return _masked(text, _values())
+
+
+def masked_json(text: str) -> str:
+    """A JSON document, as json.dumps() writes one, with the same done to all texts in it at once."""
+    return _masked(text, [json.dumps(value)[1:-1] for value in _values()])
+
+
+def _values() -> list[str]:
+    return [value for value in values_alive() if len(value) >= _SHORTEST]
+
+
+def _masked(text: str, values: Sequence[str]) -> str:
+    for value in values:
+        if value in text:
             text = text.replace(value, MASK)
     return text
 
@@ -45,11 +59,15 @@ class JsonFormatter(logging.Formatter):
 
 def masked_parts(part: object) -> object:
     """What is about to become JSON, with masked() applied to each text in it; anything else becomes its text."""
+    return _parts(part, _values())  # gathered once: there may be thousands of texts, and of values
+
+
+def _parts(part: object, values: Sequence[str]) -> object:
     if isinstance(part, dict):
-        return {str(name): masked_parts(value) for name, value in part.items()}
+        return {str(name): _parts(value, values) for name, value in part.items()}
     if isinstance(part, list | tuple):
-        return [masked_parts(value) for value in part]
-    return part if part is None or isinstance(part, int | float) else masked(str(part))
+        return [_parts(value, values) for value in part]
+    return part if part is None or isinstance(part, int | float) else _masked(str(part), values)
 
 
 def start(level: str = "WARNING", stream: TextIO | None = None) -> None:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Plan, Step
 from rotation.journal import Why
-from rotation.logs import masked_parts
+from rotation.logs import masked_json
 from rotation.ports import Record
 
 SCHEMA: Final = "keyturn.incident/1"
@@ -183,7 +183,9 @@ class SecretRecord:
         if key is not None and record.key_id:
             key.key_id = record.key_id
         match record.event:
-            case "condemn" if record.reason == Why.EMERGENCY.value or key is not None:  # not a mint that came to nothing
+            case "condemn" if (
+                record.reason == Why.EMERGENCY.value or key is not None
+            ):  # not a mint that came to nothing
                 if key is None and record.token:
                     key = KeyRecord(record.token, record.key_id, "previous")
                     self.keys.append(key)
@@ -330,11 +332,10 @@ def _codec() -> TypeAdapter[Incident]:
 
 
 def as_json(incident: Incident) -> dict[str, Any]:
-    """What a script reads; ids, names and times."""
+    """What a script reads; ids, names and times. Whoever prints or keeps it masks it."""
     plain: dict[str, Any] = _codec().dump_python(incident, mode="json")
-    shown = masked_parts({"schema": plain.pop("schema_version"), **plain})
-    assert isinstance(shown, dict)
-    return shown | {"totals": incident.totals(), "alive": incident.alive, "over": incident.over}
+    told = {"totals": incident.totals(), "alive": incident.alive, "over": incident.over}
+    return {"schema": plain.pop("schema_version"), **plain, **told}
 
 
 def from_json(text: str) -> Incident:
@@ -378,7 +379,7 @@ class Files:
 
     def save(self, incident: Incident) -> None:
         """Raises Trouble(UNAVAILABLE) when the disk does not take it."""
-        text = json.dumps(as_json(incident), indent=1) + "\n"
+        text = masked_json(json.dumps(as_json(incident))) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")  # mode 0600

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Final, Self
 
 from rotation.actions import Cause, Hold
@@ -44,6 +45,8 @@ limit (rotation.resilience)."""
 PATIENCE: Final = timedelta(minutes=10)
 """How long to stay for one secret until its keys are shown dead; sweeps go on from there."""
 
+_SELDOM: Final = 20
+"""The part of the time that writing the record may take: one in so many."""
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 40.0
 """Seconds between tries while something outside stands in the way: at first, doubling, and at most."""
@@ -332,7 +335,7 @@ class Saver:
 
     Parameters:
         save: writes it.
-        pause: seconds between two files, at least.
+        pause: seconds between two files, at least; more where writing one takes long.
 
     What can not be written is said once in the log: the journals in the stores hold what matters.
     """
@@ -363,8 +366,9 @@ class Saver:
         while not self._over.is_set():
             self._dirty.wait()
             self._dirty.clear()
+            began = monotonic()
             self.keep()
-            self._over.wait(self._pause)
+            self._over.wait(max(self._pause, _SELDOM * (monotonic() - began)))
 
     def keep(self) -> None:
         """Has it written now."""
