@@ -57,8 +57,9 @@ class BestEffortAuditor:
         with self._lock:
             if not self._waiting:
                 self._again = self._clock.monotonic() + AGAIN
-            self._waiting.append(replace(record, late=True))
-            self._say(canonical(shown(record, {}, ())).rstrip())
+            late = replace(record, late=True)
+            self._waiting.append(late)
+            self._say(canonical(shown(late, {}, ())).rstrip())
 
     def finish(self) -> int:
         """Tries once more to write what waits.
