@@ -311,7 +311,7 @@ def test_a_key_of_somebody_elses_account_works_and_is_not_ours() -> None:
         def keys(self) -> Any:
             return iter(hidden)
 
-    assembly = replace(scene.assembly, issuers={"vendor": Elsewhere()})  # type: ignore[dict-item]
+    assembly = replace(scene.assembly, issuers={"vendor": Elsewhere()})
     (found,) = match(assembly, [finding(value, rule="vendor-key")], [(scene.world.target, scene.world.policy)])
     assert (found.standing, found.alive) == (Standing.STRANGER, True)
     assert exit_code([found]) == 0
