@@ -11,7 +11,6 @@ import hmac
 import json
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,8 +29,6 @@ from rotation.ports import Clock
 from rotation.telemetry import NONE, Telemetry, calling
 
 _log = logging.getLogger(__name__)
-
-_REMEMBERED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,8 @@ class Readers:
         self._telemetry = telemetry
         self._limited = limited
         self._couriers: dict[tuple[str, str], Courier[Change]] = {}
-        self._failed: deque[str] = deque(maxlen=_REMEMBERED)
+        self._failed: dict[tuple[str, str], str] = {}
+        """What is to be said of consumers that could not be made to read, and were not made to later."""
         self._lock = threading.Lock()
 
     def of(self, secret: str) -> Sequence[str]:
@@ -126,7 +124,7 @@ class Readers:
             for change in courier.wait(max(ends - now(), 0.0))
         ]
         with self._lock:
-            found = [*self._failed, *late]
+            found = [*self._failed.values(), *late]
             self._failed.clear()
         return found
 
@@ -163,10 +161,13 @@ class Readers:
 
     def _end(self, change: Change, why: str | None) -> None:
         self._memory.read(change.environment, change.secret, change.consumer, change.version, done=why is None)
+        place = (change.secret, change.consumer)
+        with self._lock:
+            self._failed.pop(place, None)
+            if why is not None:
+                self._failed[place] = _sentence(change, why)
         if why is not None:
             _log.warning("%s; the next sweep tries again", _sentence(change, why))
-            with self._lock:
-                self._failed.append(_sentence(change, why))
 
 
 def _sentence(change: Change, why: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -117,7 +116,8 @@ class Telling:
             name: Courier[Notice](f"keyturn-tells-{name}", partial(self._deliver, channel), room=room)
             for name, channel in channels.items()
         }
-        self._untold: deque[str] = deque(maxlen=_REMEMBERED)
+        self._untold: dict[tuple[str, str, str, str], str] = {}
+        """What is to be said of what could not be told, and was not told later."""
         self._lock = threading.Lock()
 
     def tell(self, notice: Notice) -> None:
@@ -147,7 +147,7 @@ class Telling:
             left = courier.wait(max(ends - monotonic(), 0.0))
             late += [_sentence(name, notice, "it takes too long") for notice in left]
         with self._lock:
-            found = [*self._untold, *late]
+            found = [*self._untold.values(), *late]
             self._untold.clear()
         return found
 
@@ -178,6 +178,9 @@ class Telling:
             self._fail(channel.name, notices, _reason(trouble))
         else:
             self._memory.told(channel.name, notices)
+            with self._lock:
+                for notice in notices:
+                    self._untold.pop(_about(channel.name, notice), None)
 
     def _send(self, channel: Channel, message: Message) -> None:
         service = f"channel {channel.name}"
@@ -215,9 +218,15 @@ class Telling:
 
     def _fail(self, name: str, notices: Sequence[Notice], why: str) -> None:
         for notice in notices:
-            _log.warning("%s", _sentence(name, notice, why))
-        with self._lock:
-            self._untold.extend(_sentence(name, notice, why) for notice in notices)
+            told = _sentence(name, notice, why)
+            _log.warning("%s", told)
+            with self._lock:
+                if len(self._untold) < _REMEMBERED:
+                    self._untold[_about(name, notice)] = told
+
+
+def _about(channel: str, notice: Notice) -> tuple[str, str, str, str]:
+    return channel, notice.kind, notice.environment, notice.secret
 
 
 def _reason(trouble: Trouble) -> str:

@@ -219,3 +219,24 @@ def test_a_function_tells_before_it_is_frozen_and_remembers_while_it_is_warm(pro
     sweep.sweep(project.assembly())
     assert len(titles(there)) == 2
     assert not (project.root / ".keyturn" / "notices.json").exists()
+
+
+def test_an_emergency_is_told_as_it_goes_and_has_consumers_read_at_once(project: Project, there: Endpoint) -> None:
+    """Without being asked for; the ordinary words for a rotation are left to ordinary rotations."""
+    webhook = {"url": f"{there.url}/hook", "secret": {"env": "HOOK_SECRET"}}
+    project.environ["HOOK_SECRET"] = SIGNS
+    consumers = [{"name": "support-api", "onRotate": {"webhook": webhook}}]
+    declare(project, there, "ops", secrets=[project.secret(CHAT, consumers=consumers)])
+    project.apply()
+    leaked = project.value(CHAT)
+    ran = project.run("emergency", CHAT, "--yes")
+    assert ran.code == 0, ran.text
+    bodies = [asked.json for asked in there.asked if asked.path == f"/{TOKEN}"]
+    assert [body["title"].partition(": ")[2] for body in bodies] == [
+        f"{CHAT} replaced now",
+        f"{CHAT} is replaced",
+        f"over for {CHAT}",
+    ]
+    (hook,) = [asked.json for asked in there.asked if asked.path == "/hook"]
+    assert [hook["keyId"].rpartition("/")[2]] == project.alive()
+    assert leaks({"told": str(there.asked), "printed": ran.text}, {leaked, project.value(CHAT), SIGNS}) == []

@@ -247,3 +247,16 @@ def test_a_test_is_one_message_whatever_was_told_before() -> None:
     box.failing = Trouble(Code.DENIED, "channel box", "it answered 403")
     assert told.test("box", notice("test", "a test")) == "it answered 403"
     assert box.subjects == ["a test", "a test"]
+
+
+def test_what_was_told_later_is_not_said_to_be_untold() -> None:
+    """A process that runs for months says at its end what is still so."""
+    box = Box(failing=Trouble(Code.DENIED, "channel box", "it answered 403"))
+    told = telling(box)
+    told.tell(notice())
+    told.tell(notice(secret="support-copilot-batch"))
+    told._couriers["box"].wait(10)
+    box.failing = None
+    told.tell(notice())
+    assert told.flush(10) == ["channel box was not told 'it failed': it answered 403"]
+    assert len(box.messages) == 1

@@ -83,7 +83,7 @@ def test_services_are_little_exposed(unit: Path) -> None:
 def test_services_take_secrets_as_files_and_start_what_there_is(unit: Path) -> None:
     """Nothing in an environment but paths; a command line that Keyturn understands."""
     has = settings(unit)
-    assert {line.partition("=")[0] for line in has["Environment"]} == {"KEYTURN_AUDIT_FILE", "HOME"}
+    assert {line.partition("=")[0] for line in has["Environment"]} == {"KEYTURN_AUDIT_FILE", "KEYTURN_NOTICES_FILE", "HOME"}
     assert all(line.partition("=")[2].startswith("%S/") for line in has["Environment"])
     for line in has["LoadCredential"]:
         name, _, path = line.partition(":")
@@ -164,7 +164,7 @@ def test_pods_keep_to_the_restricted_standard(pod: dict[str, Any]) -> None:
     allowed = {"configMap", "emptyDir", "projected", "persistentVolumeClaim"}
     assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
     assert pod["automountServiceAccountToken"] is False
-    assert {variable["name"] for variable in container["env"]} == {"KEYTURN_AUDIT_FILE", "HOME"}
+    assert {variable["name"] for variable in container["env"]} == {"KEYTURN_AUDIT_FILE", "KEYTURN_NOTICES_FILE", "HOME"}
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
