@@ -107,6 +107,11 @@ class Effects:
         if self._outside.prints:
             self._outside.prints(Credential({}), None)  # its key is read now, not while a value is in memory alone
         self._records.write(run, "intend", seen, reason=action.reason, token=attempt.token)
+        drained = f"superseded.{action.of}"
+        if action.why is Why.ROLLBACK and drained in seen.primary.journal.facts:
+            # It drains from now on, or from when it is superseded again, be its promotion ever noted or not.
+            self._stores[run.target.store].forget(run.target.entry, [drained])
+            seen = replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus([drained])))
         after = self._record(seen, run, attempt.written())
         run.evidence.unspent.add(attempt.token)
         destroys = self._outside.issuer(seen).capabilities.model in (Model.SLOTS, Model.REPLACE)
@@ -270,7 +275,8 @@ class Effects:
     def _identified(self, mine: str, version: Version, s: Situation, seen: Observation, run: Run) -> Observation:
         """Notes that a version of the primary carries one of our keys."""
         journal = seen.primary.journal
-        of = Of.OURS if mine in journal.attempts else Of.PERSON if mine in journal.foreign else Of.GIVEN
+        given = mine not in journal.foreign and s.key_id(mine) is not None  # without its id nobody could retire it
+        of = Of.OURS if mine in journal.attempts else Of.GIVEN if given else Of.PERSON
         self._records.write(
             run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine)
         )

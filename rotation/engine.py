@@ -417,11 +417,13 @@ class Engine:
     def rotate(self, target: Target, *, take_over: bool = False, patience: timedelta = timedelta(minutes=5)) -> Outcome:
         """Rotates now, up to promoted; the old credential drains and later sweeps retire it."""
         try:
-            was = self._handed_out(target)
+            before = self.outside.situation(self.observe(target))
         except Trouble as trouble:
             return Outcome(target, None, trouble, None, [])
-        outcome = self.run(target, Order(replace=was, take_over=take_over), patience=patience)
-        return replace(outcome, achieved=self._key_now(outcome) not in (None, was))
+        outcome = self.run(target, Order(replace=before.handed_out, take_over=take_over), patience=patience)
+        # What was current once is not new, be it by another name.
+        old = {None, before.handed_out, *(key for key in before.keys if before.promoted_at(key))}
+        return replace(outcome, achieved=self._key_now(outcome) not in old)
 
     def step(self, target: Target, token: str, stop: Stop, *, patience: timedelta) -> Outcome:
         """One step of a rotation that the store's own service has started. Again, it is the same step.
@@ -458,6 +460,14 @@ class Engine:
             return Outcome(target, hold, None, seen, [], achieved=False)
         # The one that was current last: it may have been so more than once.
         newest = max(earlier, key=lambda key: (s.superseded_at(key) or s.now, s.promoted_at(key) or s.now))
+        try:
+            kept = self._values.of(newest, s)
+        except Trouble as trouble:
+            return Outcome(target, None, trouble, seen, [])
+        if kept is None:
+            told = "the earlier credential's value is gone, or was stored in a form that is not declared any more"
+            hold = actions.Hold(cause=actions.Cause.IMPOSSIBLE, reason=told)
+            return Outcome(target, hold, None, seen, [], achieved=False)
         outcome = self.run(target, Order(replace=s.handed_out, back_to=newest), patience=patience)
         doomed = outcome.seen.primary.journal.condemned if outcome.seen else {}
         return replace(outcome, achieved=self._key_now(outcome) == newest and newest not in doomed)
@@ -498,9 +508,6 @@ class Engine:
             return f"{seen.primary.name} has or had this very credential already"
         return None
 
-    def _handed_out(self, target: Target) -> str | None:
-        return self.outside.situation(self.observe(target)).handed_out
-
     def _key_now(self, outcome: Outcome) -> str | None:
         if outcome.seen is None:
             return None
@@ -533,7 +540,7 @@ class Engine:
         check = issuer.verify(credential)
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
-        if key_id and (refusal := self._not_its_id(key_id, policy, issuer)):
+        if key_id and (refusal := self._not_its_id(key_id, entry, policy, issuer)):
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {refusal}")
         run = Run(target, Order())
         # An adoption whose answer was lost has written its facts already.
@@ -552,17 +559,23 @@ class Engine:
         return self.observe(target)
 
     @staticmethod
-    def _not_its_id(key_id: str, policy: Policy, issuer: Issuer) -> str | None:
+    def _not_its_id(key_id: str, entry: Entry, policy: Policy, issuer: Issuer) -> str | None:
         """Why an id can not be that of an entry's credential; None where it may be, or nobody can tell.
 
         It is what the next rotation revokes.
         """
         if not issuer.capabilities.registry or issuer.capabilities.model is not Model.MINT:
             return None
-        found = {info.key_id: info for info in iter(issuer.keys())}.get(key_id)
-        if found is None:
+        listed = {info.key_id: KeyName.parse(info.name) for info in iter(issuer.keys())}
+        if key_id not in listed:
             return f"{issuer.name} lists no key {key_id}"
-        ours = KeyName.parse(found.name)
+        held = entry.current
+        named = (
+            {held.key_id, *(i for i, ours in listed.items() if ours and held.token == ours.token)} if held else set()
+        )
+        if others := named - {None, key_id}:
+            return f"it holds the key {' or '.join(sorted(str(other) for other in others))}, and not {key_id}"
+        ours = listed[key_id]
         mine = (policy.installation, policy.environment, policy.name)
         if ours and (ours.installation, ours.environment, ours.secret) != mine:
             return f"{key_id} was minted by Keyturn for {ours.secret} in {ours.environment} of {ours.installation}"

@@ -219,6 +219,8 @@ class Journal:
         self.key_ids: Final[dict[str, str]] = {}
         self.adopted: Final[dict[str, str]] = {}
         """Version ids by the token that they go by."""
+        self.adopted_at: Final[dict[str, datetime]] = {}
+        """Since when: a value of theirs was put there then."""
         self.foreign: Final[dict[str, datetime]] = {}
         """Of these, the ones whose keys are a person's."""
         self.prints: Final[dict[str, tuple[str, ...]]] = {}
@@ -239,6 +241,7 @@ class Journal:
             match kind:
                 case "adopted":
                     self.adopted[token], at, of, self.scopes[token], prints = fact
+                    self.adopted_at[token] = at
                     self._print(token, prints)
                     if of is not Of.OURS:
                         self.promoted.setdefault(token, at)

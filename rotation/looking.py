@@ -80,7 +80,7 @@ class Observer:
         """A look at a secret that is about to rotate, with when the window of its pair is over."""
         due = self._outside.situation(seen, evidence, order)
         scheduled = due.current is not None and not due.urgent and due.pending is None and not evidence.unspent
-        wanted = order.replace == due.handed_out or due.due_now
+        wanted = due.asked or due.due_now
         if seen.policy.paired_with and scheduled and wanted:
             return replace(seen, pair_free_at=self._pair_free_at(seen))
         return seen

@@ -357,7 +357,7 @@ class Situation:
     def drained(self, key: str) -> bool:
         """Whether a key was condemned after its drain, and has not been current since."""
         held, since = self.seen.primary.journal.condemned.get(key), self.superseded_at(key)
-        return held is not None and held.why is Why.RETIRED and since is not None and since <= held.at
+        return held is not None and held.why is Why.RETIRED and since is not None and since < held.at
 
     @property
     def frozen(self) -> Frozen | None:
@@ -367,14 +367,17 @@ class Situation:
     @cached_property
     def asked(self) -> bool:
         """Whether what is current is what a person wants to be replaced."""
-        return self.order.replace is not None and self.order.replace == self.handed_out
+        if self.order.replace is None or self.current is None:
+            return False
+        # It went by its version's token before anybody knew whose it is.
+        return self.order.replace in (self.handed_out, foreign_token(self.seen.primary, self.current))
 
     @cached_property
     def going_back(self) -> bool:
         """Whether the earlier key that was asked for can still be had, and is not current yet."""
         journal, back = self.seen.primary.journal, self.order.back_to
         dead = back in journal.condemned or back in journal.revoked
-        return back is not None and not dead and self.order.replace == self.handed_out
+        return back is not None and not dead and self.asked
 
     def superseded_at(self, key: str) -> datetime | None:
         """When a key stopped being current in every store, as far as noted since it last was current."""
@@ -386,8 +389,9 @@ class Situation:
         return max([at, *(later for other in unnamed if (later := self._noted_superseded(other)))])
 
     def _noted_superseded(self, key: str) -> datetime | None:
-        at, promoted = self.seen.primary.journal.superseded.get(key), self.promoted_at(key)
-        return at if at and promoted and at >= promoted else None
+        journal, promoted = self.seen.primary.journal, self.promoted_at(key)
+        at, back = journal.superseded.get(key), journal.adopted_at.get(key)
+        return at if at and promoted and at >= max(promoted, back or promoted) else None
 
     def has_value(self, key: str) -> bool:
         """Whether a key is more than a trace of an attempt that is forgotten: it was minted or adopted as itself."""
@@ -409,6 +413,21 @@ class Situation:
             if (isinstance(entry, Absent) and (not entry.missing or store in self.policy.replicas))
             or (isinstance(entry, Entry) and (entry.current.token if entry.current else None) != token)
         )
+
+    @cached_property
+    def astray(self) -> tuple[str, ...]:
+        """Those of them that do not hand out the primary's key, under whatever version: by what is known, an older one."""
+        held = {store: entry.current for store, entry in self.seen.replicas.items() if isinstance(entry, Entry)}
+        return tuple(
+            store
+            for store in self.lagging
+            if self.current_key is None or self.key_of(held.get(store)) != self.current_key
+        )
+
+    def may_be_held(self, key: str) -> bool:
+        """Whether somebody may have been handed a key: it was current, or nothing is known of its life."""
+        held = self.seen.primary.journal.condemned.get(key)
+        return self.promoted_at(key) is not None or (held is not None and held.why is Why.ORPHAN)
 
     @cached_property
     def urgent(self) -> bool:
@@ -598,8 +617,21 @@ class Situation:
     def free_slot(self) -> str | None:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
         revoked = self.seen.primary.journal.revoked
-        taken = {a.slot for key in self.keys if key not in revoked for a in self.attempts_of(key)}
+        taken = {slot for key in self.keys if key not in revoked for slot in self.slots_of(key)}
+        if self.slot_unknown:
+            return None
         return next((slot for slot in self.issuer.slots if slot not in taken), None)
+
+    def slots_of(self, key: str) -> set[str]:
+        """Where a key is: its attempts say so, or the id with which it was adopted."""
+        given = (self.key_id(key) or "").partition("/")[0]
+        return {a.slot for a in self.attempts_of(key) if a.slot} | ({given} & set(self.issuer.slots))
+
+    @cached_property
+    def slot_unknown(self) -> bool:
+        """Whether any slot may be the one of what is handed out. It matters no more once that is to die."""
+        known = self.current is None or self.slots_of(self.current_key or "")
+        return self.issuer.model is Model.SLOTS and not known and not self.urgent
 
     @cached_property
     def at_work(self) -> Attempt | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from providers.issuers.memory import MemoryIssuer, MemoryVendor
+from providers.issuers.memory import MemoryIssuer, MemoryVendor, VendorKey
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import TokenLogin, VaultStore
@@ -1089,4 +1089,160 @@ def test_a_note_that_is_lost_makes_nobody_a_stranger(lost: bool) -> None:
     world.engine().run(world.target, Order(take_over=True))
     sweep_for(world, DAY, timedelta(hours=1))
     assert world.live() == {"value-2"}
+    world.check_settled()
+
+
+HOUR = timedelta(hours=1)
+
+
+def forgetful(**more: Any) -> Capabilities:
+    """An issuer that does not know when a key was last used."""
+    return Capabilities(tells_last_use=False, create=SHORT, revoke=SHORT, **more)
+
+
+def gone_after(world: World, value: str) -> timedelta:
+    """Sweeps until a value is dead; how long it took from now."""
+    begun = world.clock.now()
+    while value in world.live() and world.clock.now() < begun + 4 * DAY:
+        world.clock.move(10 * MINUTE)
+        world.sweep()
+    return world.clock.now() - begun
+
+
+def test_what_a_rollback_handed_out_drains_be_it_noted_or_not() -> None:
+    """Its process dies right after the promotion, and a person's value takes its place before anybody looks."""
+    world = World(rotate_every=YEAR, capabilities=forgetful())
+    rotated_once(world)
+    world.clock.move(DAY - 5 * MINUTE)
+    with cut_off(world, "after promote"):
+        world.engine().rollback(world.target)
+    world.clock.move(10 * MINUTE)
+    paste(world, by_hand(world).credential.fields["value"].reveal())
+    assert gone_after(world, "value-1") >= DAY - 20 * MINUTE
+
+
+@pytest.mark.parametrize("on", ["rollback", "rotate"])
+def test_a_condemnation_counts_from_the_look_that_it_rests_on(on: str) -> None:
+    """A sweep stops between its look and its decision; meanwhile somebody goes back to the key, and forward again."""
+    world = World(rotate_every=YEAR, capabilities=forgetful())
+    rotated_once(world)
+    world.clock.move(23 * HOUR + 50 * MINUTE)
+
+    def others() -> None:
+        assert world.engine().rollback(world.target).achieved
+        world.clock.move(6 * MINUTE)
+        assert getattr(world.engine(), on)(world.target).achieved
+        world.clock.move(6 * MINUTE)
+
+    world.clock.move(11 * MINUTE)
+    with meanwhile(world, "before record", others):
+        world.engine().run(world.target)
+    assert gone_after(world, "value-1") >= 23 * HOUR
+
+
+def test_what_was_promoted_without_a_note_may_be_what_is_current() -> None:
+    """The process dies after the promotion; the form changes, and somebody saves the value once more."""
+    world = World(capabilities=forgetful())
+    world.run()
+    world.clock.move(31 * DAY)
+    with cut_off(world, "after promote"):
+        world.run()
+    world.clock.move(2 * MINUTE)
+    applied(world, replace(world.policy, form="text {value}"))
+    paste(world, "value-2")
+    sweep_for(world, 2 * DAY, HOUR)
+
+
+def test_a_persons_key_stays_a_persons_after_a_restore() -> None:
+    """The journal is brought back from before their value was adopted, and a replica has it already."""
+    world = World(stores=("vault", "aws"))
+    world.run()
+    world.clock.move(DAY)
+    theirs = by_hand(world)
+    paste(world, theirs.credential.fields["value"].reveal())
+    restored(world, world.sweep)
+    sweep_for(world, 70 * DAY)
+    assert theirs.credential.fields["value"].reveal() in world.live()
+    assert isinstance(world.sweep().rest, actions.Done)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_no_slot_is_regenerated_that_may_hold_what_is_handed_out(told: bool) -> None:
+    """An account's key was adopted, with its slot as its id, or with an id that does not say which slot it is."""
+    world = World(model=Model.SLOTS)
+    now = world.clock.now()
+    world.vendor.keys.append(VendorKey("key1" if told else "portal", "portal", "portal-key1", now, now, slot="key1"))
+    unmanaged(world, Credential.of(value="portal-key1"))
+    world.engine().adopt(world.target, world.policy, key_id="key1" if told else "portal")
+    world.clock.move(31 * DAY)
+    outcome = world.sweep()
+    if told:
+        assert world.handed_out()["vault"] != "portal-key1"
+    else:
+        assert isinstance(outcome.rest, actions.Hold)
+        assert "which slot" in outcome.rest.reason
+        assert world.handed_out()["vault"] == "portal-key1"
+
+
+def test_an_id_is_not_adopted_that_the_entry_itself_contradicts() -> None:
+    """Released, and taken over again with the id of another application's key: that one would be revoked."""
+    world = World(rotate_every=YEAR)
+    world.run()
+    other = by_hand(world)
+    world.engine().release(world.target)
+    with pytest.raises(Trouble, match="it holds the key key_1, and not"):
+        world.engine().adopt(world.target, world.policy, key_id=other.key_id)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_rotation_that_was_asked_for_goes_on_once_it_is_known_whose_the_value_is(earlier: bool) -> None:
+    """Somebody saves the value once more, or an earlier one, in a console, and asks for a rotation before a sweep comes."""
+    world = World(rotate_every=YEAR)
+    rotated_once(world) if earlier else world.run()
+    world.clock.move(HOUR)
+    paste(world, "value-1")
+    minted = len(world.vendor.keys)
+    assert world.engine().rotate(world.target).achieved
+    assert len(world.vendor.keys) == minted + 1
+    assert world.handed_out()["vault"] != "value-1"
+
+
+def test_a_tag_that_can_not_be_taken_off_costs_no_grace() -> None:
+    """A key is put back by hand, and that it had been superseded can not be forgotten just then."""
+    world = World(capabilities=forgetful())
+    world.run()
+    world.clock.move(31 * DAY)
+    world.sweep()
+    world.clock.move(2 * HOUR)
+    paste(world, by_hand(world).credential.fields["value"].reveal())
+    world.sweep()
+    world.clock.move(20 * HOUR)
+    paste(world, "value-2")
+    world.clock.move(5 * MINUTE)
+    applied(world, replace(world.policy, rotate_every=DAY / 2))
+
+    def fault(_: int, call: str) -> None:
+        if call == "before forget":
+            raise Trouble(Code.DENIED, "vault", "forget is not allowed")
+
+    world.fault = fault
+    world.sweep()
+    world.fault = None
+    assert world.handed_out()["vault"] != "value-2"
+    assert gone_after(world, "value-2") >= DAY - 20 * MINUTE
+
+
+def test_a_rollback_to_what_can_not_be_read_begins_nothing() -> None:
+    """The form has changed since. An intent would keep others waiting, and in the end lock an issuer of two keys."""
+    world = World(stores=("vault", "aws"), max_keys=2, rotate_every=YEAR)
+    rotated_once(world)
+    world.clock.move(HOUR)
+    applied(world, replace(world.policy, form="text {value}"))
+    world.sweep()
+    world.clock.move(HOUR)
+    outcome = world.engine().rollback(world.target)
+    assert not outcome.achieved
+    assert isinstance(outcome.rest, actions.Hold)
+    sweep_for(world, 5 * DAY, 6 * HOUR)
+    assert isinstance(world.sweep().rest, actions.Done)
     world.check_settled()

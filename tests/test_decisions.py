@@ -183,7 +183,10 @@ ROWS: dict[str, list[Row]] = {
         Row("the clock is behind: promoted in the future", "nothing; later", actions.Done, journal=settled(NOW + DAY)),
         Row("a person must make the credential", "hold, and say how", actions.Hold, "keyturn submit", journal=settled(NEW_AT),
             issuer=Capabilities(model=Model.MANUAL)),
-        Row("slots: the other one is free", "intent names it", actions.Intend, journal=settled(NEW_AT), issuer=SLOTS),
+        Row("slots: the other one is free", "intent names it", actions.Intend, issuer=SLOTS,
+            journal=settled(NEW_AT) | attempt(OLD, None, NEW_AT, slot="key1")),
+        Row("slots: nobody knows which one holds what is handed out", "hold: any mint might destroy it", actions.Hold,
+            "which slot", journal=settled(NEW_AT), issuer=SLOTS),
     ],
     "Due, by a schedule": [
         Row("its window is open", "intent", actions.Intend, "due since", journal=settled(NOW - 22 * DAY),

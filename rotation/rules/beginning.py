@@ -75,6 +75,11 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif s.issuer.model is Model.MANUAL and not s.order.submitted:
         made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
         yield Hold(cause=Cause.PERSON, reason=f"waits for a person, as {made}")
+    elif s.slot_unknown:
+        told = (
+            f"nobody knows which slot of {s.policy.issuer} holds what is handed out: adopt it with the slot as its id"
+        )
+        yield Hold(cause=Cause.PERSON, reason=f"{told}, or `keyturn emergency {s.policy.name}` to replace it at once")
     elif s.no_room:
         if not s.retiring:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")

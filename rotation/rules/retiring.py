@@ -100,8 +100,9 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     for unclear in may_be_current(s, key):
         yield unclear
         return
-    why = Why.RETIRED
-    yield Condemn(key=key, why=why, facts=facts.condemned(key, s.now, why), reason="superseded, grace over, quiet")
+    # Of the look that it rests on: whoever went back to the key meanwhile is not to lose it for a paused run.
+    at, why = min(s.now, s.seen.primary.read_at), Why.RETIRED
+    yield Condemn(key=key, why=why, facts=facts.condemned(key, at, why), reason="superseded, grace over, quiet")
 
 
 def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:

@@ -73,9 +73,9 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
         yield from _make_void(s, key)
         return
     orphan = s.seen.primary.journal.condemned[key].why is Why.ORPHAN
-    if s.lagging and (s.promoted_at(key) or orphan):  # of our own, replicas get only what the primary has promoted
+    if s.astray and (s.promoted_at(key) or orphan):  # of our own, replicas get only what the primary has promoted
         yield Hold(
-            cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.lagging)} agrees with {s.policy.store}"
+            cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.astray)} agrees with {s.policy.store}"
         )
         return
     if (until := s.last_write(key)) and s.seen.primary.read_at + min(s.seen.ahead, timedelta(0)) < until:
@@ -127,10 +127,8 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
 def may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
     """A person's value is current, and for all that is known it is this key's."""
     held = s.seen.primary.journal.condemned.get(key)
-    # One of our own that was never current was seen by nobody; an orphan may have been, in a life that is forgotten.
-    never_seen = (
-        s.promoted_at(key) is None and bool(s.attempts_of(key)) and (held is None or held.why is not Why.ORPHAN)
-    )
+    # What was current may not have been noted as such, or in a life that is forgotten. A lost mint never was.
+    never_seen = s.promoted_at(key) is None and bool(s.attempts_of(key)) and held is not None and held.why is Why.LOST
     contain_at = s.seen.primary.journal.contain.get(key)
     contained = contain_at is not None and contain_at <= s.now
     if not s.current_unnamed or not s.issuer.registry or never_seen or contained:
