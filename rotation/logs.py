@@ -26,13 +26,12 @@ def masked_json(text: str) -> str:
 
 
 def _values() -> list[str]:
-    return [value for value in values_alive() if len(value) >= _SHORTEST]
+    return [value for value in values_alive(ordered=False) if len(value) >= _SHORTEST]
 
 
 def _masked(text: str, values: Sequence[str]) -> str:
-    for value in values:
-        if value in text:
-            text = text.replace(value, MASK)
+    for value in sorted((value for value in values if value in text), key=len, reverse=True):
+        text = text.replace(value, MASK)
     return text
 
 

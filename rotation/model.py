@@ -72,11 +72,16 @@ class SecretValue:
         raise TypeError(message)
 
 
-def values_alive() -> Iterator[str]:
-    """The texts of all secret values in this process, longest first, for the masking of logs."""
+def values_alive(*, ordered: bool = True) -> Iterator[str]:
+    """The texts of all secret values in this process, for the masking of logs.
+
+    Parameters:
+        ordered: each once, longest first; without that it is less work where there are hundreds.
+    """
     with _alive_lock:
         values = list(_alive)
-    return iter(sorted({v.reveal() for v in values if v.reveal()}, key=len, reverse=True))
+    texts = [text for value in values if (text := value.reveal())]
+    return iter(sorted(set(texts), key=len, reverse=True) if ordered else texts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
@@ -178,6 +178,8 @@ _EVENTS: Final = {
     "closed": "closed",
     "adopt": "took over what a person had put there",
     "discard": "discarded",
+    "freeze": "scheduled work stopped",
+    "thaw": "scheduled work goes on",
 }
 
 
@@ -197,8 +199,13 @@ def _seconds(seconds: float | None) -> str:
 
 def markdown(incident: Incident) -> str:
     """The document as Markdown (CommonMark with tables)."""
+    return document(sections(incident))
+
+
+def document(parts: Iterable[Section]) -> str:
+    """Sections as Markdown, whatever they are of; the first one is the head."""
     lines: list[str] = []
-    for number, section in enumerate(sections(incident)):
+    for number, section in enumerate(parts):
         lines += [f"{'#' if number == 0 else '##'} {_cell(section.title)}", ""]
         for paragraph in section.paragraphs:
             lines += [_cell(paragraph), ""]

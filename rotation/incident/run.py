@@ -12,6 +12,7 @@ before the first is condemned, so that whoever resumes it condemns nothing that 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -47,6 +48,8 @@ PATIENCE: Final = timedelta(minutes=10)
 
 _SELDOM: Final = 20
 """The part of the time that writing the record may take: one in so many."""
+_TURN: Final = 0.0005
+"""Seconds that a thread may go on computing while others wait for the interpreter; the usual 0.005 is a tenth of a call."""
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 40.0
 """Seconds between tries while something outside stands in the way: at first, doubling, and at most."""
@@ -54,6 +57,8 @@ _LONGEST_PAUSE: Final = 40.0
 
 class Runner:
     """One run of an incident.
+
+    Scheduled work on its secrets is frozen from the condemnation until each is over.
 
     Parameters:
         assembly: engine, clock, notifier.
@@ -120,6 +125,7 @@ class Runner:
             return
         width = min(self._workers, len(secrets))
         with (
+            _short_turns(),
             ThreadPoolExecutor(width, thread_name_prefix="condemn") as first,
             ThreadPoolExecutor(width, thread_name_prefix="replace") as then,
         ):
@@ -163,7 +169,7 @@ class Runner:
                 records: list[Record] = []
                 if unmarked:
                     delay = timedelta(seconds=secret.contain_after_seconds)
-                    records = self._engine.condemn(target, contain_after=delay)
+                    records = self._engine.condemn(target, contain_after=delay, incident=self._incident.id)
                 marked = {record.token for record in records} | set(journal.contain) | set(journal.revoked)
             except Trouble as trouble:
                 with self.lock:
@@ -229,7 +235,21 @@ class Runner:
             rest = words(outcome.rest) if outcome.rest else None
             if any(not key.ours and not key.ended for key in secret.keys):
                 rest = _FOREIGN
+        if over and not self._incident.keep_frozen:
+            self._thaw(secret, outcome)
         self._end(secret, State.OVER if over else State.STUCK, rest=None if over else rest)
+
+    def _thaw(self, secret: SecretRecord, outcome: Outcome) -> None:
+        """Lets scheduled work go on, where this incident has stopped it. What fails there is said, and changes nothing."""
+        frozen = outcome.seen.primary.journal.frozen if outcome.seen else None
+        if frozen is None or frozen.incident != self._incident.id:
+            return
+        with _working_on(secret):
+            try:
+                self._engine.thaw(Target(secret.store, secret.entry), self._incident.id)
+            except Trouble as trouble:
+                told = "%s: %s; its scheduled work stays off until `keyturn thaw %s`"
+                _log.warning(told, secret.name, trouble, secret.name)
 
     def _until_dead(self, secret: SecretRecord, target: Target) -> Outcome:
         clock = self._assembly.clock
@@ -312,6 +332,17 @@ def _working_on(secret: SecretRecord) -> Iterator[None]:
         yield
     finally:
         _at.reset(token)
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Lets threads whose answer has come go on soon: each holds up a call of its service until it has had its turn."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 class Tapped:

@@ -135,6 +135,26 @@ def test_an_incident_that_is_over_condemns_nothing_when_it_is_resumed(tmp_path: 
     assert {key.proof for secret in resumed.secrets for key in secret.keys} == {"elsewhere"}
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_scheduled_work_is_frozen_while_it_lasts(tmp_path: Path, keep: bool) -> None:
+    """Until each secret is over, or until a person thaws it, where that was asked for."""
+    s = site(tmp_path)
+    incident = s.begin(ALL)
+    incident.keep_frozen = keep
+    seen: list[bool] = []
+
+    def frozen(_passed: int, service: str, call: str) -> None:
+        if service == "openai" and call == "before revoke":
+            seen.append("frozen" in s.vaults["vault"].entries["test/billing-api"].facts)
+
+    s.fault = frozen
+    s.run(incident)
+    assert incident.over
+    assert seen[0]
+    left = [s.process().engine.observe(s.target(name)).primary.journal.frozen for name in NAMES]
+    assert [one.incident if one else None for one in left] == [incident.id if keep else None] * 2
+
+
 def test_two_incidents_at_once_replace_each_key_once(tmp_path: Path) -> None:
     """Both were planned before either began; the second finds its keys dead."""
     s = site(tmp_path)
