@@ -102,12 +102,6 @@ def emergency(
     admin_replaced: Annotated[
         bool, typer.Option("--admin-replaced", help="The leaked administrative credential is replaced by now.")
     ] = False,
-    no_audit: Annotated[
-        bool,
-        typer.Option(
-            "--no-audit", help="Go on where the audit trail can not be written; what waits is recorded at the end."
-        ),
-    ] = False,
     keep_frozen: Annotated[
         bool, typer.Option("--keep-frozen", help="Leave scheduled work on these secrets off when it is over.")
     ] = False,
@@ -441,7 +435,6 @@ def _carry_out(context: Context, incident: Incident, *, json: bool) -> NoReturn:
 
         saver = Saver(write)
         runner = Runner(context.assembly, incident, save=saver.save, keep=saver.keep, progress=progress)
-        context.trail.incident = incident.id
         context.trail.incident = incident.id
         context.trail.auditor = Tapped(context.trail.auditor, runner.heard)
         with saver, left_at_once(told):
