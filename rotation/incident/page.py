@@ -212,7 +212,7 @@ def document(parts: Iterable[Section]) -> str:
         if section.table and section.table.rows:
             lines += [_line(section.table.headings), _line(["---"] * len(section.table.headings))]
             lines += [_line(row) for row in section.table.rows] + [""]
-    return masked("\n".join(lines).rstrip() + "\n")
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -224,7 +224,8 @@ _SPECIAL: Final = str.maketrans({c: f"\\{c}" for c in "\\|`*_<>[]"})
 
 def _cell(text: str) -> str:
     """Text that Markdown shows as it stands: what services and reports say is no markup of ours."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split()).translate(_SPECIAL)
+    plain = "".join(c if c.isprintable() else " " for c in masked(text))
+    return " ".join(plain.split()).translate(_SPECIAL)
 
 
 _STYLE: Final = """
@@ -246,11 +247,15 @@ def html(incident: Incident) -> str:
     ]
     for number, section in enumerate(sections(incident)):
         level = 1 if number == 0 else 2
-        parts.append(f"<h{level}>{escape(section.title)}</h{level}>")
-        parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.paragraphs]
+        parts.append(f"<h{level}>{_html(section.title)}</h{level}>")
+        parts += [f"<p>{_html(paragraph)}</p>" for paragraph in section.paragraphs]
         if section.table and section.table.rows:
-            head = "".join(f"<th>{escape(cell)}</th>" for cell in section.table.headings)
-            rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in section.table.rows]
+            head = "".join(f"<th>{_html(cell)}</th>" for cell in section.table.headings)
+            rows = ["".join(f"<td>{_html(cell)}</td>" for cell in row) for row in section.table.rows]
             body = "\n".join(f"<tr>{row}</tr>" for row in rows)
             parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>")
-    return masked("\n".join([*parts, "</body></html>"]) + "\n")
+    return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _html(text: str) -> str:
+    return escape(masked(text))

@@ -307,22 +307,22 @@ def _by_hand(config: Config, selection: Selection, steps: Sequence[Step]) -> str
 
 
 def calls(step: Step, issuer: Capabilities) -> dict[str, Load]:
-    """Calls that one secret takes at each service, from the look before it is condemned to the last proof.
+    """Calls that one secret takes at each service, from the look before it is condemned to the thaw at its end.
 
     Nothing else happens to it meanwhile, and every answer is the expected one. tests/incident holds this to what is counted.
     """
     replicas, keys = len(step.replicas), max(len(step.keys), 1)
     more = keys - 1
-    looks = 8 + 2 * replicas if replicas else 5
+    looks = 10 + 2 * replicas if replicas else 6
     loads = {
         step.target.store: Load(
             reads=looks + (keys if issuer.registry else 0),
             values=2,
-            facts=5 + bool(replicas) + 2 * more,
+            facts=6 + bool(replicas) + 2 * more,
         )
     }
     for replica in step.replicas:
-        loads[replica] = Load(reads=5 + 2 * replicas, values=2)
+        loads[replica] = Load(reads=6 + 2 * replicas, values=2)
     if issuer.registry:
         asked = issuer.create.in_a_row + keys * issuer.revoke.in_a_row
         revoked = keys if issuer.revokes else 0
@@ -332,9 +332,9 @@ def calls(step: Step, issuer: Capabilities) -> dict[str, Load]:
 
 def _path(loads: Mapping[str, Load], issuer: Capabilities) -> timedelta:
     """How long one secret takes by itself: its calls one after the other, and the pauses between equal answers."""
-    pauses = (issuer.create.in_a_row - 1) * issuer.create.interval
+    pauses = (issuer.create.in_a_row - 1) * Situation.pause(issuer.create, leaked=True)
     if issuer.registry:
-        pauses += (issuer.revoke.in_a_row - 1) * issuer.revoke.interval
+        pauses += (issuer.revoke.in_a_row - 1) * Situation.pause(issuer.revoke, leaked=True)
     return sum(load.calls for load in loads.values()) * CALL + pauses
 
 
