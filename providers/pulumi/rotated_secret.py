@@ -211,7 +211,7 @@ class RotatedSecretProvider(ResourceProvider):
         try:
             config = self._config_for(policy)
             trail = os.environ.get("KEYTURN_AUDIT_FILE") or f".keyturn/audit/{policy.environment}.jsonl"
-            made = assemble(config, os.environ, FileAuditor(Path(trail)))
+            made = assemble(config, os.environ, FileAuditor(Path(trail), policy.installation, policy.environment))
             yield Provisioner(made.engine, made.stores, made.issuers, made.places, made.clock, tell)
         except (Trouble, Refusal, ConfigError) as error:
             message = str(error)
