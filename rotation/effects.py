@@ -289,6 +289,10 @@ class Effects:
     def _tell_apart(self, action: actions.TellApart, seen: Observation, run: Run) -> Observation | None:
         s = self._situation(seen, run)
         values = list(self._values.every(action.key, s))
+        unseen = not values and s.promoted_at(action.key) is None and bool(s.attempts_of(action.key))
+        if unseen and not self._values.was_stored(action.key, s):
+            run.evidence.apart.add(action.key)  # minted, and lost before any store had it: nobody was handed it
+            return seen
         for entry in (seen.primary, *seen.replicas.values()):
             version = None if isinstance(entry, Absent) else entry.current
             if isinstance(entry, Absent) or version is None or s.key_id(s.key_of(version) or "") is not None:

@@ -76,6 +76,11 @@ class Values:
                 return self.read(seen, primary, found)
         return None
 
+    def was_stored(self, key: str, s: Situation) -> bool:
+        """Whether the primary has a version of a key that we minted, be it readable or not."""
+        store, entry = self._outside.stores[s.seen.primary.store], s.seen.primary.name
+        return any(store.find(entry, attempt.token) is not None for attempt in s.attempts_of(key))
+
     def printed(self, written: Mapping[str, str], s: Situation, known: Mapping[str, Credential]) -> Mapping[str, str]:
         """Facts with the fingerprints of the keys that they are about, as far as values are at hand: none is read for it.
 
