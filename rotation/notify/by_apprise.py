@@ -28,7 +28,7 @@ def send(service: str, address: SecretValue, message: Message, limit: float) -> 
 
     Parameters:
         service: starts what is told of failures.
-        limit: seconds for a connection, and for an answer.
+        limit: seconds for a connection, and for an answer, at most; the URL may ask for less (`cto`, `rto`).
 
     Raises:
         Trouble: it was not taken, as far as that can be told.
@@ -44,7 +44,8 @@ def send(service: str, address: SecretValue, message: Message, limit: float) -> 
     place = apprise.Apprise.instantiate(address.reveal().strip(), asset=asset, suppress_exceptions=True)
     if place is None:
         raise Trouble(Code.INVALID, service, "what its reference gives is no URL that Apprise knows")
-    place.socket_connect_timeout = place.socket_read_timeout = limit
+    place.socket_connect_timeout = min(place.socket_connect_timeout, limit)
+    place.socket_read_timeout = min(place.socket_read_timeout, limit)
     heard.begin()
     taken = place.notify(body=message.text, title=message.subject, notify_type=_KINDS[message.severity])
     if not taken:

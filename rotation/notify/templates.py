@@ -29,6 +29,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "incident.replaced": ("incident", "key_id"),
     "incident.over": ("incident", "key_id"),
     "incident.stuck": ("incident", "key_id"),
+    "incident.reported": ("incident",),
     "incident.revoked": ("issuer", "key_id"),
     "test": (),
 }

@@ -12,7 +12,7 @@ import pytest
 
 from rotation import sweep
 from tests.cli.project import CHAT, HOOK, Project
-from tests.notify.places import Endpoint, endpoint, silence
+from tests.notify.places import Endpoint, endpoint
 from tests.test_hygiene import leaks
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise loads it
@@ -176,17 +176,6 @@ def test_a_channel_that_is_down_changes_nothing_but_what_is_said(project: Projec
     assert line.startswith(f"channel ops was not told 'sandbox/{HOOK}: rotated; ")
     assert "it answered 403. The work is done all the same" in line
     assert TOKEN not in ran.text
-
-
-def test_a_channel_that_never_answers_is_waited_for_no_longer_than_the_end_allows(project: Project) -> None:
-    """The work does not wait at all."""
-    with silence() as port, endpoint() as there:
-        declare(project, there, {"channel": "ops", "on": ["done"]})
-        project.environ["OPS_URL"] = f"json://127.0.0.1:{port}/?rto=0.05"
-        project.apply(HOOK)
-        ran = project.run("rotate", HOOK)
-    assert ran.code == 0
-    assert "channel ops was not told" in ran.err
 
 
 def test_a_consumer_that_could_not_be_called_is_called_by_the_next_sweep(project: Project, there: Endpoint) -> None:
