@@ -405,6 +405,8 @@ def _resume(context: Context, identity: str, *, yes: bool, json: bool) -> NoRetu
         of = f"{incident.installation}, {incident.environment}, {incident.stack}"
         raise UsageFault(f"--resume: {identity} is of {of}; give that stack")
     left = [secret for secret in incident.secrets if secret.state is not State.OVER]
+    if not left:
+        raise UsageFault(f"--resume: {identity} is over; `keyturn incident show {identity}` tells of it")
     if not json:
         show.say(
             f"Incident {identity} ({incident.selected}): {len(left)} of {len(incident.secrets)} secrets to go on with"
