@@ -97,8 +97,8 @@ class Far:
         config = Config(
             installation="acme",
             environment="bench",
-            stores={"vault": VaultConfig(kind="hashicorp-vault", address="https://127.0.0.1:1")},
-            issuers={"issuer": GeneratedConfig(kind="generated")},
+            stores={"vault": VaultConfig.model_validate({"kind": "hashicorp-vault", "address": "https://127.0.0.1:1"})},
+            issuers={"issuer": GeneratedConfig.model_validate({"kind": "generated"})},
             owners={},
             policies=tuple(self.policies),
         )

@@ -18,7 +18,7 @@ REVOCATION = ("DELETE", "/v1/organization/projects/*/api_keys/*")
 @pytest.fixture
 def pair(project: Project) -> Project:
     """Two keys of OpenAI with two owners."""
-    owners = {"support-platform": {"notify": []}, "batch-team": {"notify": []}}
+    owners: dict[str, dict[str, list[str]]] = {"support-platform": {"notify": []}, "batch-team": {"notify": []}}
     consumers = [{"name": "support-api", "refreshWithin": "15m"}]
     project.declare(
         project.secret(CHAT, consumers=consumers, tags={"tier": "one"}),

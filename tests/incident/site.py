@@ -29,8 +29,8 @@ from rotation.sections import OpenAIConfig, Owner, SecretsManagerConfig, VaultCo
 from rotation.situation import Order
 from tests.world import FakeClock
 
-VAULT = VaultConfig(kind="hashicorp-vault", address="https://127.0.0.1:1")
-AWS = SecretsManagerConfig(kind="aws-secrets-manager", region="eu-west-1")
+VAULT = VaultConfig.model_validate({"kind": "hashicorp-vault", "address": "https://127.0.0.1:1"})
+AWS = SecretsManagerConfig.model_validate({"kind": "aws-secrets-manager", "region": "eu-west-1"})
 
 
 def issuer(admin: Mapping[str, str] | None = None, project: str = "proj_a", **more: Any) -> OpenAIConfig:
@@ -100,7 +100,7 @@ class Site:
             environment="test",
             stores=self.stores,
             issuers=self.issuers,
-            owners={one.owner: Owner() for one in self.policies},
+            owners={one.owner: Owner.model_validate({}) for one in self.policies},
             policies=tuple(self.policies),
         )
         for one in self.policies:
