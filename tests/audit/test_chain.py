@@ -80,6 +80,7 @@ def test_values_are_masked_and_links_are_not() -> None:
 # --- what is found -------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(TURNS)
 def test_what_nobody_has_touched_is_whole(turns: list[int]) -> None:
     """However many writers took turns."""
@@ -90,6 +91,7 @@ def test_what_nobody_has_touched_is_whole(turns: list[int]) -> None:
     assert not report.open
 
 
+@settings(deadline=None)
 @given(TURNS, st.data())
 def test_any_record_that_is_removed_before_the_anchor_is_found(turns: list[int], data: st.DataObject) -> None:
     """The first, one in between, the last, and the only one of a chain."""
@@ -98,7 +100,7 @@ def test_any_record_that_is_removed_before_the_anchor_is_found(turns: list[int],
     assert not looked(lines, anchors).good
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TURNS, st.data())
 def test_any_character_that_is_altered_before_the_anchor_is_found(turns: list[int], data: st.DataObject) -> None:
     """Line breaks and spaces too."""
@@ -112,6 +114,7 @@ def test_any_character_that_is_altered_before_the_anchor_is_found(turns: list[in
         assert not looked(lines, anchors).good
 
 
+@settings(deadline=None)
 @given(TURNS, st.data())
 def test_any_two_records_of_a_writer_that_changed_places_are_found(turns: list[int], data: st.DataObject) -> None:
     """Two of different writers may, where neither's own order changes: those have nothing but their times."""
@@ -126,6 +129,7 @@ def test_any_two_records_of_a_writer_that_changed_places_are_found(turns: list[i
     assert looked(lines, anchors).good is (orders(lines) == orders(before))
 
 
+@settings(deadline=None)
 @given(TURNS, st.data())
 def test_a_chain_that_was_written_anew_before_the_anchor_is_found(turns: list[int], data: st.DataObject) -> None:
     """By one who knows the form, and computes every hash again."""
@@ -147,6 +151,7 @@ def test_a_chain_that_was_written_anew_before_the_anchor_is_found(turns: list[in
     assert not looked(lines, anchors).good
 
 
+@settings(deadline=None)
 @given(TURNS, st.integers(0, 2))
 def test_a_whole_chain_that_is_gone_is_found_by_its_anchor(turns: list[int], gone: int) -> None:
     """Nothing of it is left to tell."""
@@ -224,6 +229,7 @@ def test_a_genesis_that_names_nothing_is_a_fault() -> None:
 # --- crashes, full disks -------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(TURNS, st.integers(1, 400))
 def test_a_torn_last_line_is_told_and_not_taken_for_tampering(turns: list[int], length: int) -> None:
     """Whatever part of it reached the disk."""
@@ -247,6 +253,7 @@ def test_a_line_that_was_cut_off_behind_a_part_that_begins_as_a_line_does_is_tor
         assert report.torn == ["trail:3"]
 
 
+@settings(deadline=None)
 @given(st.integers(10, 400))
 def test_a_writer_that_went_on_in_the_line_of_one_that_was_cut_off_is_read(length: int) -> None:
     """Two processes and one file: neither knows of the other's end."""
