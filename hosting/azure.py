@@ -31,7 +31,7 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The modules of each kind; others whose name goes on after an underscore belong to it."""
-_HTTP: Final = ("providers.issuers.http", "providers.issuers.description", "providers.issuers.language")
+_HTTP: Final = tuple(f"providers.issuers.{part}" for part in ("http", "wire", "description", "sense", "language"))
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
 
 _DISTRIBUTIONS: Final = {

@@ -20,9 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from providers.issuers.language import (
-    ADMIN,
     BASE_URL,
-    KEY_NAME,
+    NO_HEADERS,
     DescriptionFault,
     Expression,
     Fault,
@@ -31,6 +30,7 @@ from providers.issuers.language import (
     TimeFormat,
     auth_templates,
     is_loopback,
+    judges,
     read_time,
 )
 from rotation.errors import Code
@@ -113,6 +113,7 @@ Status = Annotated[Statuses, BeforeValidator(Statuses.parse)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Name = Annotated[str, BeforeValidator(_matching(_NAME, "a name; write letters, digits and _, beginning with a letter"))]
 Header = Annotated[str, BeforeValidator(_matching(_HEADER, "the name of a header"))]
+SlotName = Annotated[str, BeforeValidator(_matching(_HEADER, "the name of a slot; write letters, digits and -"))]
 
 
 # --- the schema ----------------------------------------------------------------------------------
@@ -143,9 +144,10 @@ class Variable(Part):
 
     about: str
     """What it is, for the person who writes the configuration."""
-    type: Literal["string", "integer"] = "string"
+    type: Literal["string", "integer", "list", "url"] = "string"
+    """A list is of texts, and stands alone in JSON; a url is a further host, which requests name as theirs."""
     required: bool = True
-    default: str | int | None = None
+    default: str | int | list[str] | None = None
 
     @property
     def always(self) -> bool:
@@ -155,6 +157,11 @@ class Variable(Part):
     def fault(self, given: object) -> str | None:
         if self.type == "integer":
             return None if isinstance(given, int) and not isinstance(given, bool) else "must be a whole number"
+        if self.type == "list":
+            texts = isinstance(given, list | tuple) and all(isinstance(one, str) and one for one in given)
+            return None if texts and given else "must be a list of texts, with at least one"
+        if self.type == "url":
+            return base_url_fault(given) if isinstance(given, str) else "must be text"
         return None if isinstance(given, str) and given else "must be text that is not empty; quote what is a number"
 
 
@@ -163,44 +170,84 @@ class Basic(Part):
     password: Text
 
 
+class ClientCredentials(Part):
+    """OAuth 2.0, client credentials (RFC 6749, 4.4). The token is kept until shortly before it expires."""
+
+    host: Name | None = None
+    """A variable of the type url; the base URL without it."""
+    path: Text
+    """Of the token endpoint."""
+    client_id: Text
+    client_secret: Text
+    scope: Text | None = None
+    send: Literal["body", "basic"] = "body"
+    """Where id and secret stand: in the form, or in the header of HTTP Basic."""
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> Self:
+        if fault := _path_fault(self.path):
+            raise ValueError(fault)
+        return self
+
+
+class SharedKey(Part):
+    """Azure Storage's own signature, Shared Key Lite for the Blob service, made with an account's key (base64)."""
+
+    account: Text
+    key: Text
+
+
 class Auth(Part):
-    """How a request says who sends it: exactly one of the three."""
+    """How a request says who sends it: exactly one of these."""
 
     bearer: Text | None = None
     basic: Basic | None = None
     headers: dict[Header, Text] | None = None
+    oauth2_client_credentials: ClientCredentials | None = None
+    azure_shared_key: SharedKey | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(way is not None for way in (self.bearer, self.basic, self.headers)) != 1:
-            raise ValueError("needs exactly one of bearer, basic, headers")
+        ways = (name for name in type(self).model_fields if getattr(self, name) is not None)
+        if len(list(ways)) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}")
         return self
 
     def templates(self) -> Iterator[tuple[str, Template]]:
         return auth_templates(self)
 
 
+def _path_fault(path: Template) -> str | None:
+    if path.text.startswith("/") and not re.search(r"[?#\s%]|//", path.text):
+        return None
+    return "its path must begin with / and hold no ?, #, %, // or space; parameters stand under query"
+
+
 class Request(Part):
-    """One HTTP request. A query parameter, header or JSON field is left out when a variable in it is not given."""
+    """One HTTP request. A query parameter, header or field is left out when a variable in it is not given."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    host: Name | None = None
+    """A variable of the type url, which this request goes to in place of the base URL."""
     path: Text
     """Below the base URL; begins with `/`. Values are escaped and stay within their segment."""
     query: dict[str, Text] = {}
     headers: dict[Header, Text] = {}
     body: Json = Field(default=None, alias="json")
+    form: dict[str, Text] | None = None
+    """The body, as application/x-www-form-urlencoded."""
 
     @model_validator(mode="after")
     def _well_formed(self) -> Self:
-        if not self.path.text.startswith("/") or re.search(r"[?#\s%]|//", self.path.text):
-            raise ValueError(
-                "its path must begin with / and hold no ?, #, %, // or space; parameters stand under query"
-            )
+        if fault := _path_fault(self.path):
+            raise ValueError(fault)
+        if self.form is not None and self.body is not None:
+            raise ValueError("has both json and form; a request has one body")
         return self
 
     def templates(self) -> Iterator[tuple[str, Template]]:
         """All but the path's."""
-        for part, templates in (("query", self.query), ("headers", self.headers)):
+        for part, templates in (("query", self.query), ("headers", self.headers), ("form", self.form or {})):
             for name, template in templates.items():
                 yield f"{part}.{name}", template
         for template in _templates_in(self.body):
@@ -223,36 +270,99 @@ KeyId = Annotated[dict[Name, Query], Field(min_length=1)]
 part. The id is the parts with `/` between, each escaped, in the order of the `revoke` that has the same parts."""
 
 
-class Refusal(Part):
-    """What an answer that is no success means."""
+class _Judging(Part):
+    """Which answers something is said of: those with the status, and what else is asked for."""
 
     status: Status
     when: Query | None = None
+    """Of the answer's JSON."""
+    header: dict[Header, str] = {}
+    """Headers of the answer, and what each says."""
+
+    def matches(self, status: int, body: Any, headers: Mapping[str, str] = NO_HEADERS) -> bool:
+        return judges(self, status, body, headers)
+
+
+class Refusal(_Judging):
+    """What an answer that is no success means."""
+
     code: Annotated[Code, Field(strict=False)]
     reason: str
-
-    def matches(self, status: int, body: Any) -> bool:
-        return status in self.status and (self.when is None or self.when.holds(body))
 
 
 Refusals = Annotated[tuple[Refusal, ...], Field(strict=False)]
 """First hit wins; anything else is judged by its status."""
 
 
+Fields = Annotated[dict[Name, Query], Field(min_length=1)]
+"""The fields of a credential, and where an answer has them."""
+
+
+class Poll(Part):
+    """How to ask after an operation that goes on when the first answer is there. Its last answer counts as the first's."""
+
+    operation: Query
+    """Of the first answer: what the operation is called; `{operation}` in the request."""
+    request: Request
+    ok: Status = Statuses(("2xx",))
+    done: Query
+    """True in the last answer."""
+    failed: Query | None = None
+    """True in a last answer that says that nothing came of it."""
+    interval: Duration
+    timeout: Duration
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if not timedelta(0) < self.interval <= self.timeout <= LONGEST_POLL:
+            raise ValueError(
+                f"interval must be more than 0s, timeout no less and at most {show_duration(LONGEST_POLL)}"
+            )
+        return self
+
+
+class Expiry(Part):
+    """That a key is to stop working by itself: `{expires_at}` in the request of its mint."""
+
+    after: Name
+    """An optional variable of the type integer: in how many seconds."""
+    format: TimeFormat
+
+
 class Mint(Part):
-    """One way of making a key."""
+    """One way of making a key. Where there are slots, the request names one as `{slot}`, and `slots` says the rest."""
 
     when: Name | None = None
     """The variable that must be given for this way. The first way that fits is taken."""
     request: Request
     ok: Status = Statuses(("2xx",))
-    key_id: KeyId
-    fields: Annotated[dict[Name, Query], Field(min_length=1)]
-    """The fields of the credential."""
+    key_id: KeyId | None = None
+    fields: Fields | None = None
     created_at: Time | None = None
     expires_at: Time | None = None
     """When the key stops working by itself; an answer without that time says that it does not, or nothing."""
+    expiry: Expiry | None = None
+    poll: Poll | None = None
     errors: Refusals = ()
+
+
+class Slot(Part):
+    """One of a fixed number of keys, and where the answers of mint and list have it."""
+
+    fields: Fields
+    created_at: Time | None = None
+
+
+class Prefetch(Part):
+    """What is read before each mint and copied into it, the rights of another key for instance."""
+
+    when: Name | None = None
+    """The variable that must be given for this; else its values are absent."""
+    request: Request
+    ok: Status = Statuses(("2xx",))
+    values: Fields
+    """By the name of the placeholder: any JSON, which stands alone in the JSON of the mint. Nothing is minted where
+    one is missing."""
 
 
 class Item(Part):
@@ -288,55 +398,63 @@ class Page(Part):
     start: int = 1
 
 
+class NextUrl(Part):
+    """Each page says where the next is: an address on the same host, or its path and query. None ends the list."""
+
+    next: Query
+
+
 class Pagination(Part):
-    """Exactly one of the three."""
+    """Exactly one of these."""
 
     cursor: Cursor | None = None
     offset: Offset | None = None
     page: Page | None = None
+    next_url: NextUrl | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(way is not None for way in (self.cursor, self.offset, self.page)) != 1:
-            raise ValueError("needs exactly one of cursor, offset, page; leave pagination out where there is none")
+        ways = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(ways) != 1:
+            allowed = ", ".join(type(self).model_fields)
+            raise ValueError(f"needs exactly one of {allowed}; leave pagination out where there is none")
         return self
 
     @property
-    def parameter(self) -> str:
+    def parameter(self) -> str | None:
         way = self.cursor or self.offset or self.page
-        assert way is not None, "checked above"
-        return way.parameter
+        return way.parameter if way else None
 
 
 class Listing(Part):
-    """How to list live keys."""
+    """How to list live keys. Where there are slots, `slots` says how to read the answer."""
 
     request: Request
     ok: Status = Statuses(("2xx",))
-    items: Query
-    each: Annotated[tuple[Item, ...], Several]
+    items: Query | None = None
+    each: Annotated[tuple[Item, ...], Field(strict=False)] = ()
     """Ways of reading an item: the first that finds a name of the form that Keyturn gives to keys, else the first."""
+    live: Query | None = None
+    """Of an item: true for a key that works; the others are left out. All are live without it."""
     pagination: Pagination | None = None
+    returns_secrets: bool = False
+    """The answer holds values of keys: whoever may list may read them. Keyturn keeps none of them."""
 
 
-class Rule(Part):
+class Rule(_Judging):
     """What an answer to a credential says of it."""
 
-    status: Status
-    when: Query | None = None
     verdict: Annotated[Verdict, Field(strict=False)]
     reason: str
-
-    def matches(self, status: int, body: Any) -> bool:
-        return status in self.status and (self.when is None or self.when.holds(body))
 
 
 class Verify(Part):
     """A cheap request with the credential alone."""
 
     request: Request
-    auth: Auth
-    """From the fields of the credential, and variables."""
+    """Fields of the credential may stand in its body."""
+    auth: Auth | None = None
+    """From the fields of the credential, and variables. None where the body has them."""
     rules: Annotated[tuple[Rule, ...], Several]
     """First hit wins; anything else is unknown."""
 
@@ -360,13 +478,16 @@ class Step(Part):
     ok: Status = Statuses(("2xx",))
     gone: Status | None = None
     """Statuses that say that there is nothing left to do."""
+    gone_when: Query | None = None
+    """What an answer with such a status must say, too."""
     next_on: Status | None = None
     """Refusals after which the next step does it all the same."""
+    poll: Poll | None = None
     errors: Refusals = ()
 
 
 class Revoke(Part):
-    """How to revoke keys whose id has these parts."""
+    """How to revoke, disable or enable keys whose id has these parts."""
 
     key_id: Annotated[tuple[Name, ...], Several]
     steps: Annotated[tuple[Step, ...], Several]
@@ -376,7 +497,8 @@ class Revoke(Part):
 class LastUsed(Part):
     """How to ask when a key was last used."""
 
-    request: Request
+    request: Request | None = None
+    """Without it the key's item in the list is looked at."""
     ok: Status = Statuses(("2xx",))
     gone: Status | None = None
     at: Time
@@ -411,6 +533,10 @@ LONGEST_CREATE: Final = ATTEMPT_LIFE - timedelta(minutes=1)
 """A key that takes longer to work than an attempt may live is promoted by none of them in some stores."""
 
 
+LONGEST_POLL: Final = timedelta(seconds=45)
+"""A call of the engine is over within a minute."""
+
+
 class Abilities(Part):
     """What can not be seen from the rest of the description."""
 
@@ -434,21 +560,36 @@ class Description(Part):
     title: str
     sources: Annotated[tuple[str, ...], Several]
     """Where the facts come from, with versions or dates."""
+    unverified: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What in here nobody has looked up or tried, in words for whoever relies on it."""
     base_url: Annotated[str, BeforeValidator(_base_url)]
     variables: dict[Name, Variable] = {}
     headers: dict[Header, Text] = {}
     """Sent with every request."""
-    auth: Auth
-    """Of administrative requests; `{admin}` is the administrative credential."""
+    model: Literal["mint", "slots", "manual"] = "mint"
+    """See rotation.model.Model."""
+    slots: dict[SlotName, Slot] = {}
+    """By the vendor's name of the slot."""
+    credential: Annotated[tuple[Name, ...], Several] = ("value",)
+    """The fields of what a person creates, where the model is manual; else the mint says which they are."""
+    auth: Auth | None = None
+    """Of administrative requests; `{admin}` is the administrative credential, `{admin.part}` a part of one that is a
+    JSON object. None where there are no such requests."""
+    errors: Refusals = ()
+    """What refusals of any administrative request mean, where they have no word of their own."""
     admin: Administrator | None = None
     error_code: Query | None = None
     """Where an error says which it is, in one word. Nothing else of an answer ever stands in a message."""
     request_id: Header = "x-request-id"
     """The header in which the vendor names a request."""
-    mint: Annotated[tuple[Mint, ...], Several]
-    listing: Listing = Field(alias="list")
+    prefetch: Annotated[tuple[Prefetch, ...], Field(strict=False)] = ()
+    mint: Annotated[tuple[Mint, ...], Field(strict=False)] = ()
+    listing: Listing | None = Field(default=None, alias="list")
     verify: Verify
-    revoke: Annotated[tuple[Revoke, ...], Several]
+    revoke: Annotated[tuple[Revoke, ...], Field(strict=False)] = ()
+    disable: Annotated[tuple[Revoke, ...], Field(strict=False)] = ()
+    """Makes a key be refused, until enabled again."""
+    enable: Annotated[tuple[Revoke, ...], Field(strict=False)] = ()
     last_use: LastUsed | None = None
     smoke: Smoke | None = None
     capabilities: Abilities
@@ -471,7 +612,7 @@ class Description(Part):
             given = variables[BASE_URL]
             if text := base_url_fault(given) if isinstance(given, str) else "must be text":
                 faults.append(Fault(BASE_URL, text))
-        if not faults and not any(way.when is None or way.when in variables for way in self.mint):
+        if not faults and self.mint and not any(way.when is None or way.when in variables for way in self.mint):
             ways = ", ".join(way.when for way in self.mint if way.when)
             faults.append(Fault("", f"needs one of {ways}"))
         return faults
@@ -499,7 +640,9 @@ def read(text: str, source: str) -> Description:
     except ValidationError as error:
         faults = [_fault(details) for details in error.errors()]
         raise DescriptionFault(source, faults) from None
-    if faults := list(_nonsense(description)):
+    from providers.issuers.sense import nonsense  # noqa: PLC0415 - it knows this module's types
+
+    if faults := list(nonsense(description)):
         raise DescriptionFault(source, faults)
     return description
 
@@ -559,134 +702,3 @@ def _path(location: list[str | int]) -> str:
             continue
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
     return path
-
-
-# --- sense: what one field may say given the others ----------------------------------------------
-
-
-def _nonsense(d: Description) -> Iterator[Fault]:
-    yield from _bad_names(d)
-    yield from _bad_placeholders(d)
-    yield from _bad_key_ids(d)
-    yield from _bad_rules(d)
-    for index, revoke in enumerate(d.revoke):
-        if revoke.steps[-1].next_on:
-            yield Fault(f"revoke[{index}].steps[{len(revoke.steps) - 1}].next_on", "there is no next step")
-    pagination = d.listing.pagination
-    if pagination and pagination.parameter in d.listing.request.query:
-        yield Fault("list.request.query", f"{pagination.parameter} is set by pagination")
-
-
-def _bad_names(d: Description) -> Iterator[Fault]:
-    parts = {part for revoke in d.revoke for part in revoke.key_id}
-    fields = {field for way in d.mint for field in way.fields}
-    for name, variable in d.variables.items():
-        if name in {BASE_URL, ADMIN, KEY_NAME} | parts | fields:
-            yield Fault(
-                f"variables.{name}", "the name is taken: by Keyturn, a part of the key id or a credential field"
-            )
-        if variable.default is not None and (text := variable.fault(variable.default)):
-            yield Fault(f"variables.{name}.default", text)
-        if variable.default is not None and variable.required:
-            yield Fault(f"variables.{name}.default", "is never used: the variable is required; say required: false")
-    for index, way in enumerate(d.mint):
-        if way.when is not None and (way.when not in d.variables or d.variables[way.when].always):
-            optional = ", ".join(name for name, variable in d.variables.items() if not variable.always) or "none"
-            yield Fault(f"mint[{index}].when", f"{way.when} is not an optional variable; there are: {optional}")
-        if way.when is None and index < len(d.mint) - 1:
-            yield Fault(f"mint[{index}]", "has no when, so that the ways after it are never taken")
-    if len({frozenset(way.fields) for way in d.mint}) > 1:
-        yield Fault("mint", "every way must give the same fields")
-
-
-def _bad_placeholders(d: Description) -> Iterator[Fault]:
-    always = {name for name, variable in d.variables.items() if variable.always}
-    used: set[str] = set()
-
-    def check(path: str, template: Template, sure: set[str], maybe: set[str] | None = None) -> Iterator[Fault]:
-        used.update(template.names)
-        for name in template.names:
-            if name in sure | (maybe or set()):
-                continue
-            allowed = ", ".join(sorted(sure | (maybe or set()))) or "none"
-            if maybe is None and name in d.variables:
-                yield Fault(path, f"{{{name}}} may be absent here; sure to be given: {allowed}")
-            else:
-                yield Fault(path, f"{{{name}}} can not be inserted here; allowed: {allowed}")
-
-    def check_request(path: str, request: Request, sure: set[str]) -> Iterator[Fault]:
-        yield from check(f"{path}.path", request.path, sure)
-        for place, template in request.templates():
-            yield from check(f"{path}.{place}", template, sure, set(d.variables))
-
-    def check_auth(path: str, auth: Auth, secrets: set[str]) -> Iterator[Fault]:
-        for place, template in auth.templates():
-            yield from check(f"{path}.{place}", template, always | secrets)
-
-    for name, template in d.headers.items():
-        yield from check(f"headers.{name}", template, always, set(d.variables))
-    yield from check_auth("auth", d.auth, {ADMIN})
-    for index, way in enumerate(d.mint):
-        given = {name for name in d.variables if name == way.when}
-        yield from check_request(f"mint[{index}].request", way.request, always | given | {KEY_NAME})
-        if KEY_NAME not in {name for _, template in way.request.templates() for name in template.names}:
-            yield Fault(
-                f"mint[{index}].request", f"never says {{{KEY_NAME}}}, so that a lost key could not be found again"
-            )
-        used.add(way.when or KEY_NAME)
-    if d.admin:
-        yield from check_request("admin.request", d.admin.request, always)
-    yield from check_request("list.request", d.listing.request, always)
-    yield from check_request("verify.request", d.verify.request, always)
-    yield from check_auth("verify.auth", d.verify.auth, {field for way in d.mint for field in way.fields})
-    for index, revoke in enumerate(d.revoke):
-        for number, step in enumerate(revoke.steps):
-            path = f"revoke[{index}].steps[{number}].request"
-            yield from check_request(path, step.request, always | set(revoke.key_id))
-    if d.last_use:
-        common = set.intersection(*(set(revoke.key_id) for revoke in d.revoke))
-        yield from check_request("last_use.request", d.last_use.request, always | common)
-    if d.smoke:
-        yield from check_request("smoke.request", d.smoke.request, always)
-    for name in d.variables:
-        if name not in used:
-            yield Fault(f"variables.{name}", "is declared and never used")
-
-
-def _bad_key_ids(d: Description) -> Iterator[Fault]:
-    forms = [revoke.key_id for revoke in d.revoke]
-    for index, form in enumerate(forms):
-        if len(set(form)) < len(form):
-            yield Fault(f"revoke[{index}].key_id", "names a part twice")
-        if len(form) in [len(other) for other in forms[:index]]:
-            yield Fault(f"revoke[{index}].key_id", "has as many parts as another: the two could not be told apart")
-    made = [(f"mint[{index}]", way.key_id) for index, way in enumerate(d.mint)]
-    made += [(f"list.each[{index}]", item.key_id) for index, item in enumerate(d.listing.each)]
-    known = " and ".join("/".join(form) for form in forms)
-    for path, parts in made:
-        if parts.keys() not in [set(form) for form in forms]:
-            yield Fault(f"{path}.key_id", f"no revoke is for {'/'.join(parts)}; there are: {known}")
-
-
-def _bad_rules(d: Description) -> Iterator[Fault]:
-    verdicts = {rule.verdict for rule in d.verify.rules}
-    for verdict in (Verdict.VALID, Verdict.INVALID):
-        if verdict not in verdicts:
-            yield Fault("verify.rules", f"none says {verdict.value}")
-    rules = [(f"verify.rules[{index}]", rule) for index, rule in enumerate(d.verify.rules)]
-    rules += [(f"smoke.rules[{index}]", rule) for index, rule in enumerate(d.smoke.rules if d.smoke else ())]
-    for path, rule in rules:
-        if rule.verdict is Verdict.VALID and not all(
-            status == "2xx" or status in range(200, 300) for status in rule.status.members
-        ):
-            yield Fault(f"{path}.status", "valid must rest on a success, 2xx")
-        silent = {"2xx", "5xx", 407, 408, 429}
-        if (
-            rule.verdict is Verdict.INVALID
-            and any(
-                status in silent or status in range(200, 300) or status in range(500, 600)
-                for status in rule.status.members
-            )
-            and rule.when is None
-        ):
-            yield Fault(f"{path}.status", "does not say by itself that the key is refused; add when")

@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
-import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from email.utils import format_datetime
 from fnmatch import fnmatchcase
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from providers.issuers.language import ADMIN, BASE_URL, KEY_NAME, DescriptionFault, Expression, Template, is_loopback
+from providers.issuers.language import (
+    ADMIN,
+    BASE_URL,
+    EXPIRES_AT,
+    KEY_NAME,
+    OPERATION,
+    SLOT,
+    DescriptionFault,
+    Expression,
+    Template,
+    admin_parts,
+    credential_fields,
+    forms,
+    write_time,
+)
+from providers.issuers.wire import CALL_SECONDS, PLAIN, RATE, TELLING, Answer, Call, Silence, Wire, fit, text_of
 from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
@@ -30,88 +43,63 @@ from rotation.model import (
     Issued,
     KeyInfo,
     LastUse,
+    Model,
     Propagation,
     SecretValue,
     Verdict,
-    values_alive,
 )
 from rotation.ports import Clock, Diagnosis, Grade
-from rotation.skew import Skew
-from rotation.telemetry import heard
 
 if TYPE_CHECKING:
-    import requests
+    from providers.issuers.description import (
+        Auth,
+        ClientCredentials,
+        Description,
+        Item,
+        Mint,
+        Poll,
+        Refusal,
+        Request,
+        Revoke,
+        Rule,
+        SharedKey,
+        Step,
+    )
 
-    from providers.issuers.description import Auth, Description, Item, Mint, Refusal, Request, Rule, Step
-
-CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 30.0
-"""Of silence."""
-CALL_SECONDS: Final = 50.0
-"""For an answer in all; within the minute that the engine grants to one call."""
-MAX_ANSWER_BYTES: Final = 1 << 20
-_CHUNK: Final = 1 << 16
 _MAX_PAGES: Final = 10_000
 _PASSES: Final = 4
 
 _OURS: Final = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.[^.]+")
 """The form of rotation.names.KeyName, whatever the installation."""
-_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
-_PLAIN: Final = re.compile(r"[\x20-\x7e]{1,200}")
-_TELLING: Final = 6
-"""From this length on, a secret or a piece of one is not repeated."""
-_RATE: Final = re.compile(r"(?:x-)?rate-?limit-(limit|remaining)(-[a-z-]+)?")
-"""The two headers of one limit, as most vendors call them; what follows says of what."""
 _LOW: Final = 0.1
 """Part of a limit below which what remains is warned of."""
 _SOON: Final = timedelta(days=14)
 """An administrative credential should be good for so long."""
 _LEFT_OUT: Final = re.compile(r"\.{2,}|\*{2,}|…")
 _SENDABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_EARLY: Final = 120.0
+"""Seconds before its end at which a token counts as expired: longer than any call may take."""
+_APART: Final = timedelta(minutes=5)
+"""Clocks that differ by more than this make a signature with a time in it be refused, whatever the key."""
+_WAITS: Final = 60.0
+"""Seconds: a reading call is put off for so long at most by a limit of which nothing remains."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Answer:
-    """What a vendor answered. The body may hold a fresh credential: it never leaves this module."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any = field(repr=False)
-    """Parsed JSON; None when it is empty or something else."""
-    error: str | None
-    """The vendor's own word for an error, where there is one that is fit for a message."""
-    request_id: str | None
-    milliseconds: int
-
-    def __str__(self) -> str:
-        words = [f"HTTP {self.status}"]
-        if self.error:
-            words.append(self.error)
-        if self.request_id:
-            words.append(f"request {self.request_id}")
-        return ", ".join(words)
-
-
-@dataclass(frozen=True, slots=True)
-class _Silence:
-    """No answer that could be read."""
-
-    reason: str
-    sent: bool
-    """The request may have reached the vendor."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
-    """A request with everything filled in. Holds credentials: it never leaves this module."""
-
-    method: str
-    url: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str] = field(repr=False)
-    body: Any
-    secrets: tuple[str, ...] = field(repr=False)
-    """What must not come back in a message."""
+def capabilities_of(about: Description, scope: str = "") -> Capabilities:
+    """What an issuer by this description can do."""
+    abilities = about.capabilities
+    return Capabilities(
+        model=Model(about.model),
+        fields=credential_fields(about),
+        slots=tuple(about.slots),
+        revokes=bool(about.slots or about.revoke),
+        max_keys=abilities.max_keys,
+        tells_last_use=about.last_use is not None,
+        smokes=about.smoke is not None,
+        scope=scope,
+        create=Propagation(**dict(abilities.create)),
+        revoke=Propagation(**dict(abilities.revoke)),
+    )
 
 
 class HttpIssuer:
@@ -132,7 +120,7 @@ class HttpIssuer:
         self,
         name: str,
         description: Description,
-        variables: Mapping[str, str | int],
+        variables: Mapping[str, Any],
         admin: Callable[[], SecretValue],
         clock: Clock,
     ) -> None:
@@ -142,53 +130,77 @@ class HttpIssuer:
         self._about = description
         self._admin = admin
         self._clock = clock
-        self._skew: Final = Skew(clock)
-        self._rates: Final[dict[str, str]] = {}
-        """Rate-limit headers by name in lower case, as last heard."""
+        self._wire: Final = Wire(description.request_id, description.error_code, clock)
         self._base = str(variables.get(BASE_URL, description.base_url)).rstrip("/")
         defaults = {name: v.default for name, v in description.variables.items() if v.default is not None}
-        self._values: Final[Mapping[str, str | int]] = {**defaults, **variables}
-        self._way: Final = next(w for w in description.mint if w.when is None or w.when in self._values)
-        abilities = description.capabilities
-        self.capabilities: Final = Capabilities(
-            max_keys=abilities.max_keys,
-            tells_last_use=description.last_use is not None,
-            smokes=description.smoke is not None,
-            scope=_scope(self._base, {n: self._values.get(n, "") for n in description.listing.request.path.names}),
-            create=Propagation(**dict(abilities.create)),
-            revoke=Propagation(**dict(abilities.revoke)),
-        )
-        self._sessions: dict[str, requests.Session] = {}
+        self._values: Final[Mapping[str, Any]] = {**defaults, **variables}
+        self._way: Final = next((w for w in description.mint if w.when is None or w.when in self._values), None)
+        self._forms: Final = forms(description)
+        self.capabilities: Final = capabilities_of(description, self._scope())
         self._lock = threading.Lock()
+        self._token: tuple[str, SecretValue, float] | None = None
+        """For which administrative credential (a digest), the access token, and until when on the monotonic clock."""
+        self._shown_parts: tuple[SecretValue, ...] = ()
+        """Of the administrative credential that is in use, so that logs mask them."""
+        self._rests_until = 0.0
 
-    def mint(self, key_name: str, slot: str | None = None) -> Issued:  # noqa: ARG002 - has no slots
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:
         way, what = self._way, f"minting the key {key_name}"
-        answer = self._ask(what, way.request, {KEY_NAME: key_name}, writes=True)
+        if way is None:
+            told = f"{self._about.title} are created by a person; `keyturn submit` brings them"
+            raise Trouble(Code.INVALID, self.name, f"{what}: {told}")
+        slots = self._about.slots
+        if (slot is not None or slots) and slot not in slots:
+            raise Trouble(
+                Code.INVALID, self.name, f"{what}: there is no slot {slot}; there are: {', '.join(slots) or 'none'}"
+            )
+        until = self._clock.monotonic() + CALL_SECONDS
+        known = {KEY_NAME: key_name, **self._prefetched(what), **({SLOT: slot} if slot else {})}
+        ends = None
+        if way.expiry and way.expiry.after in self._values:
+            ends = self._clock.now() + timedelta(seconds=self._values[way.expiry.after])
+            known[EXPIRES_AT] = write_time(ends, way.expiry.format)
+        answer = self._ask(what, way.request, known, writes=True)
         if answer.status not in way.ok:
             raise self._refused(what, answer, way.errors, writes=True)
+        if way.poll:
+            answer = self._polled(what, way.poll, answer, until)
+        if slot:
+            return self._in_slot(slot, answer, what)
         key_id = self._key_id(way, answer.body)
-        values = {name: path.find(answer.body) for name, path in way.fields.items()}
-        if key_id is None or not all(isinstance(value, str) and value for value in values.values()):
-            told = f"the answer has no key id or no value ({answer}); the key may exist and is to be looked for"
-            raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {told}", maybe_applied=True)
-        credential = Credential({name: SecretValue(value) for name, value in values.items()})
+        credential = self._credential(way.fields or {}, answer.body)
+        if key_id is None or credential is None:
+            raise self._unread(what, answer)
         created_at, expires_at = (time.read(answer.body) if time else None for time in (way.created_at, way.expires_at))
-        return Issued(key_id, credential, created_at, expires_at)
+        return Issued(key_id, credential, created_at, expires_at or ends)
 
     def keys(self) -> Iterator[KeyInfo]:
-        pagination = self._about.listing.pagination
-        if pagination is None or pagination.cursor:
-            yield from (info for page in self._pages() for info in page)
+        if self._about.slots:
+            yield from (
+                KeyInfo(self._slot_id(slot, held), slot, made)
+                for slot, (held, made) in self._held("listing keys").items()
+            )
+            return
+        yield from (info for info, _ in self._items())
+
+    def _items(self) -> Iterator[tuple[KeyInfo, Any]]:
+        """Every key, and its item in the list."""
+        listing = self._about.listing
+        if listing is None:
+            return
+        pagination = listing.pagination
+        if pagination is None or pagination.cursor or pagination.next_url:
+            yield from (item for page in self._pages() for item in page)
             return
         # Where pages are counted, a key deleted meanwhile moves the others up, and one of them falls between two
         # pages. A key missed here would pass for dead, so the list must read the same twice.
-        before: dict[str, KeyInfo] = {}
+        before: set[str] = set()
         for number in range(_PASSES):
-            found = {info.key_id: info for page in self._pages() for info in page}
-            if not found or (number and found.keys() == before.keys()):
+            found = {info.key_id: (info, item) for page in self._pages() for info, item in page}
+            if not found or (number and found.keys() == before):
                 yield from found.values()
                 return
-            before = found
+            before = set(found)
         raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: the list changed during each of {_PASSES} readings")
 
     def verify(self, credential: Credential) -> Check:
@@ -205,28 +217,47 @@ class HttpIssuer:
 
     def revoke(self, key_id: str) -> None:
         parts, what = _parts(key_id), f"revoking the key {key_id}"
-        revoke = next((r for r in self._about.revoke if len(r.key_id) == len(parts)), None)
-        if revoke is None:
-            raise Trouble(Code.INVALID, self.name, f"{what}: this is no key id of {self._about.title}")
-        named = dict(zip(revoke.key_id, parts, strict=True))
-        for step in revoke.steps:
-            self._revoke_by(step, what, named)
+        if self._about.slots:
+            self._discard(parts, what)
+            return
+        if not self._about.revoke:
+            raise Trouble(Code.INVALID, self.name, f"{what}: {self._about.title} are revoked by a person")
+        self._change(self._about.revoke, parts, what)
+
+    def disable(self, key_id: str) -> None:
+        """Makes a key be refused until it is enabled again. Raises INVALID where that is not described."""
+        self._change(self._about.disable, _parts(key_id), f"disabling the key {key_id}")
+
+    def enable(self, key_id: str) -> None:
+        """Undoes disable()."""
+        self._change(self._about.enable, _parts(key_id), f"enabling the key {key_id}")
+
+    @property
+    def disables(self) -> bool:
+        """Whether a key can be disabled and enabled again."""
+        return bool(self._about.disable)
 
     def last_use(self, key_id: str) -> LastUse:
         asked, parts = self._about.last_use, _parts(key_id)
-        form = next((r.key_id for r in self._about.revoke if len(r.key_id) == len(parts)), None)
+        form = next((form for form in self._forms if len(form) == len(parts)), None)
         if asked is None or form is None:
             return LastUse(known=False)
         what = f"asking when the key {key_id} was last used"
-        answer = self._ask(what, asked.request, dict(zip(form, parts, strict=True)))
         unknown = LastUse(known=False, granularity=asked.granularity)
-        if asked.gone and answer.status in asked.gone:
-            return unknown
-        if answer.status not in asked.ok:
-            raise self._refused(what, answer)
-        if at := asked.at.read(answer.body):
+        if asked.request is None:
+            found = next((item for info, item in self._items() if info.key_id == key_id), None)
+            if found is None:
+                return unknown
+        else:
+            answer = self._ask(what, asked.request, dict(zip(form, parts, strict=True)))
+            if asked.gone and answer.status in asked.gone:
+                return unknown
+            if answer.status not in asked.ok:
+                raise self._refused(what, answer)
+            found = answer.body
+        if at := asked.at.read(found):
             return LastUse(known=True, at=at, granularity=asked.granularity)
-        if asked.at.path.find(answer.body) is None and asked.never and asked.never.holds(answer.body):
+        if asked.at.path.find(found) is None and asked.never and asked.never.holds(found):
             return LastUse(known=True, granularity=asked.granularity)
         return unknown
 
@@ -234,7 +265,7 @@ class HttpIssuer:
 
     @property
     def skew(self) -> timedelta | None:
-        return self._skew.last
+        return self._wire.skew.last
 
     def examine(self) -> Iterator[Diagnosis]:
         """The age and the end of the administrative credential, and what is left of rate limits."""
@@ -245,10 +276,7 @@ class HttpIssuer:
         yield from self._limits()
 
     def close(self) -> None:
-        with self._lock:
-            for session in self._sessions.values():
-                session.close()
-            self._sessions.clear()
+        self._wire.close()
 
     def __enter__(self) -> Self:
         return self
@@ -258,10 +286,13 @@ class HttpIssuer:
 
     # --- parts of the above ----------------------------------------------------------------------
 
-    def _pages(self) -> Iterator[list[KeyInfo]]:
+    def _pages(self) -> Iterator[list[tuple[KeyInfo, Any]]]:
         """The list, page by page. Raises rather than end early: a key that is missed would pass for dead."""
         listing, what = self._about.listing, "listing keys"
+        if listing is None or listing.items is None:
+            return
         pagination = listing.pagination
+        address: str | None = None
         query: dict[str, str] = {}
         cursors: set[str] = set()
         count = 0
@@ -270,22 +301,34 @@ class HttpIssuer:
                 query = {pagination.offset.parameter: str(pagination.offset.start + count)}
             elif pagination and pagination.page:
                 query = {pagination.page.parameter: str(pagination.page.start + number)}
-            answer = self._ask(what, listing.request, {}, query=query)
+            answer = self._ask(what, listing.request, {}, query=query, address=address)
             if answer.status not in listing.ok:
                 raise self._refused(what, answer)
             items = listing.items.find(answer.body)
             if not isinstance(items, list):
                 raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the answer has no list ({answer})")
             count += len(items)
-            yield [self._info(item, answer) for item in items]
+            yield [
+                (self._info(item, answer), item) for item in items if listing.live is None or listing.live.holds(item)
+            ]
             if pagination is None:
                 return
+            if pagination.next_url:
+                told = pagination.next_url.next.find(answer.body)
+                if told is None or told == "":
+                    return
+                address = self._next(told, listing.request, address)
+                if address is None or address in cursors:
+                    why = "the next page is not on the same host" if address is None else "the pages go in a circle"
+                    raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {why} ({answer})")
+                cursors.add(address)
+                continue
             if pagination.cursor is None:
                 if not items:
                     return
                 continue
             more = pagination.cursor.more.find(answer.body) if pagination.cursor.more else None
-            following = _text(pagination.cursor.next.find(answer.body))
+            following = text_of(pagination.cursor.next.find(answer.body))
             if pagination.cursor.more and not isinstance(more, bool):
                 raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: a page does not say if it is the last ({answer})")
             if more is False or (pagination.cursor.more is None and following is None):
@@ -296,30 +339,166 @@ class HttpIssuer:
             query = {pagination.cursor.parameter: following}
         raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the list has more than {_MAX_PAGES} pages")
 
-    def _info(self, item: Any, answer: _Answer) -> KeyInfo:
-        ways = self._about.listing.each
-        names = [_text(way.name.find(item)) or "" for way in ways]
+    def _next(self, told: Any, request: Request, page: str | None) -> str | None:
+        """The address of the next page; None unless it is on the host that was asked, which gets the credential."""
+        asked = urlsplit(page or self._base_of(request))
+        if not isinstance(told, str) or not told.isascii() or re.search(r"[\s\\]", told):
+            return None
+        try:
+            found = urlsplit(urljoin(page or self._base_of(request) + "/", told))
+        except ValueError:
+            return None
+        same = (found.scheme, found.netloc) == (asked.scheme, asked.netloc) and not found.fragment
+        return found.geturl() if same else None
+
+    def _info(self, item: Any, answer: Answer) -> KeyInfo:
+        ways = self._about.listing.each if self._about.listing else ()
+        names = [text_of(way.name.find(item)) or "" for way in ways]
         way, name = next(((w, n) for w, n in zip(ways, names, strict=True) if _OURS.fullmatch(n)), (ways[0], names[0]))
         key_id = self._key_id(way, item)
         if key_id is None:
             raise Trouble(Code.UNAVAILABLE, self.name, f"listing keys: an item has no key id ({answer})")
-        shown = _text(way.redacted.find(item)) if way.redacted else None
+        shown = text_of(way.redacted.find(item)) if way.redacted else None
         # A text without a gap is no redacted form: whatever it is, it might be a value, and goes no further.
-        redacted = shown if shown and _LEFT_OUT.search(shown) and _PLAIN.fullmatch(shown) else None
+        redacted = shown if shown and _LEFT_OUT.search(shown) and PLAIN.fullmatch(shown) else None
         return KeyInfo(key_id, name, way.created_at.read(item) if way.created_at else None, redacted)
 
     def _key_id(self, way: Mint | Item, found: Any) -> str | None:
         """None when a part is missing."""
-        form = next(r.key_id for r in self._about.revoke if way.key_id.keys() == set(r.key_id))
-        parts = [_text(way.key_id[part].find(found)) for part in form]
-        return "/".join(quote(part, safe=":@=+,") for part in parts if part) if all(parts) else None
+        paths = way.key_id or {}
+        form = next(form for form in self._forms if paths.keys() == set(form))
+        parts = [text_of(paths[part].find(found)) for part in form]
+        return _joined(part for part in parts if part) if all(parts) else None
 
-    def _revoke_by(self, step: Step, what: str, named: Mapping[str, str]) -> None:
+    def _credential(self, fields: Mapping[str, Expression], body: Any) -> Credential | None:
+        """None when a field is missing."""
+        values = {name: path.find(body) for name, path in fields.items()}
+        if not all(isinstance(value, str) and value for value in values.values()):
+            return None
+        return Credential({name: SecretValue(value) for name, value in values.items()})
+
+    def _unread(self, what: str, answer: Answer) -> Trouble:
+        told = f"the answer has no key id or no value ({answer}); the key may exist and is to be looked for"
+        return Trouble(Code.UNAVAILABLE, self.name, f"{what}: {told}", maybe_applied=True)
+
+    def _change(self, changes: tuple[Revoke, ...], parts: list[str], what: str) -> None:
+        """Does all steps of what is described for key ids of this form."""
+        change = next((c for c in changes if len(c.key_id) == len(parts)), None)
+        if change is None:
+            raise Trouble(
+                Code.INVALID, self.name, f"{what}: this is no key id of {self._about.title}, or can not be done"
+            )
+        named = dict(zip(change.key_id, parts, strict=True))
+        for step in change.steps:
+            self._step(step, what, named)
+
+    def _step(self, step: Step, what: str, named: Mapping[str, str]) -> None:
+        until = self._clock.monotonic() + CALL_SECONDS
         answer = self._ask(what, step.request, named, writes=True)
-        for statuses in (step.ok, step.gone, step.next_on):
-            if statuses and answer.status in statuses:
-                return
-        raise self._refused(what, answer, step.errors, writes=True)
+        if step.gone and answer.status in step.gone and (step.gone_when is None or step.gone_when.holds(answer.body)):
+            return
+        if answer.status in step.ok:
+            if step.poll:
+                self._polled(what, step.poll, answer, until, named)
+            return
+        if not (step.next_on and answer.status in step.next_on):
+            raise self._refused(what, answer, step.errors, writes=True)
+
+    def _polled(
+        self, what: str, poll: Poll, answer: Answer, until: float, named: Mapping[str, str] | None = None
+    ) -> Answer:
+        """The last answer of an operation that the first answer names."""
+        operation = text_of(poll.operation.find(answer.body))
+        if operation is None:
+            raise Trouble(
+                Code.UNAVAILABLE, self.name, f"{what}: the answer names no operation ({answer})", maybe_applied=True
+            )
+        end = min(self._clock.monotonic() + poll.timeout.total_seconds(), until)
+        while True:
+            try:
+                answer = self._ask(what, poll.request, {**(named or {}), OPERATION: operation}, until=end)
+                told = answer.status in poll.ok
+                if told and poll.done.holds(answer.body):
+                    break
+                if not told and answer.status not in (404, 408, 425, 429) and answer.status < 500:
+                    raise self._refused(what, answer)
+            except Trouble as trouble:
+                # The operation goes on, whatever keeps us from asking after it.
+                raise Trouble(
+                    Code.UNAVAILABLE, self.name, str(trouble).removeprefix(f"{self.name}: "), maybe_applied=True
+                ) from None
+            if self._clock.monotonic() + poll.interval.total_seconds() >= end:
+                raise Trouble(
+                    Code.UNAVAILABLE,
+                    self.name,
+                    f"{what}: not done when its time was over ({answer})",
+                    maybe_applied=True,
+                )
+            self._clock.sleep(poll.interval.total_seconds())
+        if poll.failed and poll.failed.holds(answer.body):
+            raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the vendor says that nothing came of it ({answer})")
+        return answer
+
+    def _prefetched(self, what: str) -> dict[str, Any]:
+        """What is to be copied into a mint."""
+        values: dict[str, Any] = {}
+        for prefetch in self._about.prefetch:
+            if prefetch.when and prefetch.when not in self._values:
+                continue
+            answer = self._ask(f"{what}: reading what goes into it", prefetch.request, {})
+            if answer.status not in prefetch.ok:
+                raise self._refused(f"{what}: reading what goes into it", answer)
+            found = {name: path.find(answer.body) for name, path in prefetch.values.items()}
+            if missing := [name for name, value in found.items() if value is None]:
+                told = f"there is no {' or '.join(missing)} to copy into it ({answer}); nothing was minted"
+                raise Trouble(Code.INVALID, self.name, f"{what}: {told}")
+            values |= found
+        return values
+
+    # --- slots -----------------------------------------------------------------------------------
+
+    def _held(self, what: str) -> dict[str, tuple[Credential, Any]]:
+        """What each slot holds now, and since when as far as that is told."""
+        listing = self._about.listing
+        assert listing is not None, "checked with the description"
+        answer = self._ask(what, listing.request, {})
+        if answer.status not in listing.ok:
+            raise self._refused(what, answer)
+        held = {}
+        for name, slot in self._about.slots.items():
+            credential = self._credential(slot.fields, answer.body)
+            if credential is None:
+                raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the answer has no {name} ({answer})")
+            held[name] = (credential, slot.created_at.read(answer.body) if slot.created_at else None)
+        return held
+
+    def _slot_id(self, slot: str, credential: Credential) -> str:
+        """No vendor names what a slot holds, so a digest does: the id is of this value, and of none that comes later."""
+        values = sorted((name, value.reveal()) for name, value in credential.fields.items())
+        whole = json.dumps([self._scope(), slot, values])
+        return _joined((slot, hashlib.sha256(whole.encode()).hexdigest()[:20]))
+
+    def _in_slot(self, slot: str, answer: Answer, what: str) -> Issued:
+        about = self._about.slots[slot]
+        credential = self._credential(about.fields, answer.body)
+        if credential is None:
+            raise self._unread(what, answer)
+        made = about.created_at.read(answer.body) if about.created_at else None
+        return Issued(self._slot_id(slot, credential), credential, made)
+
+    def _discard(self, parts: list[str], what: str) -> None:
+        """Regenerates a slot for nobody, provided that it still holds what the id is of."""
+        if len(parts) != 2 or parts[0] not in self._about.slots or self._way is None:
+            raise Trouble(Code.INVALID, self.name, f"{what}: this is no key id of {self._about.title}")
+        held, _ = self._held(what)[parts[0]]
+        if self._slot_id(parts[0], held) != _joined(parts):
+            return
+        until = self._clock.monotonic() + CALL_SECONDS
+        answer = self._ask(what, self._way.request, {SLOT: parts[0]}, writes=True)
+        if answer.status not in self._way.ok:
+            raise self._refused(what, answer, self._way.errors, writes=True)
+        if self._way.poll:
+            self._polled(what, self._way.poll, answer, until)
 
     def _show(
         self,
@@ -333,23 +512,27 @@ class HttpIssuer:
         """Sends a request with the credential alone and judges the answer."""
         shown = {name: value.reveal() for name, value in credential.fields.items()}
         auth = self._about.verify.auth
-        if missing := sorted({n for _, t in auth.templates() for n in t.names} - shown.keys() - self._values.keys()):
+        if missing := [name for name in self.capabilities.fields if name not in shown]:
             return Check(Verdict.UNKNOWN, f"the credential has no field {' or '.join(missing)}")
         call = self._fill(request, {}, auth, shown)
-        answer = _Silence(call, sent=False) if isinstance(call, str) else self._send(call, "verify")
-        if isinstance(answer, _Silence):
+        answer = Silence(call, sent=False) if isinstance(call, str) else self._wire.send(call, "verify")
+        if isinstance(answer, Silence):
             return Check(Verdict.UNKNOWN, answer.reason)
         facts = {"status": str(answer.status), "latency_ms": str(answer.milliseconds)}
-        kept = {name: _text(path.find(answer.body)) for name, path in (record or {}).items()}
-        kept |= {
-            n.lower(): v for n, v in answer.headers.items() if any(fnmatchcase(n.lower(), p.lower()) for p in headers)
-        }
+        kept = {name: text_of(path.find(answer.body)) for name, path in (record or {}).items()}
+        kept |= {n: v for n, v in answer.headers.items() if any(fnmatchcase(n, p.lower()) for p in headers)}
         secrets = tuple(shown.values())
-        facts |= {name: text for name, text in kept.items() if text and _fit(_PLAIN, text, secrets)}
+        facts |= {name: text for name, text in kept.items() if text and fit(PLAIN, text, secrets)}
         for rule in rules:
-            if rule.matches(answer.status, answer.body):
+            if rule.matches(answer.status, answer.body, answer.headers):
+                if auth and auth.azure_shared_key and not rule.verdict.live and self._clocks_differ():
+                    break
                 return Check(rule.verdict, f"{rule.reason} ({_brief(answer)})", answer.request_id, facts)
         return Check(Verdict.UNKNOWN, f"an answer that does not tell ({_brief(answer)})", answer.request_id, facts)
+
+    def _clocks_differ(self) -> bool:
+        skew = self._wire.skew.last
+        return skew is None or abs(skew) > _APART
 
     def _administrator(self) -> Diagnosis:
         """What the vendor says of the administrative credential that is in use; it is told by its redacted value."""
@@ -367,8 +550,8 @@ class HttpIssuer:
         if len(found) != 1:
             which = "several look like it" if found else "it is not among those that are listed first"
             return Diagnosis(check, Grade.UNCHECKED, which)
-        name = _text(asked.name.find(found[0])) if asked.name else None
-        told = f"it is called {name}" if name and _fit(_PLAIN, name, (value,)) else "it has no name"
+        name = text_of(asked.name.find(found[0])) if asked.name else None
+        told = f"it is called {name}" if name and fit(PLAIN, name, (value,)) else "it has no name"
         now = self._clock.now()
         if asked.created_at and (made := asked.created_at.read(found[0])):
             told += f", made {_days(now - made)} ago"
@@ -384,8 +567,8 @@ class HttpIssuer:
     def _limits(self) -> Iterator[Diagnosis]:
         """One for each limit of which the vendor's answers have told, by its headers."""
         told: dict[str, dict[str, int]] = {}
-        for header, text in dict(self._rates).items():
-            if (parts := _RATE.fullmatch(header)) and text.isdecimal():
+        for header, text in dict(self._wire.rates).items():
+            if (parts := RATE.fullmatch(header)) and parts[1] != "reset" and text.isdecimal():
                 told.setdefault((parts[2] or "").strip("-"), {})[parts[1]] = int(text)
         if not told:
             yield Diagnosis("quota", Grade.UNCHECKED, "its answers to questions carry no rate-limit headers")
@@ -408,111 +591,187 @@ class HttpIssuer:
         self,
         what: str,
         request: Request,
-        values: Mapping[str, str],
+        values: Mapping[str, Any],
         *,
         query: Mapping[str, str] | None = None,
+        address: str | None = None,
         writes: bool = False,
-    ) -> _Answer:
-        """An administrative request. Raises Trouble when there is no answer."""
-        call = self._fill(request, values, self._about.auth, {ADMIN: self._admin().reveal()}, query)
+        until: float | None = None,
+    ) -> Answer:
+        """An administrative request. Raises Trouble when there is no answer.
+
+        Parameters:
+            address: of a page, in place of the request's own.
+            until: on the monotonic clock, when the answer must be there at the latest.
+        """
+        now = self._clock.monotonic()
+        if not writes and 0 < (left := self._rests_until - now) <= _WAITS:
+            told = "nothing is left of a rate limit, by the vendor's last answer"
+            raise Trouble(Code.THROTTLED, self.name, f"{what}: {told}", retry_after=left)
+        auth, secrets = self._authority(what)
+        call = self._fill(request, values, auth, secrets, query, address)
         if isinstance(call, str):
             raise Trouble(Code.INVALID, self.name, f"{what}: {call}")
-        answer = self._send(call, "admin")
-        if isinstance(answer, _Silence):
+        answer = self._wire.send(call, "admin", until)
+        if isinstance(answer, Silence):
             raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {answer.reason}", maybe_applied=writes and answer.sent)
+        rest = self._wire.rest(answer)
+        self._rests_until = self._clock.monotonic() + rest if rest and answer.status < 300 else 0.0
+        if answer.status == 401:
+            with self._lock:
+                self._token = None
         return answer
+
+    def _authority(self, what: str) -> tuple[Auth, dict[str, str]]:
+        """How administrative requests authenticate, and what is inserted there."""
+        auth = self._about.auth
+        if auth is None:
+            raise Trouble(Code.INVALID, self.name, f"{what}: {self._about.title} know no administrative requests")
+        whole = self._admin()
+        names = admin_parts(self._about)
+        secrets = {ADMIN: whole.reveal()}
+        if names:
+            try:
+                given = json.loads(whole.reveal())
+            except (ValueError, RecursionError):
+                given = None
+            texts = [given.get(name) if isinstance(given, dict) else None for name in names]
+            if not all(isinstance(text, str) and text for text in texts):
+                told = f"its admin credential must be a JSON object with {', '.join(names)}"
+                raise Trouble(Code.DENIED, self.name, f"{what}: {told}") from None
+            self._shown_parts = tuple(SecretValue(str(text)) for text in texts)
+            secrets = {f"{ADMIN}.{name}": str(text) for name, text in zip(names, texts, strict=True)}
+        return auth, secrets
+
+    def _bearer(self, asked: ClientCredentials, values: Mapping[str, Any]) -> str | Silence:
+        """An access token, from the last answer while that is good."""
+        client, secret = asked.client_id.fill(values), asked.client_secret.fill(values)
+        of = hashlib.sha256(json.dumps([client, secret]).encode()).hexdigest()
+        with self._lock:
+            if self._token and self._token[0] == of and self._clock.monotonic() < self._token[2]:
+                return self._token[1].reveal()
+        form = {"grant_type": "client_credentials"}
+        if asked.scope:
+            form["scope"] = asked.scope.fill(values)
+        headers = {"Accept": "application/json"}
+        if asked.send == "basic":
+            headers["Authorization"] = _basic(quote(client, safe=""), quote(secret, safe=""))
+        else:
+            form |= {"client_id": client, "client_secret": secret}
+        try:
+            url = self._base_of(asked) + asked.path.fill_path(values)
+        except ValueError as error:
+            return Silence(f"the path of the token endpoint: {error}", sent=False)
+        call = Call("POST", url, {}, headers, None, form, (secret,))
+        answer = self._wire.send(call, "admin")
+        if isinstance(answer, Silence):
+            return Silence(f"no access token: {answer.reason}", sent=False)
+        body = answer.body if isinstance(answer.body, dict) else {}
+        token, life = body.get("access_token"), body.get("expires_in")
+        if answer.status != 200 or not isinstance(token, str) or not token:
+            word = text_of(body.get("error"))
+            told = f", {word}" if word and re.fullmatch(r"[a-z_]{1,40}", word) else ""
+            refused = answer.status in (400, 401, 403)
+            raise Trouble(
+                Code.DENIED if refused else Code.THROTTLED if answer.status == 429 else Code.UNAVAILABLE,
+                self.name,
+                f"the token endpoint {'refused the administrative credential' if refused else 'gave no token'} ({answer}{told})",
+                retry_after=self._wire.rest(answer),
+            )
+        lasts = float(life) if isinstance(life, int | float) or (isinstance(life, str) and life.isdecimal()) else 0.0
+        kept = SecretValue(token)
+        with self._lock:
+            self._token = (of, kept, self._clock.monotonic() + min(lasts, 86_400.0) - _EARLY)
+        return token
+
+    def _base_of(self, request: Request | ClientCredentials) -> str:
+        return str(self._values[request.host]).rstrip("/") if request.host else self._base
 
     def _fill(
         self,
         request: Request,
-        values: Mapping[str, str],
-        auth: Auth,
+        values: Mapping[str, Any],
+        auth: Auth | None,
         secrets: Mapping[str, str],
         query: Mapping[str, str] | None = None,
-    ) -> _Call | str:
+        address: str | None = None,
+    ) -> Call | str:
         """The request with everything filled in, or why it can not be sent."""
         known = {**self._values, **values}
         try:
-            path = request.path.fill_path(known)
+            url = address or self._base_of(request) + request.path.fill_path(known)
         except ValueError as error:
             return f"the path of the request: {error}"
+        asked = {} if address else {**_filled(request.query, known), **(query or {})}
+        within = {**known, **secrets}
         headers = {**_filled(self._about.headers, known), **_filled(request.headers, known)}
-        headers |= _authentication(auth, {**known, **secrets})
+        hidden = [text for text in secrets.values() if text]
+        if auth and auth.oauth2_client_credentials:
+            token = self._bearer(auth.oauth2_client_credentials, within)
+            if isinstance(token, Silence):
+                raise Trouble(Code.UNAVAILABLE, self.name, token.reason)
+            headers["Authorization"] = f"Bearer {token}"
+            hidden.append(token)
+        elif auth and auth.azure_shared_key:
+            signed = self._signed(auth.azure_shared_key, request.method, url, asked, headers, within)
+            if signed is None:
+                return "the key is not base64"
+            headers |= signed
+        elif auth:
+            headers |= _authentication(auth, within)
         if not all(_SENDABLE.fullmatch(text) for text in headers.values()):
             return "a credential or variable has characters that an HTTP header can not carry, such as a line end"
-        return _Call(
+        return Call(
             method=request.method,
-            url=self._base + path,
-            query={**_filled(request.query, known), **(query or {})},
+            url=url,
+            query=asked,
             headers=headers,
-            body=_filled_json(request.body, known),
-            secrets=tuple(text for text in secrets.values() if text),
+            body=_filled_json(request.body, within),
+            form=None if request.form is None else _filled(request.form, within),
+            secrets=tuple(hidden),
         )
 
-    def _send(self, call: _Call, session: Literal["admin", "verify"]) -> _Answer | _Silence:
-        """Sends a request, once, and reads its answer within the limits."""
-        import requests  # noqa: PLC0415 - only who asks a vendor pays for it
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
-        started = self._clock.monotonic()
+    def _signed(
+        self,
+        signed: SharedKey,
+        method: str,
+        url: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        values: Mapping[str, Any],
+    ) -> dict[str, str] | None:
+        """Headers of a request without a body, signed as "Authorize with Shared Key" of the Storage REST reference says
+        for Shared Key Lite of the Blob service. None when the key can not sign.
+        """
+        account = signed.account.fill(values)
         try:
-            with self._session(session).request(
-                call.method,
-                call.url,
-                params=call.query,
-                json=call.body,
-                auth=_Headers(call.headers),
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                raw = bytearray()
-                for chunk in response.iter_content(_CHUNK):
-                    raw += chunk
-                    if len(raw) > MAX_ANSWER_BYTES:
-                        return _Silence(f"the answer has more than {MAX_ANSWER_BYTES} bytes", sent=True)
-                    if self._clock.monotonic() - started > CALL_SECONDS:
-                        return _Silence(f"the answer took more than {CALL_SECONDS:.0f} s", sent=True)
-                named = {header.lower(): text for header, text in response.headers.items()}
-                self._skew.heard(named.get("date"))
-                self._rates.update({header: text for header, text in named.items() if _RATE.fullmatch(header)})
-                body = _parsed(bytes(raw))
-                error = _text(self._about.error_code.find(body)) if self._about.error_code else None
-                request_id = response.headers.get(self._about.request_id)
-                request_id = request_id if request_id and _fit(_WORD, request_id, call.secrets) else None
-                heard(request_id, checked=True)
-                return _Answer(
-                    status=response.status_code,
-                    headers=dict(response.headers),
-                    body=body,
-                    error=error if error and _fit(_WORD, error, call.secrets) else None,
-                    request_id=request_id,
-                    milliseconds=round((self._clock.monotonic() - started) * 1000),
-                )
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            # Kept out of what is raised later: it carries the request, and with it a credential.
-            return _silence(error)
+            key = base64.b64decode(signed.key.fill(values), validate=True)
+        except ValueError:
+            return None
+        stamped = {"x-ms-date": format_datetime(self._clock.now(), usegmt=True)}
+        named = {name.lower(): text for name, text in {**headers, **stamped}.items()}
+        lines = "".join(f"{name}:{text}\n" for name, text in sorted(named.items()) if name.startswith("x-ms-"))
+        parts = urlsplit(url)
+        resource = f"/{account}{parts.path or '/'}" + (f"?comp={query['comp']}" if "comp" in query else "")
+        text = f"{method}\n\n\n\n{lines}{resource}"
+        signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
+        return {**stamped, "Authorization": f"SharedKeyLite {account}:{signature}"}
 
-    def _session(self, kind: str) -> requests.Session:
-        """One for administrative requests and one for shown credentials, so that the two share nothing."""
-        import requests  # noqa: PLC0415
+    def _scope(self) -> str:
+        """Eight hex digits that differ where the address or what a list is asked of does, a project for one."""
+        listing = self._about.listing
+        requests = [listing.request] if listing else []
+        names = {name for request in requests for name in request.path.names}
+        names |= {name for request in requests for template in request.query.values() for name in template.names}
+        if not requests:
+            names = {name for name, variable in self._about.variables.items() if variable.required}
+        where = sorted((name, self._values.get(name, "")) for name in names)
+        return hashlib.sha256(repr((self._base, where)).encode()).hexdigest()[:8]
 
-        with self._lock:
-            if kind not in self._sessions:
-                session = requests.Session()
-                session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-                session.headers["User-Agent"] = "keyturn"
-                # A proxy has no business between two processes of one machine.
-                session.trust_env = not is_loopback(urlsplit(self._base).hostname or "")
-                self._sessions[kind] = session
-            return self._sessions[kind]
-
-    def _refused(
-        self, what: str, answer: _Answer, errors: tuple[Refusal, ...] = (), *, writes: bool = False
-    ) -> Trouble:
+    def _refused(self, what: str, answer: Answer, errors: tuple[Refusal, ...] = (), *, writes: bool = False) -> Trouble:
         """What an answer that is no success means, by the description first and by its status otherwise."""
-        for refusal in errors:
-            if refusal.matches(answer.status, answer.body):
+        for refusal in (*errors, *self._about.errors):
+            if refusal.matches(answer.status, answer.body, answer.headers):
                 code, told = refusal.code, refusal.reason
                 break
         else:
@@ -522,35 +781,15 @@ class HttpIssuer:
             self.name,
             f"{what}: {told} ({answer})",
             maybe_applied=writes and code is Code.UNAVAILABLE,
-            retry_after=self._retry_after(answer),
+            retry_after=self._wire.rest(answer) if code in (Code.THROTTLED, Code.UNAVAILABLE) else None,
         )
-
-    def _retry_after(self, answer: _Answer) -> float | None:
-        """Seconds, from a number or an HTTP date (RFC 9110, 10.2.3)."""
-        text = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
-        if text.isdecimal() and len(text) < 10:
-            return float(text)
-        try:
-            at = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - self._clock.now()).total_seconds())
-
-
-class _Headers:
-    """Sets headers last of all. An auth object of one's own also keeps requests from reading ~/.netrc."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.update(self._headers)
-        return request
 
 
 def _judged(status: int) -> tuple[Code, str]:
-    if status in (401, 403):
-        return Code.DENIED, "the administrative credential was refused, or may not do this"
+    if status == 401:
+        return Code.DENIED, "the administrative credential was refused"
+    if status == 403:
+        return Code.DENIED, "the administrative credential, or this address, may not do this"
     if status in (404, 410):
         return Code.NOT_FOUND, "there is no such thing; check the configured ids"
     if status == 409:
@@ -564,49 +803,23 @@ def _judged(status: int) -> tuple[Code, str]:
     return Code.UNAVAILABLE, "the vendor failed"
 
 
-def _silence(error: BaseException) -> _Silence:
-    """Why there is no answer, by the kinds of error in the chain; their texts may quote what was sent."""
-    import requests  # noqa: PLC0415
-    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError  # noqa: PLC0415
-
-    chain: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        link = waiting.pop()
-        if isinstance(link, BaseException) and link not in chain:
-            chain.append(link)
-            waiting += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-
-    def among(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if among(NameResolutionError):
-        return _Silence("the vendor's host name is not known", sent=False)
-    if among(ssl.SSLCertVerificationError):
-        return _Silence("the vendor's TLS certificate can not be verified", sent=False)
-    if among(requests.ConnectTimeout, ConnectTimeoutError):
-        return _Silence(f"no connection within {CONNECT_SECONDS:.0f} s", sent=False)
-    if among(NewConnectionError):
-        return _Silence("no connection", sent=False)
-    if among(requests.Timeout, TimeoutError):
-        return _Silence(f"no answer within {READ_SECONDS:.0f} s", sent=True)
-    return _Silence(f"the connection failed ({type(error).__name__})", sent=True)
+def _basic(username: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
-def _authentication(auth: Auth, values: Mapping[str, str | int]) -> dict[str, str]:
+def _authentication(auth: Auth, values: Mapping[str, Any]) -> dict[str, str]:
     if auth.bearer:
         return {"Authorization": f"Bearer {auth.bearer.fill(values)}"}
     if auth.basic:
-        pair = f"{auth.basic.username.fill(values)}:{auth.basic.password.fill(values)}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        return {"Authorization": _basic(auth.basic.username.fill(values), auth.basic.password.fill(values))}
     return {name: template.fill(values) for name, template in (auth.headers or {}).items()}
 
 
-def _filled(templates: Mapping[str, Template], values: Mapping[str, str | int]) -> dict[str, str]:
+def _filled(templates: Mapping[str, Template], values: Mapping[str, Any]) -> dict[str, str]:
     return {name: template.fill(values) for name, template in templates.items() if not template.absent(values)}
 
 
-def _filled_json(tree: Any, values: Mapping[str, str | int]) -> Any:
+def _filled_json(tree: Any, values: Mapping[str, Any]) -> Any:
     def present(node: Any) -> bool:
         return not (isinstance(node, Template) and node.absent(values))
 
@@ -623,7 +836,7 @@ def _filled_json(tree: Any, values: Mapping[str, str | int]) -> Any:
 def _redacts(shown: Any, value: str) -> bool:
     """Whether this is the value with its middle left out, and says enough of it to tell."""
     parts = _LEFT_OUT.split(shown) if isinstance(shown, str) else []
-    if len(parts) != 2 or len("".join(parts)) < _TELLING:
+    if len(parts) != 2 or len("".join(parts)) < TELLING:
         return False
     return bool(parts[1]) and value.startswith(parts[0]) and value.endswith(parts[1])
 
@@ -632,36 +845,14 @@ def _days(gap: timedelta) -> str:
     return f"{gap.days} d" if gap.days >= 2 else f"{max(gap.total_seconds(), 0) / 3600:.0f} h"
 
 
+def _joined(parts: Iterable[str]) -> str:
+    """A key id, from its parts."""
+    return "/".join(quote(part, safe=":@=+,") for part in parts)
+
+
 def _parts(key_id: str) -> list[str]:
     return [unquote(part) for part in key_id.split("/")]
 
 
-def _text(found: Any) -> str | None:
-    """A text or whole number as text; None for anything else, and for an empty text."""
-    if isinstance(found, int) and not isinstance(found, bool):
-        return str(found)
-    return found if isinstance(found, str) and found else None
-
-
-def _fit(pattern: re.Pattern[str], text: str, secrets: tuple[str, ...]) -> bool:
-    """Whether a text from outside may stand in a message or record: it is plain and repeats nothing secret."""
-    return pattern.fullmatch(text) is not None and not any(
-        (len(secret) >= _TELLING and secret in text) or (len(text) >= _TELLING and text in secret)
-        for secret in (*secrets, *values_alive())
-    )
-
-
-def _brief(answer: _Answer) -> str:
+def _brief(answer: Answer) -> str:
     return f"HTTP {answer.status}, {answer.error}" if answer.error else f"HTTP {answer.status}"
-
-
-def _scope(base: str, where: Mapping[str, str | int]) -> str:
-    """Eight hex digits that differ where the address or what a list is asked of does, a project for one."""
-    return hashlib.sha256(repr((base, sorted(where.items()))).encode()).hexdigest()[:8]
-
-
-def _parsed(raw: bytes) -> Any:
-    try:
-        return json.loads(raw) if raw else None
-    except (ValueError, RecursionError):
-        return None

@@ -22,9 +22,16 @@ ADMIN: Final = "admin"
 """The placeholder of the administrative credential; stands in `auth` and nowhere else."""
 KEY_NAME: Final = "key_name"
 """The placeholder of the name under which a key is minted; carries the rotation token."""
+SLOT: Final = "slot"
+"""The placeholder of the slot in which a key is made, where there are slots."""
+EXPIRES_AT: Final = "expires_at"
+"""The placeholder of the time at which a key is to stop working by itself; absent where it is not to."""
+OPERATION: Final = "operation"
+"""The placeholder of the operation that a poll asks after; may have several segments of a path."""
 
-Values = Mapping[str, str | int]
-"""What placeholders stand for. An optional variable that is not given is absent."""
+Values = Mapping[str, Any]
+"""What placeholders stand for: texts and whole numbers; alone in JSON, anything that JSON has. An optional variable
+that is not given is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class DescriptionFault(ValueError):  # noqa: N818 - reads as what it is where it
         self.faults: Final = tuple(faults)
 
 
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
+_PLACEHOLDER: Final = re.compile(r"\{((?:admin\.)?[A-Za-z][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +87,28 @@ class Template:
     def fill(self, values: Values) -> str:
         return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), self.text)
 
-    def fill_json(self, values: Values) -> str | int:
-        """A placeholder that stands alone keeps the type of its variable."""
-        alone = _PLACEHOLDER.fullmatch(self.text)
-        return values[alone[1]] if alone else self.fill(values)
+    @property
+    def alone(self) -> str | None:
+        """The placeholder that it consists of."""
+        found = _PLACEHOLDER.fullmatch(self.text)
+        return found[1] if found else None
+
+    def fill_json(self, values: Values) -> Any:
+        """A placeholder that stands alone keeps the type of its value."""
+        return values[self.alone] if self.alone else self.fill(values)
 
     def fill_path(self, values: Values) -> str:
-        """Each value escaped, so that it stays within its segment.
+        """Each value escaped, so that it stays within its segment; an operation's within the path.
 
         Raises:
             ValueError: a segment would be empty, `.` or `..` and so lead to another resource.
         """
-        path = _PLACEHOLDER.sub(lambda match: quote(str(values[match[1]]), safe=""), self.text)
-        if any(segment in ("", ".", "..") for segment in path.split("/")[1:]):
+
+        def escaped(match: re.Match[str]) -> str:
+            return quote(str(values[match[1]]), safe="/" if match[1] == OPERATION else "")
+
+        path = _PLACEHOLDER.sub(escaped, self.text)
+        if path != "/" and any(segment in ("", ".", "..") for segment in path.split("/")[1:]):
             raise ValueError("a value is empty, '.' or '..', which would lead to another path")
         return path
 
@@ -150,6 +166,19 @@ class Statuses:
         return status in self.members or f"{status // 100}xx" in self.members
 
 
+NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+def judges(rule: Any, status: int, body: Any, headers: Mapping[str, str]) -> bool:
+    """Whether a rule of a description is about an answer.
+
+    Parameters:
+        headers: of the answer, by name in lower case.
+    """
+    said = all(headers.get(name.lower()) == text for name, text in rule.header.items())
+    return status in rule.status and said and (rule.when is None or rule.when.holds(body))
+
+
 TimeFormat = Literal["unix", "unix-ms", "iso8601"]
 """Seconds or milliseconds since 1970, or text; without an offset it is UTC."""
 
@@ -167,8 +196,15 @@ def read_time(found: Any, form: TimeFormat) -> datetime | None:
         return None
 
 
+def write_time(at: datetime, form: TimeFormat) -> str | int:
+    """A point in time as a request has it; whole seconds."""
+    if form == "iso8601":
+        return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return int(at.timestamp()) * (1000 if form == "unix-ms" else 1)
+
+
 def auth_templates(auth: Any) -> Iterator[tuple[str, Template]]:
-    """Every template of a description's `auth`, and its place."""
+    """Every template of a description's `auth` that may insert a credential, and its place."""
     if auth.bearer:
         yield "bearer", auth.bearer
     if auth.basic:
@@ -176,7 +212,38 @@ def auth_templates(auth: Any) -> Iterator[tuple[str, Template]]:
         yield "basic.password", auth.basic.password
     for name, template in (auth.headers or {}).items():
         yield f"headers.{name}", template
+    if asked := auth.oauth2_client_credentials:
+        yield "oauth2_client_credentials.client_id", asked.client_id
+        yield "oauth2_client_credentials.client_secret", asked.client_secret
+        if asked.scope:
+            yield "oauth2_client_credentials.scope", asked.scope
+    if signed := auth.azure_shared_key:
+        yield "azure_shared_key.account", signed.account
+        yield "azure_shared_key.key", signed.key
 
 
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host) is not None
+
+
+# --- questions about a whole description, checked or packed ------------------------------------------
+
+
+def forms(d: Any) -> tuple[tuple[str, ...], ...]:
+    """The parts that key ids may have, in their order."""
+    if d.revoke:
+        return tuple(revoke.key_id for revoke in d.revoke)
+    return tuple(dict.fromkeys(tuple(item.key_id) for item in (d.listing.each if d.listing else ())))
+
+
+def credential_fields(d: Any) -> tuple[str, ...]:
+    """The fields of a credential."""
+    if d.slots:
+        return tuple(next(iter(d.slots.values())).fields)
+    return tuple(d.mint[0].fields or ()) if d.mint else d.credential
+
+
+def admin_parts(d: Any) -> tuple[str, ...]:
+    """The parts of an administrative credential that is a JSON object; empty where it is one text."""
+    names = (name for _, template in (d.auth.templates() if d.auth else ()) for name in template.names)
+    return tuple(dict.fromkeys(name.partition(".")[2] for name in names if "." in name))

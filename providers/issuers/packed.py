@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from providers.issuers.language import Expression, Statuses, Template, auth_templates, read_time
+from providers.issuers.language import NO_HEADERS, Expression, Statuses, Template, auth_templates, judges, read_time
 from rotation.errors import Code
 from rotation.model import Verdict
 from rotation.packed import Kinds, Record, decode
@@ -26,8 +26,8 @@ class _Auth(Record):
 
 
 class _Judged(Record):
-    def matches(self, status: int, body: Any) -> bool:
-        return status in self.status and (self.when is None or self.when.holds(body))
+    def matches(self, status: int, body: Any, headers: Mapping[str, str] = NO_HEADERS) -> bool:
+        return judges(self, status, body, headers)
 
 
 class _Whole(Record):

@@ -27,7 +27,7 @@ import yaml
 from flask import Flask, Response, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from providers.issuers import http
+from providers.issuers import wire
 from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
 from rotation.clock import SystemClock
@@ -534,7 +534,7 @@ class TestAnswers:
     @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
     def test_an_answer_that_is_too_large(self, at: VendorHarness, packed: bool) -> None:
         """Is not read to its end, also when it is small on the wire."""
-        large = json.dumps({"you": "x" * (http.MAX_ANSWER_BYTES * 8)}).encode()
+        large = json.dumps({"you": "x" * (wire.MAX_ANSWER_BYTES * 8)}).encode()
         headers = {"Content-Encoding": "gzip"} if packed else {}
         body = gzip.compress(large, 1) if packed else large
         at.vendor.instead["verify"] = lambda: Response(body, 200, headers)
@@ -549,14 +549,14 @@ class TestAnswers:
                 self.move(timedelta(seconds=20))
                 return super().monotonic()
 
-        at.vendor.instead["mint"] = lambda: Response((b" " * http._CHUNK for _ in range(10)), 201)
+        at.vendor.instead["mint"] = lambda: Response((b" " * wire._CHUNK for _ in range(10)), 201)
         with pytest.raises(Trouble, match="took more than 50 s") as raised:
             at.client(clock=Racing()).mint(key_name("token1"))
         assert raised.value.maybe_applied
 
     def test_silence(self, at: VendorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ends at the time limit; a mint may have happened."""
-        monkeypatch.setattr(http, "READ_SECONDS", 0.1)
+        monkeypatch.setattr(wire, "READ_SECONDS", 0.1)
         over = threading.Event()
 
         def wait() -> Response:
