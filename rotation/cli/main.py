@@ -30,6 +30,7 @@ from rotation.cli.incident import app as incident_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
 from rotation.cli.policy import policy as policy_command
+from rotation.cli.serve import serve
 from rotation.cli.thaw import thaw
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
@@ -424,6 +425,7 @@ app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
+app.command()(serve)
 app.add_typer(notify_app, name="notify")
 app.add_typer(incident_app, name="incident")
 app.add_typer(breakglass_app, name="break-glass")
