@@ -23,6 +23,7 @@ from rotation.cli.breakglass import app as breakglass_app
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, end, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
+from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
 from rotation.cli.fingerprints import app as fingerprints_app
@@ -428,6 +429,7 @@ app.command("run")(run_daemon)
 app.command()(serve)
 app.add_typer(notify_app, name="notify")
 app.add_typer(incident_app, name="incident")
+app.add_typer(drill_app, name="drill")
 app.add_typer(breakglass_app, name="break-glass")
 app.add_typer(audit_app, name="audit")
 app.add_typer(fingerprints_app, name="fingerprints")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from typing import Final
 from rotation import fleet, sweep
 from rotation import policy as policies
 from rotation.assembly import Assembly
-from rotation.declared import Config, ConfigError
+from rotation.declared import ConfigError
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.incident import evidence as evidences
@@ -42,9 +42,10 @@ from rotation.model import Consumer, Credential, Drain, Model, Policy, Schedule,
 from rotation.names import name_fault
 from rotation.notify import runs
 from rotation.notify.telling import Telling
+from rotation.policy import show_duration
 from rotation.ports import Clock, Issuer, Notice, Notifier, Record, SecretStore
 from rotation.provision import Provisioner, Refusal
-from rotation.situation import Observation
+from rotation.situation import ATTEMPT_LIFE, Observation
 
 CANARY: Final = "drill-canary"
 """What the names of canaries begin with."""
@@ -53,8 +54,10 @@ TAG: Final = "drill"
 LONGEST: Final = timedelta(hours=1)
 """A drill that began longer ago, and has left something, is over."""
 _PRODUCTION: Final = "prod"
+AGE: Final = ATTEMPT_LIFE + timedelta(seconds=30)
+"""How old a credential has to be so that no delayed write may bring it back."""
 _ROUNDS: Final = 2
-"""How often a canary that could not be removed is tried again."""
+"""How often the removal of a canary is tried."""
 
 Listen = Callable[[str, Callable[[Record], None]], None]
 """Has an incident, by its id, hear the records of the audit trail from now on."""
@@ -68,12 +71,20 @@ def production(environment: str) -> bool:
     return environment == _PRODUCTION
 
 
-def canaries(config: Config, issuers: Mapping[str, Issuer], identity: str) -> tuple[list[Policy], list[str]]:
+def canaries(assembly: Assembly, identity: str, *, slow: bool = False) -> tuple[list[Policy], list[str]]:
     """A canary for each pair of store and issuer that the stack uses, and which pairs have none, with the reason.
 
     Only where another key beside the stack's own hurts nobody: an issuer with places, or with room for one key, would
     have to destroy a credential that somebody uses.
+
+    Parameters:
+        slow: also in stores without compare-and-set, where a young credential is not let go of for AGE.
+
+    Raises:
+        Trouble: an issuer that allows few keys does not say how many there are.
+        ConfigError: a login is not set.
     """
+    config, issuers = assembly.config, assembly.issuers
     found: list[Policy] = []
     notes: list[str] = []
     pairs: dict[tuple[str, str], Policy] = {}
@@ -88,9 +99,18 @@ def canaries(config: Config, issuers: Mapping[str, Issuer], identity: str) -> tu
             notes.append(f"{store} with {issuer}: no canary, as creating a credential there destroys one that is used")
         elif capabilities.max_keys is not None and _crowded(issuers[issuer], capabilities.max_keys):
             notes.append(f"{store} with {issuer}: no canary, as there is no room for two more keys")
+        elif not (slow or _fenced(assembly, store)):
+            notes.append(
+                f"{store} with {issuer}: no canary, as {store} has no compare-and-set, so that what is younger than "
+                f"{show_duration(ATTEMPT_LIFE)} is not revoked there once it is replaced; --slow waits for that, or name a secret"
+            )
         else:
             found.append(_canary(store, like, identity))
     return found, notes
+
+
+def _fenced(assembly: Assembly, store: str) -> bool:
+    return assembly.stores[store].features.compare_and_set
 
 
 def _crowded(issuer: Issuer, most: int) -> bool:
@@ -223,7 +243,7 @@ class Drill:
         self._listen = listen
         self._say = say
         self._patience = patience
-        self._provisioner = provisioner(assembly, evidence.notes.append)
+        self._provisioner = provisioner(assembly)
         self._leaked: dict[Policy, Credential] = {}
         self._bystanders: dict[Policy, list[Bystander]] = {}
 
@@ -269,6 +289,16 @@ class Drill:
         if good := [self._of[policy] for policy in made if not self._of[policy].faults]:
             self._say(f"Made {len(good)} canaries: {', '.join(one.name for one in good)}.")
         self._keep()
+        self._age("leaks")
+
+    def _age(self, then: str) -> None:
+        """Waits until what was minted is old enough, where a store needs that."""
+        slow = [one for one in self._of if self._of[one].canary and not _fenced(self._plain, one.store)]
+        if slow:
+            self._say(
+                f"Waiting {show_duration(AGE)} until what is in {slow[0].store} {then}: it has no compare-and-set."
+            )
+            self._clock.sleep(AGE.total_seconds())
 
     def _first_use(self, policy: Policy) -> bool:
         """Reads the credential, and has an application at each of its stores use it. Whether all of them are let in."""
@@ -284,7 +314,13 @@ class Drill:
         except Trouble as trouble:
             subject.faults.append(str(trouble))
             return False
-        subject.leaked_key_id = seen.primary.current.key_id
+        subject.leaked_key_id, made_at = seen.primary.current.key_id, seen.primary.current.created_at
+        if seen.unfenced and made_at is not None and self._clock.now() < made_at + ATTEMPT_LIFE:
+            subject.faults.append(
+                f"is too young to be drilled: it may be revoked from {made_at + ATTEMPT_LIFE:%H:%M}Z on, as "
+                f"{' and '.join(sorted(seen.unfenced))} has no compare-and-set. It was left as it is"
+            )
+            return False
         for store in policy.stores:
             used = Seen(policy.name, store)
             subject.consumers.append(used)
@@ -396,6 +432,9 @@ class Drill:
         ours = [key for key in secret.keys if key.ours]
         contained = [at for key in ours if (at := key.revoked_at or key.proven_at)]
         times, subject.key_id = subject.times, secret.minted_key_id
+        subject.leaked_key_id = next(
+            (key.key_id for key in secret.keys if key.role == "current"), subject.leaked_key_id
+        )
         times.match, times.replace = found, since(secret.replaced_at)
         if subject.enforced:
             times.contain = since(max(contained)) if contained and len(contained) == len(ours) else None
@@ -459,6 +498,7 @@ class Drill:
 
     def _clean_up(self) -> None:
         """Revokes what the canaries have, shows it dead, and deletes their entries."""
+        self._age("is removed")
         for policy, subject in self._of.items():
             if not subject.canary:
                 continue
@@ -482,10 +522,10 @@ def subject_of(policy: Policy, issuer: Issuer) -> Subject:
     )
 
 
-def provisioner(assembly: Assembly, tell: Callable[[str], None]) -> Provisioner:
-    """Makes and deletes canaries."""
+def provisioner(assembly: Assembly) -> Provisioner:
+    """Makes and deletes canaries. What a person might wonder at is no news there: nobody looks at one."""
     a = assembly
-    return Provisioner(a.engine, a.stores, a.issuers, a.places, a.clock, tell)
+    return Provisioner(a.engine, a.stores, a.issuers, a.places, a.clock, lambda _: None)
 
 
 def removed(provision: Provisioner, policy: Policy) -> str | None:
@@ -526,7 +566,7 @@ def removed_left_overs(
                 f"it, or give --take-over if it was killed. Nothing was changed"
             )
     gone, left = list[str](), dict[str, str]()
-    provision = provisioner(assembly, notes.append)
+    provision = provisioner(assembly)
     for policy in found:
         fault = removed(provision, policy)
         if fault is None:

@@ -204,7 +204,7 @@ def from_json(text: str) -> Evidence:
     try:
         found = json.loads(text)
         version = found.pop("schema")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError("is not the evidence of a drill") from None
     if version != SCHEMA:
         raise ValueError(f"is of version {version}, and this Keyturn reads {SCHEMA}")
