@@ -33,10 +33,10 @@ def test_every_command_explains_itself_by_an_example(project: Project, command: 
         assert re.search(rf"^ +(-\w, )?{option}\b", shown.out, re.MULTILINE), option
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "run"])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("run", "serve")])
 def test_every_command_shares_the_same_options(project: Project, command: str) -> None:
-    """`--stack`, `--config` and `--json` work alike everywhere, so that scripts need not know which has what. `run` has no
-    result to print: what it tells while it runs is JSON already."""
+    """`--stack`, `--config` and `--json` work alike everywhere, so that scripts need not know which has what. `run` and
+    `serve` have no result to print: what they tell while they run is JSON already."""
     shown = project.run(command, "--help").out
     assert all(option in shown for option in ("--stack NAME", "--config FILE", "--json"))
 
