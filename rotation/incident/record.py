@@ -183,10 +183,8 @@ class SecretRecord:
         if key is not None and record.key_id:
             key.key_id = record.key_id
         match record.event:
-            case "condemn" if (
-                record.reason == Why.EMERGENCY.value or key is not None
-            ):  # not a mint that came to nothing
-                if key is None and record.token:
+            case "condemn" if key is not None or record.reason == Why.EMERGENCY.value:
+                if key is None and record.token:  # a mint that came to nothing is condemned for another reason
                     key = KeyRecord(record.token, record.key_id, "previous")
                     self.keys.append(key)
                 if key is not None:
