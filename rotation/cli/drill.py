@@ -284,6 +284,11 @@ def _cleared(context: Context, files: Files, *, take_over: bool) -> tuple[list[s
         if one.state is State.RUNNING:
             one.state = State.INTERRUPTED
             files.save(one)
+            if names := ", ".join(subject.name for subject in one.subjects if not subject.canary):
+                show.complain(
+                    f"The drill {one.id} of {names} was interrupted: `keyturn emergency --resume {one.id}` goes on with that.",
+                    "yellow",
+                )
     return found
 
 
@@ -320,7 +325,8 @@ def _tell(evidence: Evidence, files: Files) -> None:
         )
         for name, words in NAMES.items()
     ]
-    show.table(("FROM THE REPORT UNTIL", "NOW", evidence.compared_with or "BEFORE"), rows)
+    if any(one.times.match is not None for one in evidence.subjects):
+        show.table(("FROM THE REPORT UNTIL", "NOW", evidence.compared_with or "BEFORE"), rows)
     for one in evidence.subjects:
         for seen in one.consumers:
             show.say(
