@@ -31,6 +31,7 @@ from rotation.cli.incident import app as incident_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
 from rotation.cli.policy import policy as policy_command
+from rotation.cli.runbook import runbook
 from rotation.cli.serve import serve
 from rotation.cli.thaw import thaw
 from rotation.engine import Outcome
@@ -422,6 +423,7 @@ def _said_what_is_left(context: Context) -> Iterator[None]:
 
 # In the order in which help lists them, after what stands above.
 app.command()(thaw)
+app.command()(runbook)
 app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
