@@ -157,9 +157,11 @@ class SecretRecord:
     @property
     def alive(self) -> bool:
         """Whether something of it lives that should not, or is not shown dead."""
-        if self.missing:
+        if self.missing or self.state is State.OVER:
             return False
-        return self.state is not State.OVER and (self.enforced or self.replaced_at is None)
+        if not self.enforced:
+            return self.replaced_at is None
+        return not self.keys or any(not key.ended for key in self.keys)
 
     def key(self, token: str) -> KeyRecord | None:
         return next((key for key in self.keys if key.token == token), None)

@@ -227,7 +227,8 @@ def test_a_vault_that_is_away_is_named_and_the_key_contained(tmp_path: Path) -> 
     assert not s.accepted(leaked)
     assert secret.stale == ["mirror"]
     assert secret.state is State.STUCK
-    assert not incident.over
+    assert (incident.alive, incident.over) == ([], False)  # dead, and not replaced everywhere
+    assert not report(incident, secret, None).done
     assert [notice.severity for notice in s.notices if notice.kind == "incident.stuck"] == [Severity.CRITICAL]
     s.away = set()
     assert s.resume().over
