@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -217,6 +219,54 @@ def test_a_key_that_lives_on_is_exit_code_3(project: Project) -> None:
     assert "its value is still accepted" in ran.err
 
 
+@contextmanager
+def lying(project: Project, lie: Callable[[Asked], Answer | None]) -> Iterator[None]:
+    """The issuer's answers pass through somebody who answers in its place."""
+    openai = project.services.openai
+    with Relay(openai.base_url.removesuffix("/v1")) as relay:
+        relay.instead = lie
+        project.change("issuers.openai.baseUrl", f"{relay.url}/v1")
+        yield
+    project.change("issuers.openai.baseUrl", openai.base_url)
+
+
+def test_a_key_that_stays_in_the_list_is_not_shown_dead(project: Project) -> None:
+    """Whatever the answer to the revocation said."""
+    project.apply(CHAT)
+    chosen = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
+
+    def done(asked: Asked) -> Answer | None:
+        said = {"object": "organization.project.api_key.deleted", "id": chosen, "deleted": True}
+        return Answer(200, json.dumps(said).encode()) if asked.method == "DELETE" else None
+
+    with lying(project, done):
+        ran = project.run("break-glass", "revoke", "openai", chosen, "--yes")
+    assert ran.code == 3
+    assert f"✗ {chosen}: revoked, not shown dead" in ran.out
+    assert "its issuer still lists it" in ran.err
+
+
+def test_one_refusal_is_no_proof(project: Project) -> None:
+    """Some servers of an issuer hear of a revocation before others."""
+    project.apply(CHAT)
+    project.services.openai.control.configure(revoke_delay=3600)
+    chosen = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
+    tries: list[int] = []
+
+    def refused(asked: Asked) -> Answer | None:
+        if not asked.path.endswith("/models"):
+            return None
+        tries.append(1)
+        said = {"error": {"code": "invalid_api_key", "message": "no", "type": "invalid_request_error", "param": None}}
+        return Answer(401, json.dumps(said).encode()) if len(tries) % 3 == 2 else None
+
+    with lying(project, refused):
+        ran = project.run("break-glass", "revoke", "openai", chosen, "--yes", "--value-fd", fd(project.value(CHAT)))
+    assert len(tries) > 10
+    assert ran.code == 3
+    assert list(project.keys().values()) == [True], "the issuer accepts it for an hour yet"
+
+
 def test_one_that_can_not_be_revoked_does_not_hold_up_the_others(project: Project) -> None:
     """It is told as alive, with what its issuer said."""
     project.apply(CHAT)
@@ -413,25 +463,11 @@ def test_a_journal_alone_may_be_lost(project: Project) -> None:
     assert list(project.keys().values()) == [False, True]
 
 
-def test_a_sweep_that_came_first_does_no_harm(project: Project) -> None:
-    """It takes the value for a person's; the rebuild tells it better."""
-    project.apply(CHAT)
-    path = f"metadata/{project.installation}/a/{project.entry(CHAT)}"
-    policy = {key: text for key, text in metadata(project).items() if key.startswith("policy.")}
-    project.vault("POST", path, {"custom_metadata": policy})
-    project.run("sweep")
-    assert list(project.keys().values()) == [True]
-    assert project.run("break-glass", "rebuild", CHAT, "--yes").code == 0
-    assert project.run("rotate", CHAT).code == 0
-    project.services.time.move(timedelta(hours=30))
-    assert project.run("sweep").code == 0
-    assert list(project.keys().values()) == [False, True]
-
-
 def typed_in(project: Project, value: str) -> None:
     """As after a vault was set up anew: a person has put the value there, and nothing else."""
     path = f"{project.installation}/a/{project.entry(CHAT)}"
-    project.vault("DELETE", f"metadata/{path}")
+    for entry in (path, f"{path}-pending"):
+        project.vault("DELETE", f"metadata/{entry}")
     project.vault("POST", f"data/{path}", {"data": {"value": value}})
 
 
@@ -446,23 +482,40 @@ def test_a_value_that_a_person_typed_in_is_known_by_its_beginning_and_end(projec
     assert key_id(project) in ran.out
 
 
+def test_a_sweep_that_came_first_does_no_harm(project: Project) -> None:
+    """It takes the value for a person's; the rebuild tells it better, and the next rotation retires it."""
+    project.apply(CHAT)
+    policy = {key: text for key, text in metadata(project).items() if key.startswith("policy.")}
+    typed_in(project, project.value(CHAT))
+    path = f"metadata/{project.installation}/a/{project.entry(CHAT)}"
+    project.vault("POST", path, {"custom_metadata": policy})
+    assert project.run("sweep").code == 0
+    assert "of=person" in str(metadata(project))
+    assert list(project.keys().values()) == [True]
+    ran = project.run("break-glass", "rebuild", CHAT, "--yes")
+    assert ran.code == 0
+    assert f"current is {key_id(project)[:12]}" in ran.out
+    assert project.run("rotate", CHAT).code == 0
+    project.services.time.move(timedelta(hours=30))
+    assert project.run("sweep").code == 0
+    assert list(project.keys().values()) == [False, True]
+
+
 def test_a_value_that_nothing_tells_is_whose_key_a_person_says(project: Project) -> None:
     """Its id by hand, where the issuer's list shows nothing of values; another id than one of this secret's is refused."""
     project.apply(CHAT)
     person, _ = project.own_key()
     typed_in(project, project.value(CHAT))
-    openai = project.services.openai
-    with Relay(openai.base_url.removesuffix("/v1")) as relay:
+    upstream = project.services.openai.base_url.removesuffix("/v1")
 
-        def unshown(asked: Asked) -> Answer | None:
-            if asked.method != "GET" or not asked.path.partition("?")[0].endswith("/api_keys"):
-                return None
-            answer = requests.get(relay.upstream + asked.path, headers=dict(asked.headers), timeout=10).json()
-            answer["data"] = [{**key, "redacted_value": None} for key in answer["data"]]
-            return Answer(200, json.dumps(answer).encode(), {"content-type": "application/json"})
+    def unshown(asked: Asked) -> Answer | None:
+        if asked.method != "GET" or not asked.path.partition("?")[0].endswith("/api_keys"):
+            return None
+        answer = requests.get(upstream + asked.path, headers=dict(asked.headers), timeout=10).json()
+        answer["data"] = [{**key, "redacted_value": None} for key in answer["data"]]
+        return Answer(200, json.dumps(answer).encode(), {"content-type": "application/json"})
 
-        relay.instead = unshown
-        project.change("issuers.openai.baseUrl", f"{relay.url}/v1")
+    with lying(project, unshown):
         assert "nothing tells which key it is" in project.run("break-glass", "rebuild", CHAT).out
         refused = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", person)
         assert refused.code == 1
@@ -470,7 +523,6 @@ def test_a_value_that_nothing_tells_is_whose_key_a_person_says(project: Project)
         assert metadata(project) == {}
         known = project.run("break-glass", "list", "openai", "--json").json[0]["key_id"]
         ran = project.run("break-glass", "rebuild", CHAT, "--yes", "--current", known)
-    project.change("issuers.openai.baseUrl", openai.base_url)
     assert ran.code == 0
     assert f"is {known}, as a person says so" in ran.out
     assert project.run("rotate", CHAT).code == 0
