@@ -44,6 +44,10 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The module of each kind of store. Of the kinds that a stack has none of, neither it nor its SDK is packed."""
+_ISSUERS: Final = {"postgresql": "providers.issuers.postgresql"}
+"""The same of issuers in code."""
+_ALONG: Final = {"psycopg": frozenset({"psycopg-binary"})}
+"""What comes along without being required: there is no libpq at Lambda."""
 _ALONE: Final = ("providers.issuers.generated", "providers.issuers.memory", "providers.stores.memory")
 _CHECKERS: Final = ("rotation.config", "rotation.sections", "rotation.stackfile", "providers.issuers.description")
 """What checks a stack file and descriptions: done here."""
@@ -76,7 +80,9 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
 def _left_out(config: Config, *, described: bool) -> set[str]:
     kinds = {about.kind for about in config.stores.values()}
     out = {module for kind, module in _STORES.items() if kind not in kinds} | {*_CHECKERS}
-    generated = any(about.kind == "generated" for about in config.issuers.values())
+    minting = {about.kind for about in config.issuers.values()}
+    out |= {module for kind, module in _ISSUERS.items() if kind not in minting}
+    generated = "generated" in minting
     out |= {module for module in _ALONE if module != _ALONE[0] or not generated} | unused_tellers(config)
     return out if described else out | {f"providers.issuers.{part}" for part in ("http", "language", "packed")}
 
@@ -103,15 +109,15 @@ def _try(config: Config) -> None:
 def _beside(config: Config, folder: Path) -> dict[str, bytes]:
     """Files that the stack file refers to: certificates, which are public."""
     found: dict[str, bytes] = {}
-    for store, about in config.stores.items():
+    parts: list[tuple[str, object]] = [(f"stores.{name}", about) for name, about in config.stores.items()]
+    parts += [(f"issuers.{name}", about) for name, about in config.issuers.items()]
+    for part, about in parts:
         name = getattr(about, "ca_bundle", None)
         if name is None or Path(name).is_absolute():
             continue
         path = PurePosixPath(name)
         if ".." in path.parts or not (folder / path).is_file():
-            raise archive.Unpackable(
-                f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below"
-            )
+            raise archive.Unpackable(f"keyturn:{part}.caBundle: there is no file {name} beside the stack file or below")
         found[str(path)] = (folder / path).read_bytes()
     return found
 
@@ -137,6 +143,7 @@ def _distributions(imported: Iterable[str], config: Config) -> set[str]:
                 raise archive.Unpackable(f"{name} is not installed, and a schedule names a time zone") from None
             continue  # what another platform or version of Python would need
         needed.add(name)
+        todo |= _ALONG.get(name, frozenset())
         todo |= {_normal(line) for line in wanted if "extra ==" not in line}
     return needed
 

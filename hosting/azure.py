@@ -31,6 +31,8 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The modules of each kind; others whose name goes on after an underscore belong to it."""
+_ISSUERS: Final = {"postgresql": "providers.issuers.postgresql"}
+"""The same of issuers in code."""
 _HTTP: Final = tuple(f"providers.issuers.{part}" for part in ("http", "wire", "description", "sense", "language"))
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
 
@@ -44,6 +46,7 @@ _DISTRIBUTIONS: Final = {
     "cronsim": "cronsim",
     "hvac": "hvac",
     "jmespath": "jmespath",
+    "psycopg": "psycopg[binary]",
     "pydantic": "pydantic",
     "pydantic_core": "pydantic",
     "requests": "requests",
@@ -80,7 +83,9 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
 def _modules(config: Config, root: Path) -> Closure:
     kinds = {about.kind for about in config.stores.values()}
     unused = [module for kind, module in _STORES.items() if kind not in kinds] + [*_NEVER, *unused_tellers(config)]
-    if all(about.kind == "generated" for about in config.issuers.values()):
+    minting = {about.kind for about in config.issuers.values()}
+    unused += [module for kind, module in _ISSUERS.items() if kind not in minting]
+    if minting <= {"generated", *_ISSUERS}:
         unused += _HTTP
     unused_too = tuple(f"{module}_" for module in unused)
     return closure(
@@ -113,15 +118,15 @@ def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:
 def _certificates(config: Config, folder: Path) -> dict[str, bytes]:
     """Files with authorities to trust, which are public, where the stack file refers to them."""
     found: dict[str, bytes] = {}
-    for store, about in config.stores.items():
+    parts: list[tuple[str, object]] = [(f"stores.{name}", about) for name, about in config.stores.items()]
+    parts += [(f"issuers.{name}", about) for name, about in config.issuers.items()]
+    for part, about in parts:
         name = getattr(about, "ca_bundle", None)
         if name is None or Path(name).is_absolute():
             continue
         path = Path(name)
         if ".." in path.parts or not (folder / path).is_file():
-            raise archive.Unpackable(
-                f"keyturn:stores.{store}.caBundle: there is no file {name} beside the stack file or below"
-            )
+            raise archive.Unpackable(f"keyturn:{part}.caBundle: there is no file {name} beside the stack file or below")
         found[path.as_posix()] = (folder / path).read_bytes()
     return found
 

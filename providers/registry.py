@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         IssuerConfig,
         KeyVaultConfig,
         OpenAIConfig,
+        PostgreSQLConfig,
         SecretsManagerConfig,
         VaultConfig,
     )
@@ -182,10 +183,12 @@ def _file_value(site: _Site, path: str) -> SecretValue:
 
 def capabilities(about: IssuerConfig) -> Capabilities | None:
     """What an issuer can do, as far as its configuration tells without opening it; else None."""
-    from providers.issuers import description, generated  # noqa: PLC0415
+    from providers.issuers import description, generated, postgresql  # noqa: PLC0415
 
     if about.kind == "generated":
         return generated.GeneratedIssuer.capabilities
+    if about.kind == "postgresql":
+        return postgresql.capabilities(about.users, f"{about.host}:{about.port}")
     if about.kind not in description.shipped_kinds():
         return None
     spread = description.shipped(about.kind).capabilities.create
@@ -302,6 +305,14 @@ def _description(site: _Site, kind: str) -> Description:
     return shipped(kind)
 
 
+def _postgresql(site: _Site, about: PostgreSQLConfig) -> Issuer:
+    from providers.issuers.postgresql import PostgreSQLIssuer, Server  # noqa: PLC0415
+
+    bundle = _file(site, ".caBundle", about.ca_bundle)
+    server = Server(about.host, about.port, about.database, about.tls, bundle)
+    return PostgreSQLIssuer(site.name, server, about.users, about.owner, about.admin_user, _admin(site, about.admin))
+
+
 def _generated(site: _Site, about: GeneratedConfig) -> Issuer:
     from providers.issuers.generated import GeneratedIssuer  # noqa: PLC0415
 
@@ -315,6 +326,7 @@ _STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
 }
 _ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {
     "openai": _openai,
+    "postgresql": _postgresql,
     "generated": _generated,
 }
 """How each kind that the configuration knows is opened."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rotation.journal import Journal
 
 MASK: Final = "[masked]"
+PUBLIC: Final = frozenset({"access_key_id", "database", "host", "kid", "port", "public", "username"})
+"""Names of fields that are no secret: they stand in journals, key ids and logs, which must not be masked for them."""
 
 _alive: weakref.WeakSet[SecretValue] = weakref.WeakSet()
 _alive_lock = threading.Lock()
@@ -89,6 +91,11 @@ class Credential:
     """What logs in somewhere: one or several named fields."""
 
     fields: Mapping[str, SecretValue]
+
+    def __post_init__(self) -> None:
+        with _alive_lock:
+            for name in self.fields.keys() & PUBLIC:
+                _alive.discard(self.fields[name])
 
     @classmethod
     def of(cls, **fields: str) -> Credential:

@@ -513,9 +513,56 @@ class GeneratedConfig(Section):
         return length
 
 
-IssuerConfig = OpenAIConfig | GeneratedConfig
+DatabaseRole = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+ROLE_FORM: Final = "the name of a role: lower case letters, digits and _, at most 63"
 
-FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {OpenAIConfig: ("value",), GeneratedConfig: ("value",)}
+
+class PostgreSQLConfig(Section):
+    """Login roles of a PostgreSQL server: two or more alternate, a single one is replaced."""
+
+    kind: Literal["postgresql"]
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$")] = Field(
+        description="the name or the address of one host, as consumers reach it"
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="1 to 65535")
+    database: Text = Field(description="the name of a database")
+    users: Annotated[tuple[DatabaseRole, ...], Field(strict=False, min_length=1)] = Field(
+        description="a list of login roles, each once; two that alternate, or one that is replaced"
+    )
+    owner: DatabaseRole | None = Field(None, description=ROLE_FORM)
+    admin_user: DatabaseRole = Field(description=ROLE_FORM)
+    admin: AdminReference = Field(description=ADMIN_FORM)
+    ca_bundle: Text | None = Field(None, description="the path of a file of certificates, relative to this file")
+    tls: Literal["verify-full", "verify-ca"] = Field(
+        "verify-full", description="verify-full; or verify-ca, which takes a certificate for another name"
+    )
+
+    @field_validator("admin_user")
+    @classmethod
+    def _roles_apart(cls, admin_user: str, info: ValidationInfo) -> str:
+        users, owner = info.data.get("users"), info.data.get("owner")
+        if users is not None and len({*users, owner, admin_user}) < len(users) + 2:
+            raise _refusal("users, owner and adminUser name a role twice", "different roles")
+        if users is not None and len(users) > 1 and "owner" in info.data and owner is None:
+            raise _refusal("several users need an owner, through which they share what they make", "owner: ROLE")
+        return admin_user
+
+    @field_validator("tls")
+    @classmethod
+    def _has_authorities(cls, tls: str, info: ValidationInfo) -> str:
+        # With the system's authorities libpq takes nothing less, as anybody may have a certificate of theirs.
+        if tls != "verify-full" and "ca_bundle" in info.data and info.data["ca_bundle"] is None:
+            raise _refusal(f"{tls} trusts any name", "verify-full, unless caBundle says whose certificates count")
+        return tls
+
+
+IssuerConfig = OpenAIConfig | PostgreSQLConfig | GeneratedConfig
+
+FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {
+    OpenAIConfig: ("value",),
+    PostgreSQLConfig: ("username", "password", "host", "port", "database"),
+    GeneratedConfig: ("value",),
+}
 """The fields of what an issuer mints, where its kind alone tells."""
 
 
@@ -930,6 +977,7 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     "azure-key-vault": KeyVaultConfig,
     "hashicorp-vault": VaultConfig,
     "openai": OpenAIConfig,
+    "postgresql": PostgreSQLConfig,
     "generated": GeneratedConfig,
     "token": TokenAuth,
     "approle": AppRoleAuth,

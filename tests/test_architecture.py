@@ -85,7 +85,7 @@ def test_providers_never_import_each_other(path: Path) -> None:
 @pytest.mark.parametrize("path", PROVIDERS, ids=lambda p: f"{p.parent.name}.{p.stem}")
 def test_a_provider_module_loads_no_sdk(path: Path) -> None:
     """SDKs are imported at first use: a function pays only for what it calls."""
-    heavy = ("boto3", "botocore", "azure", "hvac", "requests", "pulumi")
+    heavy = ("boto3", "botocore", "azure", "cryptography", "hvac", "psycopg", "requests", "pulumi")
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -355,7 +355,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("stores.vault.kind", "hashicorp-valt"),
         f"stores.vault.kind: is not known (did you mean hashicorp-vault?); allowed: {KINDS}",
     ),
-    (setting("issuers.openai.kind", "acme"), "issuers.openai.kind: is not known; allowed: openai, generated"),
+    (setting("issuers.openai.kind", "acme"), "issuers.openai.kind: is not known; allowed: openai, postgresql, generated"),
     (
         setting("stores.vault.auth.method", "aprole"),
         f"stores.vault.auth.method: is not known (did you mean approle?); allowed: {METHODS}",

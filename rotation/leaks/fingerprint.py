@@ -19,7 +19,7 @@ from typing import Final
 
 from rotation.declared import ConfigError
 from rotation.errors import Code, Trouble
-from rotation.model import Credential, SecretValue
+from rotation.model import PUBLIC, Credential, SecretValue
 from rotation.ports import Clock, SecretStore
 
 SHORTEST: Final = 12
@@ -75,7 +75,7 @@ def telling(credential: Credential, key_id: str | None = None) -> Iterator[tuple
     public = {key_id, *(key_id or "").split("/")}
     for name, value in sorted(credential.fields.items()):
         text = value.reveal().strip()
-        if len(text) >= SHORTEST and text not in public:
+        if len(text) >= SHORTEST and text not in public and name not in PUBLIC:
             yield name, value
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal, key_fact
-from rotation.model import Check, Credential, Issued, KeyInfo, Propagation, Verdict
+from rotation.model import PUBLIC, Check, Credential, Issued, KeyInfo, Propagation, Verdict
 from rotation.names import KeyName
 from rotation.ports import Issuer
 from tests.world import FakeClock
@@ -111,7 +111,7 @@ def assert_no_values(error: BaseException, secrets: Iterable[str]) -> None:
 
 
 def values_of(issued: Issued) -> list[str]:
-    return [value.reveal() for value in issued.credential.fields.values()]
+    return [value.reveal() for name, value in issued.credential.fields.items() if name not in PUBLIC]
 
 
 class IssuerContract:

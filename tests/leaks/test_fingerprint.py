@@ -67,7 +67,7 @@ def test_each_field_that_can_be_a_secret_has_one() -> None:
     """Neither what is short, as user names are, nor the key's public id, whole or in part."""
     ids = "svc_acct_12345678/AKIAIOSFODNN7EXAMPLE"
     credential = Credential.of(
-        secret_access_key=VALUE.reveal(), access_key_id="AKIAIOSFODNN7EXAMPLE", user="s" * (SHORTEST - 1), whole=ids
+        secret_access_key=VALUE.reveal(), key="AKIAIOSFODNN7EXAMPLE", user="s" * (SHORTEST - 1), whole=ids
     )
     assert Fingerprints(KEY).of_credential(credential, ids) == (Fingerprints(KEY).of(VALUE),)
     assert len(Fingerprints(KEY).of_credential(credential)) == 3
