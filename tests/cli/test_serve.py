@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import requests
 import trustme
 
+from rotation.clock import SystemClock
 from tests.cli.project import CHAT, Project
 from tests.incident.test_webhook import SECRET, GitHub, alert_over, payload, signature
 
@@ -187,6 +189,29 @@ def test_what_was_taken_in_survives_a_kill(project: Project, github: GitHub) -> 
         served.until(rf"planned for {CHAT}")
         assert served.deliver().status_code == 200
     assert len(incidents(project)) == 1
+
+
+def test_an_incident_that_was_cut_off_goes_on_at_the_next_start(project: Project, github: GitHub) -> None:
+    """SIGTERM while the issuer still accepts what was revoked: the same incident is shown dead by the next process."""
+    declare(project, github, act=True)
+    project.apply()
+    leaked = project.value(CHAT)
+    github.body = alert_over(leaked)
+    project.services.openai.control.configure(revoke_delay=3600)
+    with serving(project, "--stop-within", "5s") as served:
+        assert served.deliver().status_code == 202
+        until = SystemClock().monotonic() + 60
+        while not [one for one in project.audit() if one["event"] == "revoke.done"]:
+            assert SystemClock().monotonic() < until, served.log
+            threading.Event().wait(0.05)
+        assert served.stop() == 0
+    assert list(project.keys().values()) == [True, True], "it is accepted for an hour"
+    project.services.time.move(timedelta(hours=1))
+    with serving(project) as served:
+        served.until("carried out for")
+    (incident,) = incidents(project)
+    assert (incident["over"], incident["alive"]) == (True, [])
+    assert list(project.keys().values()) == [False, True]
 
 
 def test_probes_and_the_end(project: Project, github: GitHub) -> None:
