@@ -234,7 +234,7 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse;display:block;overflow-x:auto}
 th,td{border-bottom:1px solid #8885;padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top}
-td{font-variant-numeric:tabular-nums}
+td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere;min-width:6rem}
 """
 
 

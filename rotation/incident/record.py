@@ -166,6 +166,11 @@ class SecretRecord:
     def key(self, token: str) -> KeyRecord | None:
         return next((key for key in self.keys if key.token == token), None)
 
+    @property
+    def last_promoted_at(self) -> datetime | None:
+        """When this incident last saw a promotion of it, in whatever store."""
+        return next((event.at for event in reversed(self.events) if event.event == "promote.done"), None)
+
     def heard(self, record: Record) -> None:
         """Takes in one record of the audit trail about this secret."""
         detail = record.detail or {}

@@ -282,7 +282,8 @@ class Runner:
             held = s.handed_out in leaked or s.urgent
             secret.stale = [*([secret.store] if held else []), *s.lagging]
             if not secret.stale and s.handed_out is not None:
-                secret.replaced_at = secret.replaced_at or self._now()
+                noted = s.promoted_at(s.current_key) if s.current_key else None
+                secret.replaced_at = secret.replaced_at or secret.last_promoted_at or noted or self._now()
             elif held:
                 secret.replaced_at = None  # a person has put it back, or another emergency has condemned that one too
 

@@ -112,6 +112,11 @@ def test_a_kill_at_any_call_is_resumed(tmp_path: Path, prepare: Callable[[Path],
             replaced |= {name: s.value(name) for name in names if s.value(name) != leaked[name]}
         resumed = s.resume()
         assert resumed.over, (at, resumed.secrets)
+        for secret in resumed.secrets:
+            for key in secret.keys:
+                if key.revoked_at and key.role == "current" and not key.contained_at:
+                    assert secret.replaced_at is not None
+                    assert secret.replaced_at <= key.revoked_at, (at, secret)
         for name in names:
             assert not s.accepted(leaked[name]), at
             assert s.accepted(s.value(name)), at
