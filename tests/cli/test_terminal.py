@@ -233,7 +233,12 @@ def test_an_interrupted_command_ends_at_once_and_says_what_that_means(
                 process.send_signal(signal.SIGINT)
                 out, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err == "Interrupted. What was begun is in the journal: run it again, or let the next sweep go on.\n"
+    told = {
+        "emergency": r"Interrupted\. `keyturn emergency --resume \S+` goes on; so does the next sweep with what is condemned\.\n",
+    }.get(
+        arguments[0], r"Interrupted\. What was begun is in the journal: run it again, or let the next sweep go on\.\n"
+    )
+    assert re.fullmatch(told, err), err
     assert "Traceback" not in out
 
 
