@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -338,6 +338,8 @@ class Mint(Part):
     ok: Status = Statuses(("2xx",))
     key_id: KeyId | None = None
     fields: Fields | None = None
+    from_admin: dict[Name, Text] = {}
+    """Fields that are not minted and that consumers need beside: parts of the administrative credential."""
     created_at: Time | None = None
     expires_at: Time | None = None
     """When the key stops working by itself; an answer without that time says that it does not, or nothing."""
@@ -631,20 +633,28 @@ def read(text: str, source: str) -> Description:
     Raises:
         DescriptionFault: with every fault that was found; faults of form hide those of sense.
     """
-    try:
-        given = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise DescriptionFault(source, [_yaml_fault(error)]) from None
-    try:
-        description = Description.model_validate(given)
-    except ValidationError as error:
-        faults = [_fault(details) for details in error.errors()]
-        raise DescriptionFault(source, faults) from None
+    description = parsed(Description, text, source)
     from providers.issuers.sense import nonsense  # noqa: PLC0415 - it knows this module's types
 
     if faults := list(nonsense(description)):
         raise DescriptionFault(source, faults)
     return description
+
+
+_P = TypeVar("_P", bound=Part)
+
+
+def parsed(part: type[_P], text: str, source: str) -> _P:
+    """A part of a known form from YAML. Raises DescriptionFault."""
+    try:
+        given = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise DescriptionFault(source, [_yaml_fault(error)]) from None
+    try:
+        return part.model_validate(given)
+    except ValidationError as error:
+        faults = [_fault(details) for details in error.errors()]
+        raise DescriptionFault(source, faults) from None
 
 
 @cache

@@ -171,6 +171,10 @@ class HttpIssuer:
         credential = self._credential(way.fields or {}, answer.body)
         if key_id is None or credential is None:
             raise self._unread(what, answer)
+        if way.from_admin:
+            _, parts = self._authority(what)
+            taken = {name: SecretValue(template.fill(parts)) for name, template in way.from_admin.items()}
+            credential = Credential({**credential.fields, **taken})
         created_at, expires_at = (time.read(answer.body) if time else None for time in (way.created_at, way.expires_at))
         return Issued(key_id, credential, created_at, expires_at or ends)
 

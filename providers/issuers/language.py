@@ -240,10 +240,11 @@ def credential_fields(d: Any) -> tuple[str, ...]:
     """The fields of a credential."""
     if d.slots:
         return tuple(next(iter(d.slots.values())).fields)
-    return tuple(d.mint[0].fields or ()) if d.mint else d.credential
+    return (*(d.mint[0].fields or ()), *d.mint[0].from_admin) if d.mint else d.credential
 
 
 def admin_parts(d: Any) -> tuple[str, ...]:
     """The parts of an administrative credential that is a JSON object; empty where it is one text."""
-    names = (name for _, template in (d.auth.templates() if d.auth else ()) for name in template.names)
+    names = [name for _, template in (d.auth.templates() if d.auth else ()) for name in template.names]
+    names += [name for way in d.mint for template in way.from_admin.values() for name in template.names]
     return tuple(dict.fromkeys(name.partition(".")[2] for name in names if "." in name))

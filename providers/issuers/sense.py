@@ -99,8 +99,8 @@ def _bad_slots(d: Description) -> Iterator[Fault]:
     if len(d.mint) > 1:
         yield Fault("mint", "there is one way of regenerating a slot")
     for index, way in enumerate(d.mint):
-        for name in ("key_id", "fields", "created_at", "expires_at", "expiry"):
-            if getattr(way, name) is not None:
+        for name in ("key_id", "fields", "from_admin", "created_at", "expires_at", "expiry"):
+            if getattr(way, name):
                 yield Fault(f"mint[{index}].{name}", "has no use where there are slots: slots say it")
     if d.listing and (d.listing.items or d.listing.each or d.listing.pagination or d.listing.live):
         yield Fault("list", "has no items, each, live or pagination where there are slots: slots say where they are")
@@ -138,7 +138,9 @@ def _bad_names(d: Description) -> Iterator[Fault]:
             yield Fault(
                 f"mint[{index}].expiry.after", f"{way.expiry.after} is not an optional variable of the type integer"
             )
-    if len({frozenset(way.fields or ()) for way in d.mint}) > 1:
+        if both := sorted({*(way.fields or ())} & {*way.from_admin}):
+            yield Fault(f"mint[{index}].from_admin", f"{', '.join(both)} is among the minted fields, too")
+    if len({frozenset([*(way.fields or ()), *way.from_admin]) for way in d.mint}) > 1:
         yield Fault("mint", "every way must give the same fields")
 
 
@@ -203,6 +205,9 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
         sure = always | given | ({SLOT} if d.slots else {KEY_NAME})
         late = fetched | ({EXPIRES_AT} if way.expiry else set())
         yield from check_request(f"mint[{index}].request", way.request, sure, frozenset(late))
+        for name, template in way.from_admin.items():
+            parts = {part for part in template.names if part.startswith(f"{ADMIN}.")}
+            yield from check(f"mint[{index}].from_admin.{name}", template, {ADMIN} | parts)
         yield from check_poll(f"mint[{index}]", way.poll, always | given)
         named = {name for _, template in way.request.templates() for name in template.names}
         if d.slots and SLOT not in named | {*way.request.path.names}:

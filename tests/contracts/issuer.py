@@ -15,7 +15,7 @@ import pytest
 
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal, key_fact
-from rotation.model import PUBLIC, Check, Credential, Issued, KeyInfo, Propagation, Verdict
+from rotation.model import PUBLIC, Check, Credential, Issued, KeyInfo, Model, Propagation, Verdict
 from rotation.names import KeyName
 from rotation.ports import Issuer
 from tests.world import FakeClock
@@ -46,6 +46,10 @@ class IssuerHarness(ABC):
     """What can happen; none where there is no service."""
     unknown_ids: tuple[str, ...]
     """Well-formed key ids that never existed, one of each form."""
+    lists: bool = True
+    """Whether its vendor can be asked for a list; a manual one may have none."""
+    tells_never: bool = True
+    """Whether its vendor, where it tells of use, tells of a key that it was never used."""
 
     @abstractmethod
     def without_admin(self) -> Issuer:
@@ -71,7 +75,44 @@ class IssuerHarness(ABC):
     def secrets(self) -> Iterable[str]:
         """Every text that must not stand in an exception, besides the values of minted keys."""
 
+    def issue(self, key_name: str) -> Issued:
+        """A fresh key: minted, in the next slot where there are slots; made by a person where the issuer is manual."""
+        return self.issuer.mint(key_name)
+
+    def another(self, credential: Credential) -> Credential:
+        """A credential of the same form that was never minted."""
+        return Credential.of(**{name: value.reveal() + "-not" for name, value in credential.fields.items()})
+
+    def withdraw(self, issued: Issued) -> None:
+        """What a person does where the issuer revokes nothing."""
+        raise NotImplementedError
+
     # --- built on these --------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Model:
+        return self.issuer.capabilities.model
+
+    def end(self, issued: Issued) -> None:
+        """Revokes a key, or has a person do it where the issuer says that it can not."""
+        if self.issuer.capabilities.revokes:
+            self.issuer.revoke(issued.key_id)
+            return
+        with pytest.raises(Trouble) as raised:
+            self.issuer.revoke(issued.key_id)
+        assert raised.value.code is Code.INVALID
+        self.withdraw(issued)
+
+    def by_hand(self) -> bool:
+        """Whether a person makes its keys; then it says so, and nothing is minted."""
+        if self.model is not Model.MANUAL:
+            return False
+        before = self.live()
+        with pytest.raises(Trouble) as raised:
+            self.issuer.mint(key_name("token1"))
+        assert (raised.value.code, raised.value.maybe_applied) == (Code.INVALID, False)
+        assert self.live() == before
+        return True
 
     def settle(self, credential: Credential, wanted: Callable[[Verdict], bool], need: Propagation) -> Check:
         """Asks until so many answers in a row are as wanted, the way the engine does; fails at the timeout."""
@@ -89,7 +130,7 @@ class IssuerHarness(ABC):
 
     def minted(self, key_name: str) -> Issued:
         """A key that has come to work."""
-        issued = self.issuer.mint(key_name)
+        issued = self.issue(key_name)
         self.settle(issued.credential, lambda verdict: verdict.live, self.issuer.capabilities.create)
         return issued
 
@@ -123,7 +164,7 @@ class IssuerContract:
 
     def test_a_minted_credential_comes_to_work(self, harness: IssuerHarness) -> None:
         """After the declared propagation it verifies as live, and consumers get in."""
-        issued = harness.issuer.mint(key_name("token1"))
+        issued = harness.issue(key_name("token1"))
         check = harness.settle(issued.credential, lambda v: v.live, harness.issuer.capabilities.create)
         assert check.verdict is Verdict.VALID
         assert check.reason
@@ -131,38 +172,44 @@ class IssuerContract:
 
     def test_a_minted_key_tells_when(self, harness: IssuerHarness) -> None:
         """Where the vendor says when a key was made, it is within a second of its clock."""
-        issued = harness.issuer.mint(key_name("token1"))
+        issued = harness.issue(key_name("token1"))
         if issued.created_at is not None:
             assert abs((issued.created_at - harness.clock.now()).total_seconds()) <= 1
 
     def test_a_key_id_can_be_kept_in_a_journal(self, harness: IssuerHarness) -> None:
         """A journal fact gives it back as it was."""
-        issued = harness.issuer.mint(key_name("token1"))
+        issued = harness.issue(key_name("token1"))
         assert Journal(key_fact("token1", issued.key_id)).key_ids == {"token1": issued.key_id}
 
     def test_every_mint_gives_another_value(self, harness: IssuerHarness) -> None:
         """Two keys share neither value nor, under different names, id."""
-        one, two = harness.issuer.mint(key_name("token1")), harness.issuer.mint(key_name("token2"))
+        one, two = harness.issue(key_name("token1")), harness.issue(key_name("token2"))
         assert one.key_id != two.key_id
         assert not one.credential.same_as(two.credential)
 
     def test_a_minted_key_is_found_by_its_name(self, harness: IssuerHarness) -> None:
         """The list has it under the name it was given, with the same id; and no value of any key."""
-        issued = harness.issuer.mint(key_name("token1"))
+        issued = harness.issue(key_name("token1"))
         listed = harness.listed()
-        if not harness.issuer.capabilities.registry:
+        if not (harness.issuer.capabilities.registry and harness.lists):
             assert listed == []
             return
-        assert [info.key_id for info in listed if info.name == key_name("token1")] == [issued.key_id]
+        if harness.model is Model.SLOTS:  # which have the vendor's names; their ids tell what they hold
+            assert [info.key_id for info in listed].count(issued.key_id) == 1
+        else:
+            assert [info.key_id for info in listed if info.name == key_name("token1")] == [issued.key_id]
         assert not [value for value in values_of(issued) if value in repr(listed)]
 
     def test_the_list_goes_on_beyond_a_page(self, harness: IssuerHarness) -> None:
         """Every key is listed, once, however many there are."""
-        if not harness.issuer.capabilities.registry:
+        if not (harness.issuer.capabilities.registry and harness.lists):
             assert harness.listed() == []
             return
+        if harness.model is Model.SLOTS:
+            assert len({info.key_id for info in harness.listed()}) == len(harness.issuer.capabilities.slots)
+            return
         names = {key_name(f"token{number}") for number in range(harness.more_than_a_page)}
-        ids = {harness.issuer.mint(name).key_id for name in names}
+        ids = {harness.issue(name).key_id for name in names}
         listed = [info for info in harness.listed() if info.name in names]
         assert {info.name for info in listed} == names
         assert sorted(info.key_id for info in listed) == sorted(ids)
@@ -175,13 +222,12 @@ class IssuerContract:
     def test_a_value_that_was_never_minted_is_refused(self, harness: IssuerHarness) -> None:
         """Not unknown, and not valid."""
         issued = harness.minted(key_name("token1"))
-        wrong = Credential.of(**{name: value.reveal() + "-not" for name, value in issued.credential.fields.items()})
-        assert harness.issuer.verify(wrong).verdict is Verdict.INVALID
+        assert harness.issuer.verify(harness.another(issued.credential)).verdict is Verdict.INVALID
 
     def test_a_revoked_key_comes_to_be_refused(self, harness: IssuerHarness) -> None:
         """After the declared propagation; consumers are refused too, and the list has it no more."""
         issued = harness.minted(key_name("token1"))
-        harness.issuer.revoke(issued.key_id)
+        harness.end(issued)
         if not harness.issuer.capabilities.registry:
             assert harness.issuer.verify(issued.credential).verdict is Verdict.VALID, "there is nobody to refuse it"
             return
@@ -193,7 +239,7 @@ class IssuerContract:
     def test_revoking_leaves_every_other_key_alone(self, harness: IssuerHarness) -> None:
         """Also those of the same name and the same owner."""
         doomed, other = harness.minted(key_name("token1")), harness.minted(key_name("token2"))
-        harness.issuer.revoke(doomed.key_id)
+        harness.end(doomed)
         harness.clock.move(harness.issuer.capabilities.revoke.timeout)
         assert harness.issuer.verify(other.credential).verdict is Verdict.VALID
         assert harness.use(other.credential)
@@ -201,14 +247,15 @@ class IssuerContract:
     def test_revoking_twice_is_no_error(self, harness: IssuerHarness) -> None:
         """A run that did not see the first answer does it again."""
         issued = harness.minted(key_name("token1"))
-        harness.issuer.revoke(issued.key_id)
-        harness.issuer.revoke(issued.key_id)
+        harness.end(issued)
+        if harness.issuer.capabilities.revokes:
+            harness.issuer.revoke(issued.key_id)
 
     def test_revoking_what_never_existed_is_no_error(self, harness: IssuerHarness) -> None:
         """It is as gone as can be; and nothing else goes."""
         harness.minted(key_name("token1"))
         before = harness.live()
-        for key_id in harness.unknown_ids:
+        for key_id in harness.unknown_ids if harness.issuer.capabilities.revokes else ():
             harness.issuer.revoke(key_id)
         assert harness.live() == before
 
@@ -218,13 +265,19 @@ class IssuerContract:
         if mishap not in harness.mishaps:
             assert not harness.issuer.capabilities.registry
             return
+        if harness.by_hand():
+            return
         before = harness.mints(), harness.live()
         harness.happen(mishap, "mint")
         with pytest.raises(Trouble) as raised:
-            harness.issuer.mint(key_name("token1"))
+            harness.issue(key_name("token1"))
         assert raised.value.maybe_applied
         assert raised.value.code is Code.UNAVAILABLE
-        assert (harness.mints(), harness.live()) == (before[0] + 1, before[1] + 1)
+        assert harness.mints() == before[0] + 1
+        if harness.model is Model.SLOTS:  # nothing tells whose a slot is; it is made anew
+            assert harness.live() == before[1]
+            return
+        assert harness.live() == before[1] + 1
         (found,) = [info for info in harness.listed() if info.name == key_name("token1")]
         harness.issuer.revoke(found.key_id)
         assert harness.live() == before[1]
@@ -235,10 +288,12 @@ class IssuerContract:
         if mishap not in harness.mishaps:
             assert not harness.issuer.capabilities.registry
             return
+        if harness.by_hand():
+            return
         before = harness.mints(), harness.live()
         harness.happen(mishap, "mint")
         with pytest.raises(Trouble) as raised:
-            harness.issuer.mint(key_name("token1"))
+            harness.issue(key_name("token1"))
         assert raised.value.maybe_applied
         assert (harness.mints(), harness.live()) == (before[0] + 1, before[1])
 
@@ -247,10 +302,12 @@ class IssuerContract:
         if Mishap.THROTTLED not in harness.mishaps:
             assert not harness.issuer.capabilities.registry
             return
+        if harness.by_hand():
+            return
         before = harness.mints(), harness.live()
         harness.happen(Mishap.THROTTLED, "mint")
         with pytest.raises(Trouble) as raised:
-            harness.issuer.mint(key_name("token1"))
+            harness.issue(key_name("token1"))
         assert raised.value.code is Code.THROTTLED
         assert not raised.value.maybe_applied
         assert (harness.mints(), harness.live()) == (before[0] + 1, before[1])
@@ -259,11 +316,11 @@ class IssuerContract:
         """One key more than the declared limit is refused as such, and not made. No limit: none is met."""
         limit = harness.issuer.capabilities.max_keys
         for number in range(limit if limit is not None else 6):
-            harness.issuer.mint(key_name(f"token{number}"))
+            harness.issue(key_name(f"token{number}"))
         if limit is None:
             return
         with pytest.raises(Trouble) as raised:
-            harness.issuer.mint(key_name("more"))
+            harness.issue(key_name("more"))
         assert raised.value.code is Code.LIMIT
         assert not raised.value.maybe_applied
         assert harness.live() == limit
@@ -282,9 +339,9 @@ class IssuerContract:
 
     def test_last_use_of_a_key_never_used(self, harness: IssuerHarness) -> None:
         """Known to be never, where the issuer can tell. Not knowing is not the same."""
-        issued = harness.issuer.mint(key_name("token1"))
+        issued = harness.issue(key_name("token1"))
         use = harness.issuer.last_use(issued.key_id)
-        assert use.known is harness.issuer.capabilities.tells_last_use
+        assert use.known is (harness.issuer.capabilities.tells_last_use and harness.tells_never)
         assert use.at is None
 
     def test_last_use_of_what_never_existed_is_unknown(self, harness: IssuerHarness) -> None:
@@ -301,7 +358,7 @@ class IssuerContract:
             assert not harness.issuer.capabilities.registry
             return
         alive, dead = harness.minted(key_name("token1")), harness.minted(key_name("token2"))
-        harness.issuer.revoke(dead.key_id)
+        harness.end(dead)
         harness.settle(dead.credential, lambda v: v is Verdict.INVALID, harness.issuer.capabilities.revoke)
         for issued, truth in ((alive, Verdict.VALID), (dead, Verdict.INVALID)):
             harness.happen(mishap, "verify")
@@ -319,7 +376,7 @@ class IssuerContract:
             assert check.verdict is Verdict.UNKNOWN
             return
         assert check.verdict is Verdict.VALID
-        harness.issuer.revoke(issued.key_id)
+        harness.end(issued)
         harness.settle(issued.credential, lambda v: v is Verdict.INVALID, harness.issuer.capabilities.revoke)
         assert not harness.issuer.smoke(issued.credential).verdict.live
 
@@ -329,6 +386,9 @@ class IssuerContract:
             assert not harness.issuer.capabilities.registry
             return
         issued = harness.minted(key_name("token1"))
+        if not harness.issuer.capabilities.revokes:
+            harness.end(issued)
+            return
         harness.happen(Mishap.LOST_AFTER, "revoke")
         with pytest.raises(Trouble) as raised:
             harness.issuer.revoke(issued.key_id)
@@ -342,7 +402,10 @@ class IssuerContract:
         if mishap not in harness.mishaps:
             assert not harness.issuer.capabilities.registry
             return
-        harness.issuer.mint(key_name("token1"))
+        harness.issue(key_name("token1"))
+        if not harness.lists:
+            assert harness.listed() == []
+            return
         harness.happen(mishap, "keys")
         with pytest.raises(Trouble):
             harness.listed()
@@ -357,9 +420,14 @@ class IssuerContract:
         if operation == "last_use" and not harness.issuer.capabilities.tells_last_use:
             assert not harness.issuer.last_use(harness.unknown_ids[0]).known
             return
+        if operation == "keys" and not harness.lists:
+            assert harness.listed() == []
+            return
         issued = harness.minted(key_name("token1"))
+        if operation == "mint" and harness.by_hand():
+            return
         calls: dict[Operation, Callable[[], object]] = {
-            "mint": lambda: harness.issuer.mint(key_name("token2")),
+            "mint": lambda: harness.issue(key_name("token2")),
             "keys": harness.listed,
             "revoke": lambda: harness.issuer.revoke(issued.key_id),
             "last_use": lambda: harness.issuer.last_use(issued.key_id),

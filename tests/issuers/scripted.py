@@ -46,6 +46,7 @@ class Scripted:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet: the second would wait for a delayed acknowledgement
 
             def handle_any(self) -> None:
                 parts = urlsplit(self.path)
