@@ -353,7 +353,8 @@ def _close(evidence: Evidence) -> None:
     left = [one for one in evidence.subjects if one.cleaned is False]
     match evidence.state:
         case State.PASSED:
-            show.say(f"Drill {evidence.id} passed: nothing of it is left.", "green")
+            clean = ": nothing of it is left" if all(one.canary for one in evidence.subjects) else ""
+            show.say(f"Drill {evidence.id} passed{clean}.", "green")
         case State.ALIVE:
             show.complain(f"Drill {evidence.id} failed: a key is alive, or not shown dead.")
         case _:
