@@ -20,6 +20,7 @@ from rotation.cli import show
 from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.audit import app as audit_app
 from rotation.cli.breakglass import app as breakglass_app
+from rotation.cli.config import app as config_app
 from rotation.cli.context import CLOCK, ConfigError, Context, File, Json, Names, Stack, UsageFault, end, open_context
 from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
@@ -435,6 +436,7 @@ app.add_typer(drill_app, name="drill")
 app.add_typer(breakglass_app, name="break-glass")
 app.add_typer(audit_app, name="audit")
 app.add_typer(fingerprints_app, name="fingerprints")
+app.add_typer(config_app, name="config")
 app.add_typer(sandbox_app, name="sandbox")
 
 
