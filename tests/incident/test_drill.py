@@ -188,6 +188,24 @@ def test_an_issuer_that_does_not_revoke_is_found_out(tmp_path: Path) -> None:
     assert s.live() == 1
 
 
+def test_a_key_that_comes_back_to_life_is_found_out(tmp_path: Path) -> None:
+    """What was shown dead is shown to its issuer once more at the end; that is accepted again, so the drill has not passed."""
+    s = site(tmp_path)
+
+    def revive(_: int, service: str, call: str) -> None:
+        leaked = s.vendors["openai"].keys[1:2]
+        if service == "vault" and call == "after forget" and leaked and leaked[0].revoked:
+            leaked[0].revoked, s.fault = False, None
+
+    s.fault = revive
+    e = drill(s).evidence
+    (one,) = e.subjects
+    assert one.times.prove is not None
+    assert one.verdict == "valid"
+    assert e.state is State.ALIVE
+    assert "at the end openai accepts what leaked" in one.faults
+
+
 @dataclass
 class KillAt:
     """Ends the process at the first call of this kind once it is armed."""
