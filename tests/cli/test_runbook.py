@@ -104,6 +104,19 @@ def test_a_generated_value_is_refused_by_nobody(project: Project) -> None:
     assert not [line for line in commands(ran.out) if "break-glass revoke" in line]
 
 
+def test_what_a_person_has_to_do_by_hand_stands_there(project: Project) -> None:
+    """Of an issuer whose credentials a person creates: who, where, and how it comes to the vault; nothing rotates it by itself."""
+    project.declare(
+        project.secret(CHAT, issuer="anthropic"),
+        issuers={"anthropic": {"kind": "anthropic", "admin": {"env": "ANTHROPIC_ADMIN_KEY"}}},
+    )
+    ran = project.run("runbook", CHAT, ANTHROPIC_ADMIN_KEY="sk-ant-admin-of-the-test")
+    assert "a person creates each credential in its console, and brings it" in ran.out
+    assert "By hand: anthropic lets only a person create its credentials" in ran.out
+    assert f"keyturn submit {CHAT} --key-id NEW_ID --stack sandbox" in commands(ran.out)
+    assert not [line for line in commands(ran.out) if "rotate" in line]
+
+
 def test_an_emergency_under_way_stands_on_the_page(project: Project) -> None:
     """The incident's id is in the command that goes on with it; the leaked key is told apart from the new one."""
     project.apply(CHAT)
