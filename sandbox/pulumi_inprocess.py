@@ -44,7 +44,7 @@ from sandbox.home import write_private
 BANNER: Final = (
     "This is not the Pulumi CLI: it is a stand-in that applies the same program in process, through the mock monitor of "
     "Pulumi's Python SDK, and keeps a state file of its own.\nIt has no parallelism, policy packs, secrets provider, "
-    "import, targets, history or remote backends."
+    "import, targets, aliases, history or remote backends."
 )
 STACK: Final = "pulumi:pulumi:Stack"
 PROVIDER: Final = "__provider"
@@ -75,6 +75,12 @@ class Record:
     """Its replacement is there; what is left is to delete it."""
     inputs: Props = field(default_factory=dict)
     outputs: Props = field(default_factory=dict)
+    parent: str = ""
+
+    @property
+    def provided(self) -> bool:
+        """Whether a provider made it. Stacks and components only hold others together."""
+        return PROVIDER in self.inputs or PROVIDER in self.outputs
 
 
 class State:
@@ -155,7 +161,7 @@ class Monitor(mocks.MockMonitor):
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the SDK's name
         urn = self.make_urn(request.parent, request.type, request.name)
         inputs = rpc.deserialize_properties(request.object, keep_unknowns=True)
-        new = Record(urn, request.type, request.name, protect=request.protect, inputs=inputs)
+        new = Record(urn, request.type, request.name, protect=request.protect, inputs=inputs, parent=request.parent)
         with self._lock:
             self.seen.add(urn)
             record = self._deployment.register(new, dry=self._dry)
@@ -165,8 +171,8 @@ class Monitor(mocks.MockMonitor):
         return resource_pb2.RegisterResourceResponse(urn=urn, id=record.id, object=outputs)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
-        if not self._dry and (stack := self._deployment.state.find(request.urn)):
-            stack.outputs = rpc.deserialize_properties(request.outputs)
+        if not self._dry and (group := self._deployment.state.find(request.urn)):
+            group.outputs = rpc.deserialize_properties(request.outputs)
         return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
 
@@ -217,7 +223,7 @@ class Deployment:
     def register(self, new: Record, *, dry: bool) -> Record:
         """What a registration leads to: the resource as it is, or in a plan as far as known."""
         old = self.state.find(new.urn)
-        if new.type == STACK:
+        if not new.provided:
             return self._settle("same" if old else "create", old, new, dry=dry)
         try:
             return self._decide(old, new, dry=dry)
@@ -245,7 +251,7 @@ class Deployment:
             self._screen.step(operation, new, operation, changes)
             return old if old and operation != "replace" else new
         begun = time.monotonic()
-        provider = self._provider(new.inputs) if new.type != STACK else None
+        provider = self._provider(new.inputs) if new.provided else None
         if old and operation in ("same", "update"):
             new.id, new.outputs = old.id, old.outputs
             if provider and operation == "update":
@@ -274,10 +280,11 @@ class Deployment:
                 self._screen.step("delete", record, "delete" if dry else "deleted", {})
 
     def _deleted(self, record: Record) -> bool:
-        if record.type == STACK and len(self.state.records) > 1:
+        alone = len(self.state.records) == 1
+        if (record.type == STACK and not alone) or any(record.urn == other.parent for other in self.state.records):
             return False
         try:
-            if record.type != STACK:
+            if record.provided:
                 self._provider(record.outputs).delete(record.id, record.outputs)
         except Exception as error:  # noqa: BLE001 - the other resources go on
             self._screen.error(f"{record.name}: {error}")
@@ -290,7 +297,7 @@ class Deployment:
         """Reads every resource, and puts what was found into the state."""
         self._screen.begin(f"{'Previewing refresh' if dry else 'Refreshing'} ({self._stack})")
         for record in list(self.state.records):
-            if record.type == STACK:
+            if not record.provided:
                 self._screen.step("same", record, "", {})
                 continue
             try:

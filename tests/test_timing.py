@@ -158,7 +158,7 @@ def test_a_resource_says_what_the_stack_says(schedule: Schedule, aimed: bool) ->
     declared = replace(policy(rotateEvery="100d"), schedule=whole)
     props = rotated_secret.inputs(declared)
     assert rotated_secret.policy_of(props) == declared
-    section = rotated_secret._section(props)
+    section = rotated_secret.section(props)
     try:
         read = parse({**STACK, "secrets": [section]}).policies[0]
     except ConfigError as error:  # what could not be kept, or takes too much room, no stack file says either

@@ -245,7 +245,7 @@ class RotatedSecretProvider(ResourceProvider):
 
         declared = {"installation": props["installation"], "environment": props["environment"]}
         try:
-            parse({**self._settings, **declared, "secrets": [_section(props)]})
+            parse({**self._settings, **declared, "secrets": [section(props)]})
         except ConfigError as error:
             for fault in error.faults:
                 yield (
@@ -254,7 +254,7 @@ class RotatedSecretProvider(ResourceProvider):
                 )
 
 
-def _section(props: Props) -> Props:
+def section(props: Props) -> Props:
     """The inputs as the secret's section in a stack file. The pair is left out: only the whole file can judge it."""
     same = ("name", "store", "replicas", "issuer", "owner", "grace", "containAfter")
     consumers = (text.rsplit("=", 1) for text in props["consumers"])
