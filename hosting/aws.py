@@ -24,7 +24,7 @@ from typing import Final
 from hosting import archive
 from hosting.closure import closure, unused_tellers
 from providers import registry
-from providers.issuers.description import shipped, shipped_kinds
+from providers.registry import descriptions
 from rotation.clock import SystemClock
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.functions.lambda_host import PACKED
@@ -44,12 +44,18 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The module of each kind of store. Of the kinds that a stack has none of, neither it nor its SDK is packed."""
-_ISSUERS: Final = {"postgresql": "providers.issuers.postgresql"}
+_ISSUERS: Final = {"aws-iam": "providers.issuers.iam", "postgresql": "providers.issuers.postgresql"}
 """The same of issuers in code."""
 _ALONG: Final = {"psycopg": frozenset({"psycopg-binary"})}
 """What comes along without being required: there is no libpq at Lambda."""
 _ALONE: Final = ("providers.issuers.generated", "providers.issuers.memory", "providers.stores.memory")
-_CHECKERS: Final = ("rotation.config", "rotation.sections", "rotation.stackfile", "providers.issuers.description")
+_CHECKERS: Final = (
+    "rotation.config",
+    "rotation.sections",
+    "rotation.stackfile",
+    "providers.issuers.description",
+    "providers.issuers.sense",
+)
 """What checks a stack file and descriptions: done here."""
 _COMPILED: Final = (".so", ".pyd")
 _SCHEDULES: Final = "cronsim"
@@ -64,9 +70,7 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
         archive.Unpackable: it needs a file or a package that is not there.
     """
     config = load(stack_file)
-    vendors: dict[str, object] = {
-        about.kind: shipped(about.kind) for about in config.issuers.values() if about.kind in shipped_kinds()
-    }
+    vendors = descriptions(config)
     _try(config)
     found = closure(root, [HANDLER], lambda module: module in _left_out(config, described=bool(vendors)))
     return {
@@ -84,7 +88,7 @@ def _left_out(config: Config, *, described: bool) -> set[str]:
     out |= {module for kind, module in _ISSUERS.items() if kind not in minting}
     generated = "generated" in minting
     out |= {module for module in _ALONE if module != _ALONE[0] or not generated} | unused_tellers(config)
-    return out if described else out | {f"providers.issuers.{part}" for part in ("http", "language", "packed")}
+    return out if described else out | {f"providers.issuers.{part}" for part in ("http", "wire", "language", "packed")}
 
 
 class _Anything(Mapping[str, str]):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The modules of each kind; others whose name goes on after an underscore belong to it."""
-_ISSUERS: Final = {"postgresql": "providers.issuers.postgresql"}
+_ISSUERS: Final = {"aws-iam": "providers.issuers.iam", "postgresql": "providers.issuers.postgresql"}
 """The same of issuers in code."""
 _HTTP: Final = tuple(f"providers.issuers.{part}" for part in ("http", "wire", "description", "sense", "language"))
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
@@ -73,7 +74,7 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
         "requirements.txt": _requirements(modules, root, aws=_logs_in_to_aws(config)),
         stack_file.name: stack_file.read_bytes(),
         **modules.files,
-        **_certificates(config, stack_file.parent),
+        **_beside(config, stack_file.parent),
     }
     if "providers/issuers/http.py" in packed:
         packed |= archive.modules(root, "providers/issuers/descriptions")
@@ -98,6 +99,8 @@ def _modules(config: Config, root: Path) -> Closure:
 def _logs_in_to_aws(config: Config) -> bool:
     """Vault's store imports AWS's SDK too, for the one login that takes it; a channel may be a topic of SNS."""
     methods = {getattr(getattr(about, "auth", None), "method", None) for about in config.stores.values()}
+    if any(about.kind == "aws-iam" for about in config.issuers.values()):
+        return True
     topics = any(hasattr(about, "sns") for about in config.channels.values())
     return topics or "aws" in methods or any(about.kind == "aws-secrets-manager" for about in config.stores.values())
 
@@ -115,18 +118,18 @@ def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:
     return ("\n".join(sorted(wanted, key=str.casefold)) + "\n").encode()
 
 
-def _certificates(config: Config, folder: Path) -> dict[str, bytes]:
-    """Files with authorities to trust, which are public, where the stack file refers to them."""
+def _beside(config: Config, folder: Path) -> dict[str, bytes]:
+    """Files that the stack file refers to: authorities to trust, which are public, and descriptions of vendors."""
     found: dict[str, bytes] = {}
     parts: list[tuple[str, object]] = [(f"stores.{name}", about) for name, about in config.stores.items()]
     parts += [(f"issuers.{name}", about) for name, about in config.issuers.items()]
-    for part, about in parts:
-        name = getattr(about, "ca_bundle", None)
-        if name is None or Path(name).is_absolute():
+    for (part, about), (field, name) in product(parts, (("ca_bundle", "caBundle"), ("description", "description"))):
+        given = getattr(about, field, None)
+        if given is None or Path(given).is_absolute():
             continue
-        path = Path(name)
+        path = Path(given)
         if ".." in path.parts or not (folder / path).is_file():
-            raise archive.Unpackable(f"keyturn:{part}.caBundle: there is no file {name} beside the stack file or below")
+            raise archive.Unpackable(f"keyturn:{part}.{name}: there is no file {given} beside the stack file or below")
         found[path.as_posix()] = (folder / path).read_bytes()
     return found
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from rotation.declared import Config, ConfigError, Fault, entry_name
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Propagation, SecretValue
+from rotation.model import Capabilities, SecretValue
 from rotation.ports import Clock, Issuer, SecretStore
 
 if TYPE_CHECKING:
     from providers.issuers.description import Description
     from providers.stores.vault import Login
     from rotation.sections import (
+        DescribedConfig,
         EntryReference,
         EnvReference,
         FileReference,
         GeneratedConfig,
+        HttpConfig,
+        IamConfig,
         IssuerConfig,
         KeyVaultConfig,
         OpenAIConfig,
@@ -33,6 +37,7 @@ T = TypeVar("T")
 __all__ = ["entry_name", "open_issuer", "open_store"]
 
 
+_HERE: Final = Path()
 _UNSET: Final = "is not set, or is empty"
 
 
@@ -181,18 +186,84 @@ def _file_value(site: _Site, path: str) -> SecretValue:
         raise site.fault(".file", "is not UTF-8 text") from None  # the error quotes it
 
 
-def capabilities(about: IssuerConfig) -> Capabilities | None:
-    """What an issuer can do, as far as its configuration tells without opening it; else None."""
-    from providers.issuers import description, generated, postgresql  # noqa: PLC0415
+def capabilities(about: IssuerConfig, root: Path = _HERE) -> Capabilities | None:
+    """What an issuer can do, as far as its configuration tells without opening it; else None.
+
+    Parameters:
+        root: where relative paths start.
+    """
+    from providers.issuers import generated, iam, postgresql  # noqa: PLC0415
 
     if about.kind == "generated":
         return generated.GeneratedIssuer.capabilities
+    if about.kind == "aws-iam":
+        return iam.capabilities(about.user, "")
     if about.kind == "postgresql":
         return postgresql.capabilities(about.users, f"{about.host}:{about.port}")
-    if about.kind not in description.shipped_kinds():
-        return None
-    spread = description.shipped(about.kind).capabilities.create
-    return Capabilities(create=Propagation(**dict(spread)))
+    from providers.issuers.http import capabilities_of  # noqa: PLC0415
+    from providers.issuers.language import DescriptionFault  # noqa: PLC0415
+
+    try:
+        described = description_of(about, root)
+    except (OSError, UnicodeDecodeError, DescriptionFault):
+        return None  # which is said where the configuration is checked
+    return capabilities_of(described) if described else None
+
+
+def description_of(about: IssuerConfig, root: Path) -> Description | None:
+    """The vendor that a configuration names; None where its kind is code.
+
+    Parameters:
+        root: where relative paths start.
+
+    Raises:
+        OSError, UnicodeDecodeError, DescriptionFault: a file of the user's own is not there, or not sound.
+    """
+    from providers.issuers.description import read, shipped, shipped_kinds  # noqa: PLC0415 - pydantic and YAML
+
+    if about.kind == "http":
+        return read((root / about.description).read_text(encoding="utf-8"), about.description)
+    return shipped(about.kind) if about.kind in shipped_kinds() else None
+
+
+def descriptions(config: Config) -> dict[str, Description]:
+    """The vendors that a configuration names, by the key under which it has them ready-made; see rotation.packed."""
+    found = {_key(about): description_of(about, config.root) for about in config.issuers.values()}
+    return {key: description for key, description in found.items() if description}
+
+
+def described_faults(about: DescribedConfig | HttpConfig, root: Path) -> Iterator[Fault]:
+    """What is wrong with the configuration of a described issuer; paths are within its part."""
+    from providers.issuers.language import BASE_URL, DescriptionFault  # noqa: PLC0415
+
+    try:
+        description = description_of(about, root)
+    except OSError as error:
+        yield Fault(".description", f"can not be read: {error.strerror}")
+        return
+    except UnicodeDecodeError:
+        yield Fault(".description", "is not UTF-8 text")
+        return
+    except DescriptionFault as error:
+        yield from (Fault(".description", line) for line in str(error).splitlines())
+        return
+    assert description is not None, "both kinds are described"
+    for fault in description.faults_in(_variables(about)):
+        yield Fault(".baseUrl" if fault.path == BASE_URL else f".variables.{fault.path}".rstrip("."), fault.text)
+    if description.auth is not None and about.admin is None:
+        yield Fault(".admin", f"is needed: {description.title} are managed by requests that need it")
+    if description.auth is None and about.admin is not None:
+        yield Fault(".admin", f"has no use: {description.title} are managed by no request")
+
+
+def _key(about: IssuerConfig) -> str:
+    """By which a ready-made description is found."""
+    return f"http:{about.description}" if about.kind == "http" else about.kind
+
+
+def _variables(about: DescribedConfig | HttpConfig) -> dict[str, Any]:
+    base = {} if about.base_url is None else {"baseUrl": about.base_url}
+    return {**about.variables, **base}
 
 
 def _secrets_manager(site: _Site, about: SecretsManagerConfig) -> SecretStore:
@@ -276,33 +347,52 @@ def _openai(site: _Site, about: OpenAIConfig) -> Issuer:
         "serviceAccount": about.service_account,
         "smokeModel": about.smoke_model,
         "baseUrl": about.base_url,
+        "expiresIn": None if about.expires_in is None else int(about.expires_in.total_seconds()),
     }
-    return _described(site, about.kind, variables, about.admin)
+    return _described(site, about, variables)
 
 
-def _described(
-    site: _Site, kind: str, variables: Mapping[str, str | None], admin: EnvReference | EntryReference
-) -> Issuer:
+def _by_description(site: _Site, about: DescribedConfig | HttpConfig) -> Issuer:
+    return _described(site, about, _variables(about))
+
+
+def _described(site: _Site, about: OpenAIConfig | DescribedConfig | HttpConfig, variables: Mapping[str, Any]) -> Issuer:
     """An issuer of which a description says everything."""
     from providers.issuers.http import HttpIssuer  # noqa: PLC0415
-    from providers.issuers.language import DescriptionFault  # noqa: PLC0415
+    from providers.issuers.language import DescriptionFault, admin_parts  # noqa: PLC0415
 
     given = {variable: value for variable, value in variables.items() if value is not None}
+    description = _description(site, about)
+    admin = _admin(site, about.admin, admin_parts(description)) if about.admin is not None else _no_admin
     try:
-        return HttpIssuer(site.name, _description(site, kind), given, _admin(site, admin), site.clock)
+        return HttpIssuer(site.name, description, given, admin, site.clock)
     except DescriptionFault as error:
         paths = ((f"{site.path}.{fault.path}".rstrip("."), fault.text) for fault in error.faults)
         raise ConfigError(Fault(path, text) for path, text in paths) from None
 
 
-def _description(site: _Site, kind: str) -> Description:
-    if (ready := site.config.descriptions.get(kind)) is not None:
+def _no_admin() -> SecretValue:
+    """Where nothing asks for one."""
+    return SecretValue("")
+
+
+def _description(site: _Site, about: OpenAIConfig | DescribedConfig | HttpConfig) -> Description:
+    if (ready := site.config.descriptions.get(_key(about))) is not None:
         from providers.issuers.packed import description  # noqa: PLC0415
 
         return description(ready)
-    from providers.issuers.description import shipped  # noqa: PLC0415 - pydantic and YAML; functions do without
+    # Pydantic and YAML; functions do without.
+    found = description_of(about, site.config.root)
+    assert found is not None, "these kinds are described"
+    return found
 
-    return shipped(kind)
+
+def _iam(site: _Site, about: IamConfig) -> Issuer:
+    from providers.issuers.iam import IamIssuer, Login  # noqa: PLC0415
+
+    admin = None if about.admin is None else _admin(site, about.admin)
+    login = Login(admin, about.profile, about.role_arn, about.external_id)
+    return IamIssuer(site.name, about.user, login, about.region, about.endpoint_url)
 
 
 def _postgresql(site: _Site, about: PostgreSQLConfig) -> Issuer:
@@ -326,17 +416,23 @@ _STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
 }
 _ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {
     "openai": _openai,
+    "aws-iam": _iam,
     "postgresql": _postgresql,
     "generated": _generated,
 }
 """How each kind that the configuration knows is opened."""
 
 
+_DESCRIBED: Final = "variables"
+"""What the configuration of an issuer has that a description says everything of."""
+
+
 def _open(kinds: Mapping[str, Callable[[_Site, Any], T]], declared: Mapping[str, Any], site: _Site) -> T:
     about = declared.get(site.name)
     if about is None:
         raise site.fault("", "is not declared", ", ".join(declared))
-    return kinds[about.kind](site, about)
+    opens = cast("Callable[[_Site, Any], T]", _by_description) if hasattr(about, _DESCRIBED) else kinds[about.kind]
+    return opens(site, about)
 
 
 def _file(site: _Site, below: str, path: str | None) -> str | None:
@@ -356,12 +452,19 @@ def _variable(reference: EnvReference | FileReference | EntryReference) -> EnvRe
     return cast("EnvReference", reference) if hasattr(reference, "env") else None
 
 
-def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[], SecretValue]:
+def _admin(
+    site: _Site, reference: EnvReference | EntryReference, parts: tuple[str, ...] = ()
+) -> Callable[[], SecretValue]:
+    """Gives an admin credential each time it is asked for.
+
+    Parameters:
+        parts: what it consists of, where it is a JSON object; an entry may have them as fields.
+    """
     if (by_hand := site.admin) is not None:
         return lambda: by_hand
     if (variable := _variable(reference)) is None:
         remedy = f"; --admin-from {site.name} takes it from a person instead"
-        return lambda: _entry_value(site, cast("EntryReference", reference), "the admin credential", remedy)
+        return lambda: _entry_value(site, cast("EntryReference", reference), "the admin credential", remedy, parts)
     # Held for as long as the issuer, so that logs mask it.
     value = SecretValue(site.env.get(variable.env, ""))
 
@@ -374,8 +477,10 @@ def _admin(site: _Site, reference: EnvReference | EntryReference) -> Callable[[]
     return given
 
 
-def _entry_value(site: _Site, reference: EntryReference, called: str, remedy: str) -> SecretValue:
-    """What an entry holds: its field `value`, or the only one that it has.
+def _entry_value(
+    site: _Site, reference: EntryReference, called: str, remedy: str, parts: tuple[str, ...] = ()
+) -> SecretValue:
+    """What an entry holds: its field `value`, or the only one that it has; with parts, those as a JSON object.
 
     Raises:
         Trouble: it can not be read. Never NOT_FOUND or CONFLICT, which an issuer's callers would take for
@@ -389,6 +494,8 @@ def _entry_value(site: _Site, reference: EntryReference, called: str, remedy: st
         code = trouble.code if trouble.code in (Code.UNAVAILABLE, Code.THROTTLED) else Code.DENIED
         told = f"{what} can not be read: {trouble}{remedy}"
         raise Trouble(code, site.name, told, retry_after=trouble.retry_after) from None
+    if parts and fields.keys() >= {*parts}:
+        return SecretValue(json.dumps({part: fields[part].reveal() for part in parts}))
     if "value" in fields:
         return fields["value"]
     if len(fields) == 1:

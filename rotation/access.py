@@ -138,6 +138,11 @@ def needs(config: Config, persona: Persona, policies: Collection[Policy], *, min
     }
 
 
+def works_with(persona: Persona, policies: Collection[Policy], *, mints: bool) -> frozenset[str]:
+    """Names of the issuers that a persona makes and ends credentials at. Parameters as of needs()."""
+    return frozenset(policy.issuer for policy in policies if _works(persona, mints))
+
+
 def _works(persona: Persona, mints: bool) -> bool:
     return persona in (Persona.ROTATE, Persona.RESPOND) or (persona is Persona.PROVISION and mints)
 

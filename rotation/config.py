@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
@@ -39,10 +39,13 @@ from rotation.sections import (
     CallsWebhook,
     Channel,
     DefaultsSection,
+    DescribedConfig,
     EntryReference,
     EnvReference,
     FileReference,
     GeneratedConfig,
+    HttpConfig,
+    IamConfig,
     IntakeSection,
     IssuerConfig,
     JwtAuth,
@@ -77,6 +80,7 @@ __all__ = [
     "FileReference",
     "GeneratedConfig",
     "Handling",
+    "IamConfig",
     "IssuerConfig",
     "JwtAuth",
     "KeyVaultConfig",
@@ -179,6 +183,8 @@ class _Declared:
     secrets: Mapping[str, _Read]
     """The first of each name."""
     defaults: ScheduleSection | None = None
+    root: Path = field(default_factory=Path)
+    """Where relative paths start."""
 
 
 _Found = Iterator[tuple[str, str, str]]
@@ -298,7 +304,13 @@ def _consumers_fit(secret: SecretSection, _: _Declared) -> _Found:
 
 def _format_fits(secret: SecretSection, declared: _Declared) -> _Found:
     issuer = declared.issuers.get(secret.issuer)
-    known = FIELDS.get(type(issuer), ()) if issuer else ()
+    if "form" in secret.model_fields_set and issuer and type(issuer) not in FIELDS:
+        from providers.registry import capabilities  # noqa: PLC0415 - descriptions are read where they matter
+
+        told = capabilities(issuer, declared.root)
+        known = told.fields if told else ()
+    else:
+        known = FIELDS.get(type(issuer), ()) if issuer else ()
     if "form" not in secret.model_fields_set or not known:
         return
     named = forms.fields(secret.form)
@@ -416,7 +428,7 @@ def _native_fits(secret: SecretSection, declared: _Declared) -> _Found:
     from providers.registry import capabilities  # noqa: PLC0415 - descriptions are read where they matter
 
     issuer = declared.issuers.get(secret.issuer)
-    yield from native.faults(policy, capabilities(issuer) if issuer else None)
+    yield from native.faults(policy, capabilities(issuer, declared.root) if issuer else None)
 
 
 _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _Found]], ...]] = (
@@ -570,7 +582,7 @@ class _Builder:
         for read in secrets:
             if "name" not in read.faulty:
                 by_name.setdefault(read.section.name, read)
-        declared = _Declared(environment, stores, issuers, owners, by_name, defaults)
+        declared = _Declared(environment, stores, issuers, owners, by_name, defaults, self._root)
         if any("name" in read.faulty for read in secrets):
             self._blind.add("pairedWith")
         for read in secrets:
@@ -747,6 +759,11 @@ class _Builder:
     def _check_admins(self, issuers: Mapping[str, IssuerConfig | None], stores: Collection[str]) -> None:
         for name, issuer in issuers.items():
             self._check_entry(f"issuers.{name}.admin", getattr(issuer, "admin", None), stores)
+            if isinstance(issuer, DescribedConfig | HttpConfig):
+                from providers.registry import described_faults  # noqa: PLC0415 - descriptions are read where they matter
+
+                for fault in described_faults(issuer, self._root):
+                    self._add(f"issuers.{name}{fault.path}", fault.message, fault.allowed)
 
     def _check_places(self, stores: Mapping[str, StoreConfig | None]) -> None:
         """One place under two names would be its own replica: taking that out would hand the entry itself back."""

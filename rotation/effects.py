@@ -16,7 +16,7 @@ from rotation.looking import named_as_adopted
 from rotation.model import Check, Credential, Entry, Model, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.outside import Outside
-from rotation.ports import RotatesByItself
+from rotation.ports import RevokesInSteps, RotatesByItself
 from rotation.rules.waiting import backoff
 from rotation.run import Records, Run, stages_of
 from rotation.situation import ATTEMPT_LIFE, Absent, Observation, Situation, Streak, foreign_token
@@ -65,6 +65,7 @@ class Effects:
             if kind == "proven":
                 stages = stages_of(seen.primary.journal, token)
                 self._records.write(run, "proven", seen, reason=action.reason, token=token, detail=stages)
+                self._clear(token, seen, run)
         return self._record(seen, run, action.facts)
 
     def _condemn(self, action: actions.Condemn, seen: Observation, run: Run) -> None:
@@ -158,7 +159,9 @@ class Effects:
             run.evidence.expires[attempt.token] = issued.expires_at
         self._records.write(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
         # What no list of this issuer will tell again, another run may need.
-        written = facts.key_fact(attempt.token, issued.key_id) if issuer.capabilities.model is not Model.MINT else {}
+        able = issuer.capabilities
+        told_again = able.model is Model.MINT and able.names_keys
+        written = {} if told_again else facts.key_fact(attempt.token, issued.key_id)
         written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
         seen = self._record(seen, run, written) if written else seen
         self._stage(attempt, issued.credential, issued.key_id, seen, run)
@@ -365,6 +368,7 @@ class Effects:
         ours = [(token, info) for info in infos if (token := token_in(info.name, **names))]
         run.evidence.listed = {t: info for t, info in ours if s.recorded_id(t) in (None, info.key_id)}
         run.evidence.listed_ids = frozenset(info.key_id for info in infos)
+        run.evidence.unnamed = {info.key_id: info.created_at for info in infos if not info.name}
         run.evidence.listed_at = at
         return seen
 
@@ -402,11 +406,19 @@ class Effects:
                 run, event, seen, reason=action.reason, token=action.key, key_id=s.key_id(action.key),
                 detail={"how": action.proof, **stages_of(seen.primary.journal, action.key)},
             )  # fmt: skip
+            if action.proof != "void":
+                self._clear(action.key, seen, run)
         self._stores[run.target.store].forget(run.target.entry, action.facts)
         given_up = run.evidence.unspent & {fact.partition(".")[2] for fact in action.facts}
         run.evidence.unspent -= given_up
         run.evidence.gave_way |= bool(given_up)
         return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.minus(action.facts)))
+
+    def _clear(self, key: str, seen: Observation, run: Run) -> None:
+        """What its revocation has left behind at the issuer goes before its id is forgotten."""
+        issuer, key_id = self._outside.issuer(seen), self._situation(seen, run).key_id(key)
+        if key in seen.primary.journal.revoked and key_id is not None and isinstance(issuer, RevokesInSteps):
+            issuer.clear(key_id)
 
     def _record(self, seen: Observation, run: Run, written: Mapping[str, str]) -> Observation:
         written = self._values.printed(written, self._situation(seen, run), run.values)

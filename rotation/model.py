@@ -313,6 +313,9 @@ class Capabilities:
     registry: bool = True
     """Keeps a list of the keys it minted and refuses the ones it revoked. False for values that
     nobody but their consumer knows: there is nothing to list, to revoke or to prove."""
+    names_keys: bool = True
+    """Its list shows the names that keys were given. Without them nobody can tell what a mint has made whose answer
+    was lost from a stranger's key: a person is told of it, and it is never revoked."""
     tells_last_use: bool = False
     smokes: bool = False
     """Has a minimal real request to try a new credential with."""

@@ -178,6 +178,17 @@ class Issuer(Protocol):
         """When the issuer last saw the credential used."""
 
 
+@runtime_checkable
+class RevokesInSteps(Protocol):
+    """An issuer whose revoke() leaves something behind, which could be brought back and takes up room."""
+
+    def clear(self, key_id: str) -> None:
+        """Removes that for good: called once the key was shown dead, or is given up. One that is gone is no error.
+
+        Raises INVALID for a key that works again, and leaves it alone.
+        """
+
+
 # --- what a store or an issuer may tell of itself; all of it optional --------------------------------
 
 

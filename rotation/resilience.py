@@ -33,6 +33,7 @@ from rotation.ports import (
     Issuer,
     Listed,
     ReadsMany,
+    RevokesInSteps,
     RotatesByItself,
     SecretStore,
     StoreFeatures,
@@ -314,6 +315,12 @@ class PatientIssuer:
 
     def revoke(self, key_id: str) -> None:
         self._call("revoke", lambda: self._issuer.revoke(key_id), repeatable=True)
+
+    def clear(self, key_id: str) -> None:
+        """See RevokesInSteps; nothing where the issuer's revocation is one step."""
+        issuer = self._issuer
+        if isinstance(issuer, RevokesInSteps):
+            self._call("clear", lambda: issuer.clear(key_id), repeatable=True)
 
     def last_use(self, key_id: str) -> LastUse:
         return self._call("last_use", lambda: self._issuer.last_use(key_id), repeatable=True)

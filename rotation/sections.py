@@ -13,7 +13,7 @@ import string
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -474,6 +474,11 @@ AdminReference = Annotated[
     Annotated[EnvReference, Tag("env")] | Annotated[EntryReference, Tag("store")],
     _told_apart(ADMIN_FORM, env={"env"}, store={"store", "name"}),
 ]
+OptionalAdmin = Annotated[
+    Annotated[EnvReference, Tag("env")] | Annotated[EntryReference, Tag("store")] | Annotated[None, Tag(_NOTHING)],
+    _told_apart(ADMIN_FORM, env={"env"}, store={"store", "name"}),
+]
+"""Where there may be none, or it comes from somewhere else."""
 
 
 class OpenAIConfig(Section):
@@ -484,7 +489,51 @@ class OpenAIConfig(Section):
     service_account: Text | None = Field(None, description="the id of the service account that owns the keys")
     base_url: Url | None = Field(None, description="an address in place of OpenAI's own")
     smoke_model: Text | None = Field(None, description="the model that a smoke test asks for one short answer")
+    expires_in: Span | None = Field(None, description=f"how long a key lives at most: {SPAN_FORM}")
     admin: AdminReference = Field(description=ADMIN_FORM)
+
+
+def _variables(value: object) -> object:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise _refusal("must be a mapping", "the variables of the description by name")
+    return dict(value)
+
+
+Variables = Annotated[dict[str, Any], BeforeValidator(_variables)]
+
+
+class DescribedConfig(Section):
+    """An account at a vendor that comes with Keyturn as a description."""
+
+    kind: Literal[
+        "anthropic",
+        "azure-openai",
+        "azure-storage",
+        "cloudflare",
+        "datadog-api-keys",
+        "datadog-application-keys",
+        "entra",
+        "github-fine-grained",
+        "groq",
+        "mistral",
+        "openai-admin",
+        "openrouter",
+        "sendgrid",
+        "twilio",
+    ]
+    variables: Variables = Field({}, description="the variables of the description by name")
+    base_url: Url | None = Field(None, description="an address in place of the vendor's own")
+    admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
+
+
+class HttpConfig(Section):
+    """An account at a vendor that a file describes."""
+
+    kind: Literal["http"]
+    description: Text = Field(description="the path of a description, relative to this file")
+    variables: Variables = Field({}, description="the variables of the description by name")
+    base_url: Url | None = Field(None, description="an address in place of the vendor's own")
+    admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
 
 
 class GeneratedConfig(Section):
@@ -511,6 +560,26 @@ class GeneratedConfig(Section):
         if not least <= length <= 4096:
             raise _refusal(f"{length} is out of range", f"{least} to 4096, at least 80 bits with this alphabet")
         return length
+
+
+class IamConfig(Section):
+    """The access keys of one IAM user of AWS, which nobody else makes keys for."""
+
+    kind: Literal["aws-iam"]
+    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$")] = Field(
+        description="the name of an IAM user, without its path"
+    )
+    path: Annotated[str, StringConstraints(pattern=r"^/([!-.0-~]+/)*$")] = Field(
+        "/", description="the user's path, with a / at both ends"
+    )
+    region: Text = Field("us-east-1", description="the AWS region whose STS new keys are shown to, as in eu-west-1")
+    profile: Text | None = Field(None, description="the name of a profile of the AWS configuration")
+    role_arn: Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/[!-~]+$")] | None = Field(
+        None, description="arn:aws:iam::ACCOUNT:role/NAME"
+    )
+    external_id: Text | None = Field(None, description="the id that the role's trust policy asks for")
+    endpoint_url: Url | None = Field(None, description="an address in place of IAM's and STS's own")
+    admin: OptionalAdmin = Field(None, description=f"{ADMIN_FORM}; left out: the AWS SDK's own chain")
 
 
 DatabaseRole = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -556,10 +625,11 @@ class PostgreSQLConfig(Section):
         return tls
 
 
-IssuerConfig = OpenAIConfig | PostgreSQLConfig | GeneratedConfig
+IssuerConfig = OpenAIConfig | IamConfig | PostgreSQLConfig | DescribedConfig | HttpConfig | GeneratedConfig
 
 FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {
     OpenAIConfig: ("value",),
+    IamConfig: ("access_key_id", "secret_access_key"),
     PostgreSQLConfig: ("username", "password", "host", "port", "database"),
     GeneratedConfig: ("value",),
 }
@@ -977,7 +1047,10 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     "azure-key-vault": KeyVaultConfig,
     "hashicorp-vault": VaultConfig,
     "openai": OpenAIConfig,
+    "aws-iam": IamConfig,
     "postgresql": PostgreSQLConfig,
+    **dict.fromkeys(get_args(DescribedConfig.model_fields["kind"].annotation), DescribedConfig),
+    "http": HttpConfig,
     "generated": GeneratedConfig,
     "token": TokenAuth,
     "approle": AppRoleAuth,

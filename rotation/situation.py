@@ -77,6 +77,8 @@ class Evidence:
     twice there are two under one token; this is the one that the journal knows by its id."""
     listed_ids: frozenset[str] = frozenset()
     """Ids of all keys that the listing shows, whatever their names."""
+    unnamed: dict[str, datetime | None] = field(default_factory=dict)
+    """By key id: when the listed keys without a name were made."""
     listed_at: datetime | None = None
     last_use: dict[str, LastUse] = field(default_factory=dict)
     expires: dict[str, datetime] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class Evidence:
         for seen, before in zip(self._found(), found, strict=True):
             seen.difference_update(before)
         if self.listed is listed:
-            self.listed, self.listed_at, self.listed_ids = None, None, frozenset()
+            self.listed, self.listed_at, self.listed_ids, self.unnamed = None, None, frozenset(), {}
 
 
 class Stop(StrEnum):
@@ -322,6 +324,16 @@ class Situation:
     def is_listed(self, key: str) -> bool:
         """Whether the listing of this run shows a key."""
         return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids
+
+    def strangers(self, key: str) -> tuple[str, ...]:
+        """Listed keys without a name that nobody knows, and that the lost mint of a key may have made."""
+        ours = {self.key_id(other) for other in self.keys}
+        spans = [(a.at - LISTED_WITHIN, a.at + ATTEMPT_LIFE + LISTED_WITHIN) for a in self.attempts_of(key)]
+        return tuple(
+            key_id
+            for key_id, at in self.evidence.unnamed.items()
+            if key_id not in ours and (at is None or any(begin <= at <= end for begin, end in spans))
+        )
 
     def listable(self, key: str) -> bool:
         """Whether a list of the issuer would show a key while it lives: a list is asked for names of ours only."""

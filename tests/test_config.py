@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotation import policy as policies
+from providers.issuers.description import shipped_kinds
 from rotation.config import (
     AppRoleAuth,
     Config,
@@ -39,6 +40,7 @@ from rotation.config import (
 )
 from rotation.model import Consumer, Drain, Ending, Policy
 
+DESCRIBED = ", ".join(kind for kind in shipped_kinds() if kind != "openai")
 STACK = """\
 encryptionsalt: v1:IU5lVmkSkTY=
 config:
@@ -355,7 +357,7 @@ FAULTS: list[tuple[Change, str]] = [
         setting("stores.vault.kind", "hashicorp-valt"),
         f"stores.vault.kind: is not known (did you mean hashicorp-vault?); allowed: {KINDS}",
     ),
-    (setting("issuers.openai.kind", "acme"), "issuers.openai.kind: is not known; allowed: openai, postgresql, generated"),
+    (setting("issuers.openai.kind", "acme"), f"issuers.openai.kind: is not known; allowed: openai, aws-iam, postgresql, {DESCRIBED}, http, generated"),
     (
         setting("stores.vault.auth.method", "aprole"),
         f"stores.vault.auth.method: is not known (did you mean approle?); allowed: {METHODS}",

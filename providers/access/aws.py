@@ -1,4 +1,4 @@
-"""IAM policies for Secrets Manager: what a persona needs, as a document to attach to its role.
+"""IAM policies for Secrets Manager, and for the access keys of IAM users: what a persona needs, as a document to attach.
 
 Facts from the Service Authorization Reference and the user guide of Secrets Manager (2026): an entry's ARN ends in six
 random characters, hence `-??????`. A name that the service does not have is judged by the ARN without them, so that
@@ -13,9 +13,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from providers.issuers import iam
 from providers.stores.aws import ANYWHERE, CALLS, JOURNAL_TAGS, NATIVE, POLICY_TAGS, REPLICATED, RESTRICTED
 from rotation.access import Access, Grant
-from rotation.config import SecretsManagerConfig
+from rotation.config import IamConfig, SecretsManagerConfig
 
 Statement = dict[str, Any]
 
@@ -33,14 +34,33 @@ _LOOKS: Final = {"observe", "applied"}
 """Operations whose answer may be that there is no such entry."""
 
 
-def document(stores: Iterable[tuple[str, SecretsManagerConfig, Access]]) -> dict[str, Any]:
-    """An identity policy for all of these stores: configured name, configuration, need."""
+def document(
+    stores: Iterable[tuple[str, SecretsManagerConfig, Access]], users: Iterable[tuple[str, IamConfig]] = ()
+) -> dict[str, Any]:
+    """An identity policy.
+
+    Parameters:
+        stores: configured name, configuration, need.
+        users: whose access keys are made and ended: name and configuration of their issuers.
+    """
     sites = [(_Site(name, store), access) for name, store, access in stores]
     everywhere = {call for site, access in sites for grant in access.grants for call in site.calls(grant)} & {*ANYWHERE}
     everywhere |= {call for _, access in sites for call in CALLS["listing"] if access.lists}
     found = [_allow("Anywhere", everywhere, ["*"])] if everywhere else []
     found += [statement for site, access in sites for statement in _statements(site, access)]
+    found += [_keys_of(name, user) for name, user in users]
     return {"Version": "2012-10-17", "Statement": found}
+
+
+def _keys_of(name: str, about: IamConfig) -> Statement:
+    """All four calls on keys are judged by the user's ARN, and so is GetAccessKeyLastUsed, which takes no user.
+
+    To verify takes no right, and no policy can forbid it (STS, GetCallerIdentity).
+    """
+    arn = (about.role_arn or f"arn:{_partition(about.region)}:iam::*:").split(":")
+    calls = {call for needed in iam.CALLS.values() for call in needed}
+    resource = f"arn:{arn[1]}:iam::{arn[4]}:user{about.path}{about.user}"
+    return _allow(f"{_title(name)}Keys", calls, [resource], service="iam:")
 
 
 def size(policy: Mapping[str, Any]) -> int:
@@ -91,12 +111,10 @@ class _Site:
     """One store: how its entries and its key are called."""
 
     def __init__(self, name: str, store: SecretsManagerConfig) -> None:
-        self._title = "".join(part.title() for part in name.split("-"))
+        self._title = _title(name)
         self._store = store
         arn = (store.role_arn or "").split(":")
-        by_region = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
-        of_region = next((part for start, part in by_region.items() if store.region.startswith(f"{start}-")), "aws")
-        self._partition = arn[1] if store.role_arn else of_region
+        self._partition = arn[1] if store.role_arn else _partition(store.region)
         self._account = arn[4] if store.role_arn else "*"
 
     def arn(self, entry: str) -> str:
@@ -154,6 +172,15 @@ class _Site:
         service: str = _SERVICE,
     ) -> Statement:
         return _allow(self._title + what, calls, resources, condition, service=service)
+
+
+def _partition(region: str) -> str:
+    by_region = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+    return next((part for start, part in by_region.items() if region.startswith(f"{start}-")), "aws")
+
+
+def _title(name: str) -> str:
+    return "".join(part.title() for part in name.split("-"))
 
 
 def _allow(

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json as codec
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from rotation.access import Access, Persona, needs
+from rotation.access import Access, Persona, needs, works_with
 from rotation.cli import show
 from rotation.cli.context import Context, File, Json, Names, Stack, UsageFault, open_context
-from rotation.config import KeyVaultConfig, SecretsManagerConfig, VaultConfig
+from rotation.config import IamConfig, KeyVaultConfig, SecretsManagerConfig, VaultConfig
 
 T = TypeVar("T", SecretsManagerConfig, KeyVaultConfig, VaultConfig)
 
 
 class Service(StrEnum):
-    """What keeps secrets."""
+    """Whose words; AWS's are of users' access keys, too."""
 
     AWS = "aws"
     AZURE = "azure"
@@ -63,15 +63,13 @@ def policy(
     Example: keyturn policy vault --stack prod --for rotate | vault policy write keyturn-rotate -
     """
     context = open_context(stack, config)
-    found = needs(
-        context.config,
-        persona,
-        context.declared(names),
-        mints=(bootstrap or context.config.bootstrap) == "apply",
-    )
+    declared, mints = context.declared(names), (bootstrap or context.config.bootstrap) == "apply"
+    found = needs(context.config, persona, declared, mints=mints)
     match service:
         case Service.AWS:
-            _aws(_of(context, found, SecretsManagerConfig, store), json=json)
+            users = [] if store else _users(context, works_with(persona, declared, mints=mints))
+            some = not users or any(isinstance(context.config.stores[name], SecretsManagerConfig) for name in found)
+            _aws(_of(context, found, SecretsManagerConfig, store) if some else [], users, json=json)
         case Service.AZURE:
             _azure(_of(context, found, KeyVaultConfig, store), group, json=json)
         case Service.VAULT:
@@ -94,10 +92,18 @@ def _of(
     return chosen
 
 
-def _aws(stores: list[tuple[str, SecretsManagerConfig, Access]], *, json: bool) -> None:
+def _users(context: Context, issuers: Collection[str]) -> list[tuple[str, IamConfig]]:
+    """Those of the issuers that are users of IAM."""
+    named = {name: context.config.issuers[name] for name in sorted(issuers)}
+    return [(name, about) for name, about in named.items() if isinstance(about, IamConfig)]
+
+
+def _aws(
+    stores: list[tuple[str, SecretsManagerConfig, Access]], users: list[tuple[str, IamConfig]], *, json: bool
+) -> None:
     from providers.access import aws  # noqa: PLC0415 - with it comes the store: for whoever asks, no other command
 
-    document = aws.document(stores)
+    document = aws.document(stores, users)
     if json:
         show.as_json(document)
     else:

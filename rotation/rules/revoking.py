@@ -119,6 +119,13 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
         yield ListKeys(reason="a mint was intended, and its outcome is not recorded")
     elif s.now < latest:
         yield Wait(until=latest, reason="a mint was intended; it is not in the issuer's list yet")
+    elif (strange := s.strangers(key)) and s.now < latest + s.policy.drain.at_most:
+        told = f"a mint was not answered, and may have made {', '.join(strange)}, which nobody has the value of"
+        by_hand = f"unless it is somebody else's, delete it at {s.policy.issuer} by hand"
+        yield Hold(cause=Cause.PERSON, reason=f"{told}: {by_hand}", unproven=True)
+    elif strange:
+        known = journal.about(key)
+        yield Forget(key=key, proof="unheld", facts=known, reason="long told to be looked at by hand")
     else:
         known = journal.about(key)
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")

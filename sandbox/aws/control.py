@@ -18,9 +18,9 @@ from sandbox.aws.wire import Call, ServiceError
 PATH = "/_sandbox/"
 LOG_LENGTH = 10_000
 
-Kind = Literal["throttle", "server_error", "denied", "unknown_key", "not_found", "lost_answer", "drop"]
+Kind = Literal["throttle", "server_error", "denied", "unknown_key", "not_found", "late_error", "lost_answer", "drop"]
 """`throttle`, `server_error` and `denied` answer in the service's words without doing anything; so do `unknown_key` (a
-new access key that has not spread yet) and `not_found` (a read that does not see a write yet). `lost_answer` does the
+new access key that has not spread yet) and `not_found` (a read that does not see a write yet). `late_error` does the work and answers that it failed; `lost_answer` does the
 work and closes the connection; `drop` closes it at once."""
 
 
@@ -45,8 +45,7 @@ class Fault:
             case "throttle":
                 return ServiceError("ThrottlingException" if json_form else "Throttling", "Rate exceeded")
             case "server_error":
-                code = {"iam": "ServiceFailure", "sts": "InternalFailure"}.get(call.service, "InternalServiceError")
-                return ServiceError(code, "An error occurred on the server side.", 500)
+                return server_error(call)
             case "denied":
                 code = "AccessDeniedException" if json_form else "AccessDenied"
                 message = f"User is not authorized to perform: {call.name}"
@@ -59,6 +58,12 @@ class Fault:
                 return unknown_key(call)
             case _:
                 return None
+
+
+def server_error(call: Call) -> ServiceError:
+    """What a service answers that has a fault of its own."""
+    code = {"iam": "ServiceFailure", "sts": "InternalFailure"}.get(call.service, "InternalServiceError")
+    return ServiceError(code, "An error occurred on the server side.", 500)
 
 
 @dataclass(frozen=True)

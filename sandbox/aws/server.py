@@ -24,7 +24,7 @@ import boto3
 from botocore.config import Config
 
 from sandbox.aws import state
-from sandbox.aws.control import PATH, Control, Desk
+from sandbox.aws.control import PATH, Control, Desk, server_error
 from sandbox.aws.executor import Deployed
 from sandbox.aws.identity import Identity
 from sandbox.aws.permissions import Permissions
@@ -89,6 +89,8 @@ class _Service:
                 if fault and (error := fault.error(call)):
                     raise error
                 answer = self._perform(call)
+                if fault and fault.kind == "late_error":
+                    raise server_error(call)
                 outcome = answer.error_code or "ok"
             except ServiceError as error:
                 answer, outcome = error_answer(call.service, error), error.code

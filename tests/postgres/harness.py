@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 
 from providers.issuers.postgresql import PostgreSQLIssuer, Server
-from rotation.model import Credential, Issued, SecretValue
+from rotation.model import Credential, Issued, Model, SecretValue
 from rotation.ports import Issuer
 from tests.contracts.issuer import IssuerHarness, Mishap, Operation
 from tests.postgres.server import Place
@@ -98,6 +98,11 @@ class PostgreSQLHarness(IssuerHarness):
         self.wire = Wire(place)
         self.issuer = self.client(lambda: SecretValue(ADMIN_PASSWORD))
         self.watching = place.superuser()
+
+    @property
+    def model(self) -> Model:
+        """Its users are slots, and each tells which key it holds: so all of the contract holds, as where keys are minted."""
+        return Model.MINT
 
     def client(self, admin: Callable[[], SecretValue]) -> InTurn:
         return InTurn("postgres", server(self.place, self.wire.port), USERS, OWNER, ADMIN, admin)

@@ -10,9 +10,10 @@ import pytest
 from hosting import aws, azure
 from providers import registry
 from providers.issuers.postgresql import FIELDS
+from rotation import form as forms
 from rotation.clock import SystemClock
 from rotation.config import Config, ConfigError, PostgreSQLConfig, parse
-from rotation.model import Model
+from rotation.model import Credential, Model
 from tests.functions.test_azure_package import stack
 
 GOOD: dict[str, Any] = {
@@ -67,6 +68,23 @@ def test_it_is_opened_with_its_slots(tmp_path: Path) -> None:
 def test_what_can_not_be_is_refused(changes: dict[str, Any], fault: str) -> None:
     """With the path of the field and what is allowed."""
     assert fault in faults(**changes)
+
+
+def test_a_url_can_be_what_consumers_read() -> None:
+    """As the manual shows it."""
+    url = "postgresql://{username}:{password}@{host}:{port}/{database}?sslmode=verify-full"
+    usual = {"store": "vault", "owner": "team", "rotateEvery": "30d", "grace": "24h"}
+    config = parse({
+        "keyturn:environment": "prod",
+        "keyturn:installation": "acme",
+        "keyturn:issuers": {"db": GOOD},
+        "keyturn:stores": {"vault": {"kind": "hashicorp-vault", "address": "https://vault.example"}},
+        "keyturn:owners": {"team": {"notify": []}},
+        "keyturn:secrets": [{"name": "support-db", "issuer": "db", "format": {"text": url}, **usual}],
+    })  # fmt: skip
+    issued = Credential.of(username="app_a", password="x/y", host="db", port="5432", database="app")
+    rendered = forms.render(issued, config.policies[0].form).fields["value"].reveal()
+    assert rendered == "postgresql://app_a:x%2Fy@db:5432/app?sslmode=verify-full"
 
 
 @pytest.mark.parametrize("used", [True, False])

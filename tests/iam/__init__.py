@@ -1,0 +1,1 @@
+"""Access keys of AWS's IAM, against the sandbox's IAM and STS."""
