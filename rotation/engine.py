@@ -19,7 +19,7 @@ from rotation.effects import CALL_LIMIT, Effects
 from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Frozen, Of, Why
 from rotation.looking import Observer
-from rotation.model import Credential, Entry, Issued, Model, Policy, Verdict, Version
+from rotation.model import PUBLIC, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName
 from rotation.outside import Outside, Places, Target
 from rotation.ports import Auditor, Clock, Issuer, Record, RotatesByItself, SecretStore
@@ -618,4 +618,4 @@ _VALUE_IN_ID: Final = "what was given as the key's id has the value in it"
 
 def _has_value(key_id: str, credential: Credential) -> bool:
     """Whether somebody has mixed up the two: an id stands in journals and messages."""
-    return any(value.reveal() in key_id for value in credential.fields.values())
+    return any(value.reveal() in key_id for name, value in credential.fields.items() if name not in PUBLIC)

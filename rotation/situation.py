@@ -376,6 +376,12 @@ class Situation:
         """An incident's freeze. It holds up what is merely due, and the end of keys that did not leak."""
         return self.seen.primary.journal.frozen
 
+    @property
+    def expiring(self) -> bool:
+        """Whether the current credential will soon stop working by itself: nothing holds up its replacement."""
+        expires = self.cycle.expires if self.cycle else None
+        return expires is not None and expires <= self.now
+
     @cached_property
     def asked(self) -> bool:
         """Whether what is current is what a person wants to be replaced."""
@@ -630,7 +636,7 @@ class Situation:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
         revoked = self.seen.primary.journal.revoked
         taken = {slot for key in self.keys if key not in revoked for slot in self.slots_of(key)}
-        if self.slot_unknown:
+        if self.slot_unknown and not self.urgent:  # it matters no more once that is to die
             return None
         return next((slot for slot in self.issuer.slots if slot not in taken), None)
 
@@ -641,9 +647,9 @@ class Situation:
 
     @cached_property
     def slot_unknown(self) -> bool:
-        """Whether any slot may be the one of what is handed out. It matters no more once that is to die."""
+        """Whether any slot may be the one of what is handed out."""
         known = self.current is None or self.slots_of(self.current_key or "")
-        return self.issuer.model is Model.SLOTS and not known and not self.urgent
+        return self.issuer.model is Model.SLOTS and not known
 
     @cached_property
     def at_work(self) -> Attempt | None:

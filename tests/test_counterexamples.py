@@ -1246,3 +1246,28 @@ def test_a_rollback_to_what_can_not_be_read_begins_nothing() -> None:
     sweep_for(world, 5 * DAY, 6 * HOUR)
     assert isinstance(world.sweep().rest, actions.Done)
     world.check_settled()
+
+
+def test_a_freeze_holds_up_no_replacement_of_what_expires_by_itself() -> None:
+    """An emergency was killed before its thaw, and nobody takes the freeze off. Keys live for twenty days."""
+    world = World(rotate_every=30 * DAY)
+    world.vendor.expires_after = 20 * DAY
+    world.run()
+    world.clock.move(DAY)
+    world.engine().freeze(world.target, "2026-01-02-0000-ab12")
+    sweep_for(world, 40 * DAY, HOUR * 6)
+    assert world.handed_out()["vault"] != "value-1"
+
+
+def test_a_slot_that_may_be_handed_out_is_not_revoked() -> None:
+    """Somebody sets another password of the slot in use, and stores it by hand: it dies with the one that it replaced."""
+    world = World(model=Model.SLOTS)
+    world.run()
+    world.clock.move(DAY)
+    paste(world, "set-by-hand")
+    now = world.clock.now()
+    world.vendor.keys.append(VendorKey("portal", "portal", "set-by-hand", now, now, slot="key1"))
+    rest = sweep_for(world, 10 * DAY, 6 * HOUR)
+    assert isinstance(rest, actions.Hold)
+    assert "which slot" in rest.reason
+    assert "value-1" in world.live()

@@ -48,7 +48,7 @@ def begin(s: Situation) -> Iterator[Decision]:
         if s.due_at and s.due_at <= s.now
         else "its service asks for it",
     }
-    if why is Why.DUE and s.frozen:
+    if why is Why.DUE and s.frozen and not s.expiring:
         yield until_thawed(s, None if s.order.token or s.due is None else s.due.overdue)
         return
     journal = s.seen.primary.journal
@@ -75,7 +75,7 @@ def begin(s: Situation) -> Iterator[Decision]:
     elif s.issuer.model is Model.MANUAL and not s.order.submitted:
         made = f"{reasons[why]}: create one at {s.policy.issuer}, then `keyturn submit {s.policy.name}`"
         yield Hold(cause=Cause.PERSON, reason=f"waits for a person, as {made}")
-    elif s.slot_unknown:
+    elif s.slot_unknown and not s.urgent:
         told = (
             f"nobody knows which slot of {s.policy.issuer} holds what is handed out: adopt it with the slot as its id"
         )

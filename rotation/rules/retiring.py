@@ -120,7 +120,7 @@ def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
 
 def _frozen(s: Situation) -> bool:
     """Whether an incident keeps old credentials that did not leak, unless what can not wait needs their place."""
-    return s.frozen is not None and not (s.no_room and (s.urgent or s.asked))
+    return s.frozen is not None and not (s.no_room and (s.urgent or s.asked or s.expiring))
 
 
 def _drained_by(s: Situation, since: datetime) -> datetime:

@@ -138,6 +138,10 @@ def may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
     never_seen = s.promoted_at(key) is None and bool(s.attempts_of(key)) and held is not None and held.why is Why.LOST
     contain_at = s.seen.primary.journal.contain.get(key)
     contained = contain_at is not None and contain_at <= s.now
+    if not contained and s.slot_unknown:
+        told = f"nobody knows which slot of {s.policy.issuer} holds what is handed out, and it may be this key's"
+        yield Hold(cause=Cause.STORE, reason=f"{told}; `keyturn emergency {s.policy.name}` replaces it")
+        return
     if not s.current_unnamed or not s.issuer.registry or never_seen or contained:
         return
     if key in s.evidence.apart or key in s.seen.primary.journal.foreign:
@@ -220,7 +224,7 @@ def _make_void(s: Situation, key: str) -> Iterator[Decision]:
     """A key that a paused run might still promote dies only after current has left that run's base."""
     if s.pending is not None or s.current is None:
         return  # the promotion that is under way or due makes the old attempt void
-    due = s.due_now and not s.frozen and key not in s.seen.primary.journal.contain
+    due = s.due_now and (not s.frozen or s.expiring) and key not in s.seen.primary.journal.contain
     if (due or s.urgent) and not s.crowded:
         return  # the rotation that is due does it
     if s.at_work:
