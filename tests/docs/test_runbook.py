@@ -23,6 +23,8 @@ import pytest
 import requests
 
 from sandbox.consumer import READERS
+from sandbox.home import Home
+from sandbox.services import supervisor
 from sandbox.supervisor import load_consumer_env
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +86,8 @@ class Sandbox:
         assert "5 created" in told, told
 
     def down(self) -> None:
-        self.shell("keyturn sandbox reset --yes")
+        """In this process: what was started is stopped although a command of the page can not be."""
+        supervisor(Home(self.folder.resolve()), print).reset()
 
     def incident(self) -> str:
         found = json.loads(self.shell("keyturn incident list --json"))
@@ -157,9 +160,11 @@ def found(file: str, line: int, value: str, rule: str = "generic-api-key") -> di
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     box = Sandbox(tmp_path_factory.mktemp("runbook"))
-    box.up()
-    yield box
-    box.down()
+    try:
+        box.up()
+        yield box
+    finally:
+        box.down()
 
 
 def pattern(line: str) -> re.Pattern[str]:
