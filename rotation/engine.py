@@ -29,7 +29,7 @@ from rotation.values import Values
 
 __all__ = ["CALL_LIMIT", "Engine", "Outcome", "Places", "Target"]
 
-MOST_STEPS: Final = 300
+MOST_STEPS: Final = 5_000
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
 
 _ASK_AGAIN: Final = 5.0

@@ -170,6 +170,8 @@ EMERGENCY_CLAIM: Final = timedelta(minutes=1)
 
 HASTE: Final = 2
 """How many times sooner an issuer is asked again while what has leaked lives on. It has to answer as often."""
+HASTY_FOR: Final = timedelta(seconds=30)
+"""For so long after a change; what takes longer is not sooner known by asking oftener."""
 
 
 MOST_DOOMED: Final = 2
@@ -552,14 +554,15 @@ class Situation:
         journal = self.seen.primary.journal
         return self.current_key in journal.condemned and self.current_key in journal.contain
 
-    @staticmethod
-    def pause(change: Propagation, *, leaked: bool) -> timedelta:
+    def pause(self, change: Propagation, *, since: datetime, leaked: bool) -> timedelta:
         """How long to wait between two equal answers of the issuer about a change.
 
         Parameters:
+            since: when it was made.
             leaked: a credential that has leaked is accepted, or may be, until they are there.
         """
-        return change.interval / HASTE if leaked else change.interval
+        hasty = leaked and self.now < since + HASTY_FOR
+        return change.interval / HASTE if hasty else change.interval
 
     def expired(self, attempt: Attempt) -> bool:
         """Whether no run may write for this attempt any more."""

@@ -16,7 +16,7 @@ from rotation.incident.gather import Gathered, situation_of
 from rotation.incident.selection import Candidate, Selection
 from rotation.model import Capabilities, Consumer, Model
 from rotation.resilience import AT_ONCE
-from rotation.situation import Situation
+from rotation.situation import HASTE, Situation
 
 CALL: Final = timedelta(milliseconds=100)
 """What a call is taken to last, where a plan names an expected time."""
@@ -332,9 +332,9 @@ def calls(step: Step, issuer: Capabilities) -> dict[str, Load]:
 
 def _path(loads: Mapping[str, Load], issuer: Capabilities) -> timedelta:
     """How long one secret takes by itself: its calls one after the other, and the pauses between equal answers."""
-    pauses = (issuer.create.in_a_row - 1) * Situation.pause(issuer.create, leaked=True)
+    pauses = (issuer.create.in_a_row - 1) * issuer.create.interval / HASTE
     if issuer.registry:
-        pauses += (issuer.revoke.in_a_row - 1) * Situation.pause(issuer.revoke, leaked=True)
+        pauses += (issuer.revoke.in_a_row - 1) * issuer.revoke.interval / HASTE
     return sum(load.calls for load in loads.values()) * CALL + pauses
 
 

@@ -108,7 +108,7 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
         yield Hold(cause=Cause.UNVERIFIED, reason=f"the new credential can not be verified: {streak.reason}")
     elif streak.verdict.live and streak.count >= need.in_a_row:
         yield from _promote(s, attempt, version)
-    elif s.now < streak.at + (pause := s.pause(need, leaked=s.emergency)):
+    elif s.now < streak.at + (pause := s.pause(need, since=attempt.at, leaked=s.emergency)):
         told = "accepted" if streak.verdict.live else "not accepted yet"
         yield Wait(
             until=streak.at + pause,

@@ -49,7 +49,7 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
         yield from _proven(s, key, "refused", f"refused {streak.count} times in a row")
     elif streak.verdict is Verdict.UNKNOWN:
         yield Hold(cause=Cause.UNPROVEN, reason=f"revoked, unproven: {streak.reason}", unproven=True)
-    elif s.now < streak.at + (pause := s.pause(need, leaked=key in s.seen.primary.journal.contain)):
+    elif s.now < streak.at + (pause := s.pause(need, since=revoked, leaked=key in s.seen.primary.journal.contain)):
         told = "refused" if streak.verdict is Verdict.INVALID else "still accepted"
         yield Wait(until=streak.at + pause, soon=True, reason=f"the old credential is {told}")
     elif streak.verdict is Verdict.INVALID or s.now < revoked + need.timeout:

@@ -418,7 +418,7 @@ def _() -> None:
 
 @mutant("what is due rotates in spite of a freeze", test=f"{FREEZE}what_is_due_waits_for_the_thaw")
 def _() -> None:
-    edit(beginning, "begin", "if why is Why.DUE and s.frozen:", "if False:")
+    edit(beginning, "begin", "if why is Why.DUE and s.frozen and not s.expiring:", "if False:")
 
 
 @mutant("what is old retires in spite of a freeze", test=f"{FREEZE}a_person_may_still_rotate_and_go_back")
@@ -428,7 +428,7 @@ def _() -> None:
 
 @mutant("a freeze holds up what a person asks for", test=f"{FREEZE}a_person_may_still_rotate_and_go_back")
 def _() -> None:
-    edit(beginning, "begin", "if why is Why.DUE and s.frozen:", "if s.frozen:")
+    edit(beginning, "begin", "if why is Why.DUE and s.frozen and not s.expiring:", "if s.frozen:")
 
 
 @mutant(
@@ -436,7 +436,7 @@ def _() -> None:
     test=f"{FREEZE}where_the_issuer_is_full_the_old_credential_makes_place_for_what_a_person_asks",
 )
 def _() -> None:
-    edit(retiring, "_frozen", " and not (s.no_room and (s.urgent or s.asked))", "")
+    edit(retiring, "_frozen", " and not (s.no_room and (s.urgent or s.asked or s.expiring))", "")
 
 
 @mutant("an emergency ends the freeze of another incident", test=f"{FREEZE}the_first_incident_keeps_its_freeze")
