@@ -91,7 +91,7 @@ def capabilities_of(about: Description, scope: str = "") -> Capabilities:
     return Capabilities(
         model=Model(about.model),
         fields=credential_fields(about),
-        slots=tuple(about.slots),
+        slots=tuple(sorted(about.slots)),
         revokes=bool(about.slots or about.revoke),
         max_keys=abilities.max_keys,
         tells_last_use=about.last_use is not None,

@@ -233,14 +233,14 @@ def forms(d: Any) -> tuple[tuple[str, ...], ...]:
     """The parts that key ids may have, in their order."""
     if d.revoke:
         return tuple(revoke.key_id for revoke in d.revoke)
-    return tuple(dict.fromkeys(tuple(item.key_id) for item in (d.listing.each if d.listing else ())))
+    return tuple(dict.fromkeys(tuple(sorted(item.key_id)) for item in (d.listing.each if d.listing else ())))
 
 
 def credential_fields(d: Any) -> tuple[str, ...]:
-    """The fields of a credential."""
+    """The fields of a credential, in an order that does not depend on that of the file."""
     if d.slots:
-        return tuple(next(iter(d.slots.values())).fields)
-    return (*(d.mint[0].fields or ()), *d.mint[0].from_admin) if d.mint else d.credential
+        return tuple(sorted(next(iter(d.slots.values())).fields))
+    return tuple(sorted([*(d.mint[0].fields or ()), *d.mint[0].from_admin])) if d.mint else d.credential
 
 
 def admin_parts(d: Any) -> tuple[str, ...]:

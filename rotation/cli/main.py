@@ -29,6 +29,7 @@ from rotation.cli.emergency import emergency
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
 from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.incident import app as incident_app
+from rotation.cli.issuer import app as issuer_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
 from rotation.cli.policy import policy as policy_command
@@ -432,6 +433,7 @@ app.command("run")(run_daemon)
 app.command()(serve)
 app.add_typer(notify_app, name="notify")
 app.add_typer(incident_app, name="incident")
+app.add_typer(issuer_app, name="issuer")
 app.add_typer(drill_app, name="drill")
 app.add_typer(breakglass_app, name="break-glass")
 app.add_typer(audit_app, name="audit")
