@@ -293,6 +293,7 @@ class Effects:
         s = self._situation(seen, run)
         values = list(self._values.every(action.key, s))
         unseen = not values and s.promoted_at(action.key) is None and bool(s.attempts_of(action.key))
+        unseen = unseen and all(a.why is not Why.ORPHAN for a in s.attempts_of(action.key))  # its value may be anywhere
         if unseen and not self._values.was_stored(action.key, s):
             run.evidence.apart.add(action.key)  # minted, and lost before any store had it: nobody was handed it
             return seen

@@ -140,7 +140,9 @@ def named_as_adopted(entry: Entry) -> Entry:
     """The entry with its current version under the token that an adopted version goes by, whatever it says itself."""
     if entry.current is None or entry.current.token in entry.journal.attempts:
         return entry
-    token = next((t for t, version in entry.journal.adopted.items() if version == entry.current.id), None)
+    # Once it is known whose it is, that name counts, and no longer the one from when nobody could tell.
+    names = (t for t, version in entry.journal.adopted.items() if version == entry.current.id)
+    token = min(names, key=lambda t: t in entry.journal.foreign, default=None)
     return replace(entry, current=replace(entry.current, token=token)) if token else entry
 
 

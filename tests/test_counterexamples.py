@@ -1271,3 +1271,20 @@ def test_a_slot_that_may_be_handed_out_is_not_revoked() -> None:
     assert isinstance(rest, actions.Hold)
     assert "which slot" in rest.reason
     assert "value-1" in world.live()
+
+
+def test_an_orphan_is_not_told_apart_unseen() -> None:
+    """Its value is in some entry that nobody knows of; a person puts it into ours before its grace is over."""
+    world = World(rotate_every=YEAR, capabilities=forgetful())
+    world.run()
+    world.clock.move(DAY)
+    name = KeyName(world.policy.installation, world.policy.environment, NAME, "e" * 32)
+    orphan = MemoryIssuer("vendor", world.vendor).mint(str(name))
+    world.clock.move(HOUR)
+    world.sweep()
+    world.clock.move(22 * HOUR)
+    value = orphan.credential.fields["value"].reveal()
+    paste(world, value)
+    sweep_for(world, 3 * DAY, HOUR)
+    assert world.handed_out()["vault"] == value
+    assert value in world.live()

@@ -93,7 +93,8 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
     if not s.issuer.revokes:
         yield from _revoked_by_hand(s, key)
         return
-    yield Revoke(key=key, key_id=key_id, reason=s.seen.primary.journal.condemned[key].why.value)
+    why = s.seen.primary.journal.condemned[key].why.value  # only its time to be contained lets an unclear one come here
+    yield Revoke(key=key, key_id=key_id, contained=_unclear(s, key), reason=why)
 
 
 def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
@@ -133,24 +134,28 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
 
 def may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
     """A person's value is current, and for all that is known it is this key's."""
-    held = s.seen.primary.journal.condemned.get(key)
-    # What was current may not have been noted as such, or in a life that is forgotten. A lost mint never was.
-    never_seen = s.promoted_at(key) is None and bool(s.attempts_of(key)) and held is not None and held.why is Why.LOST
     contain_at = s.seen.primary.journal.contain.get(key)
-    contained = contain_at is not None and contain_at <= s.now
-    if not contained and s.slot_unknown:
+    if not _unclear(s, key) or (contain_at is not None and contain_at <= s.now):
+        return
+    if s.slot_unknown:
         told = f"nobody knows which slot of {s.policy.issuer} holds what is handed out, and it may be this key's"
         yield Hold(cause=Cause.STORE, reason=f"{told}; `keyturn emergency {s.policy.name}` replaces it")
-        return
-    if not s.current_unnamed or not s.issuer.registry or never_seen or contained:
-        return
-    if key in s.evidence.apart or key in s.seen.primary.journal.foreign:
-        return
-    if key in s.evidence.alike:
+    elif key in s.evidence.alike:
         told = "a store hands out a value by hand that may be this key's; the next rotation tells"
         yield Hold(cause=Cause.STORE, reason=told)
     else:
         yield TellApart(key=key, reason="is it the value that was put there by hand?")
+
+
+def _unclear(s: Situation, key: str) -> bool:
+    """Whether a key may be what is handed out under another name, and was not shown apart from it."""
+    held = s.seen.primary.journal.condemned.get(key)
+    # What was current may not have been noted as such, or in a life that is forgotten. A lost mint never was.
+    never_seen = s.promoted_at(key) is None and bool(s.attempts_of(key)) and held is not None and held.why is Why.LOST
+    if s.slot_unknown:
+        return True
+    unnamed = s.current_unnamed and s.issuer.registry and not never_seen
+    return unnamed and key not in s.evidence.apart and key not in s.seen.primary.journal.foreign
 
 
 def elsewhere(s: Situation, key: str) -> Hold | Forget | None:
