@@ -197,6 +197,7 @@ class Vendor:
         samples: its sample answers; checked by providers.issuers.samples.faults_in().
         now: replaces the real time.
         create_delay, revoke_delay: how long a change takes to be seen by those who use keys.
+        administer: its own keys are administrative credentials, too.
     """
 
     def __init__(
@@ -207,7 +208,9 @@ class Vendor:
         now: Callable[[], datetime] = real_time,
         create_delay: timedelta = timedelta(0),
         revoke_delay: timedelta = timedelta(0),
+        administer: bool = False,
     ) -> None:
+        self._administer = administer
         self.about, self.samples, self._now = about, samples, now
         self.create_delay, self.revoke_delay = create_delay, revoke_delay
         self.admin: str = samples.admin if isinstance(samples.admin, str) else json.dumps(samples.admin or {})
@@ -449,6 +452,12 @@ class Vendor:
             return False
         if auth.oauth2_client_credentials:
             return asked.headers.get("authorization", "").removeprefix("Bearer ") in self._tokens
+        if self._administer and any(
+            self._works(key) and self._presents(auth, asked, {**self._values, "admin": value})
+            for key in self.keys
+            for value in key.values.values()
+        ):
+            return True
         return self._presents(auth, asked, {**self._values, **self._authority()})
 
     def _authority(self) -> dict[str, str]:
