@@ -44,7 +44,11 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The module of each kind of store. Of the kinds that a stack has none of, neither it nor its SDK is packed."""
-_ISSUERS: Final = {"aws-iam": "providers.issuers.iam", "postgresql": "providers.issuers.postgresql"}
+_ISSUERS: Final = {
+    "aws-iam": "providers.issuers.iam",
+    "key-pair": "providers.issuers.keypair",
+    "postgresql": "providers.issuers.postgresql",
+}
 """The same of issuers in code."""
 _ALONG: Final = {"psycopg": frozenset({"psycopg-binary"})}
 """What comes along without being required: there is no libpq at Lambda."""
@@ -86,7 +90,7 @@ def _left_out(config: Config, *, described: bool) -> set[str]:
     out = {module for kind, module in _STORES.items() if kind not in kinds} | {*_CHECKERS}
     minting = {about.kind for about in config.issuers.values()}
     out |= {module for kind, module in _ISSUERS.items() if kind not in minting}
-    generated = "generated" in minting
+    generated = bool(minting & {"generated", "passphrase"})
     out |= {module for module in _ALONE if module != _ALONE[0] or not generated} | unused_tellers(config)
     return out if described else out | {f"providers.issuers.{part}" for part in ("http", "wire", "language", "packed")}
 

@@ -32,7 +32,11 @@ _STORES: Final = {
     "hashicorp-vault": "providers.stores.vault",
 }
 """The modules of each kind; others whose name goes on after an underscore belong to it."""
-_ISSUERS: Final = {"aws-iam": "providers.issuers.iam", "postgresql": "providers.issuers.postgresql"}
+_ISSUERS: Final = {
+    "aws-iam": "providers.issuers.iam",
+    "key-pair": "providers.issuers.keypair",
+    "postgresql": "providers.issuers.postgresql",
+}
 """The same of issuers in code."""
 _HTTP: Final = tuple(f"providers.issuers.{part}" for part in ("http", "wire", "description", "sense", "language"))
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
@@ -45,6 +49,7 @@ _DISTRIBUTIONS: Final = {
     "boto3": "boto3",
     "botocore": "boto3",
     "cronsim": "cronsim",
+    "cryptography": "cryptography",
     "hvac": "hvac",
     "jmespath": "jmespath",
     "psycopg": "psycopg[binary]",
@@ -86,7 +91,7 @@ def _modules(config: Config, root: Path) -> Closure:
     unused = [module for kind, module in _STORES.items() if kind not in kinds] + [*_NEVER, *unused_tellers(config)]
     minting = {about.kind for about in config.issuers.values()}
     unused += [module for kind, module in _ISSUERS.items() if kind not in minting]
-    if minting <= {"generated", *_ISSUERS}:
+    if minting <= {"generated", "passphrase", *_ISSUERS}:
         unused += _HTTP
     unused_too = tuple(f"{module}_" for module in unused)
     return closure(

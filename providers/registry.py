@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         HttpConfig,
         IamConfig,
         IssuerConfig,
+        KeyPairConfig,
         KeyVaultConfig,
         OpenAIConfig,
+        PassphraseConfig,
         PostgreSQLConfig,
         SecretsManagerConfig,
         VaultConfig,
@@ -192,10 +194,14 @@ def capabilities(about: IssuerConfig, root: Path = _HERE) -> Capabilities | None
     Parameters:
         root: where relative paths start.
     """
-    from providers.issuers import generated, iam, postgresql  # noqa: PLC0415
+    from providers.issuers import generated, iam, keypair, postgresql  # noqa: PLC0415
 
     if about.kind == "generated":
         return generated.GeneratedIssuer.capabilities
+    if about.kind == "passphrase":
+        return generated.PassphraseIssuer.capabilities
+    if about.kind == "key-pair":
+        return keypair.KeyPairIssuer.capabilities
     if about.kind == "aws-iam":
         return iam.capabilities(about.user, "")
     if about.kind == "postgresql":
@@ -406,7 +412,19 @@ def _postgresql(site: _Site, about: PostgreSQLConfig) -> Issuer:
 def _generated(site: _Site, about: GeneratedConfig) -> Issuer:
     from providers.issuers.generated import GeneratedIssuer  # noqa: PLC0415
 
-    return GeneratedIssuer(site.name, about.length, about.alphabet)
+    return GeneratedIssuer(site.name, about.length, about.alphabet, about.require)
+
+
+def _passphrase(site: _Site, about: PassphraseConfig) -> Issuer:
+    from providers.issuers.generated import PassphraseIssuer  # noqa: PLC0415
+
+    return PassphraseIssuer(site.name, about.words, about.separator)
+
+
+def _key_pair(site: _Site, about: KeyPairConfig) -> Issuer:
+    from providers.issuers.keypair import KeyPairIssuer  # noqa: PLC0415
+
+    return KeyPairIssuer(site.name, about.algorithm)
 
 
 _STORES: Final[Mapping[str, Callable[[_Site, Any], SecretStore]]] = {
@@ -419,6 +437,8 @@ _ISSUERS: Final[Mapping[str, Callable[[_Site, Any], Issuer]]] = {
     "aws-iam": _iam,
     "postgresql": _postgresql,
     "generated": _generated,
+    "passphrase": _passphrase,
+    "key-pair": _key_pair,
 }
 """How each kind that the configuration knows is opened."""
 

@@ -49,11 +49,13 @@ from rotation.sections import (
     IntakeSection,
     IssuerConfig,
     JwtAuth,
+    KeyPairConfig,
     KeyVaultConfig,
     KubernetesAuth,
     NoticeSection,
     OpenAIConfig,
     Owner,
+    PassphraseConfig,
     PostgreSQLConfig,
     ScheduleSection,
     SecretSection,
@@ -83,10 +85,12 @@ __all__ = [
     "IamConfig",
     "IssuerConfig",
     "JwtAuth",
+    "KeyPairConfig",
     "KeyVaultConfig",
     "KubernetesAuth",
     "OpenAIConfig",
     "Owner",
+    "PassphraseConfig",
     "PostgreSQLConfig",
     "SecretsManagerConfig",
     "StoreConfig",
@@ -224,6 +228,15 @@ def _issuer_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.issuer not in declared.issuers:
         near = _nearest(secret.issuer, declared.issuers)
         yield "issuer", f"there is no such issuer{near}", _listed(declared.issuers)
+
+
+def _roles_alone(secret: SecretSection, declared: _Declared) -> _Found:
+    # Each mint gives a role another password: two secrets would take theirs from each other.
+    if not isinstance(declared.issuers.get(secret.issuer), PostgreSQLConfig):
+        return
+    first = next(found.section for found in declared.secrets.values() if found.section.issuer == secret.issuer)
+    if first.name != secret.name:
+        yield "issuer", f"the roles of {secret.issuer} are those of {first.name} already", "an issuer for each secret"
 
 
 def _owner_known(secret: SecretSection, declared: _Declared) -> _Found:
@@ -439,6 +452,7 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"store", "replicas"}), _replicas_elsewhere),
     (frozenset({"store", "replicas"}), _stores_fit),
     (frozenset({"issuer"}), _issuer_known),
+    (frozenset({"issuer", "name"}), _roles_alone),
     (frozenset({"owner"}), _owner_known),
     (frozenset({"consumers"}), _consumers_once),
     (frozenset({"consumers"}), _consumers_fit),

@@ -37,6 +37,7 @@ from rotation import names
 from rotation.model import Restraint, Window
 from rotation.policy import read_duration, read_moment, read_window, show_duration
 from rotation.schedule import LONGEST, SHORTEST, SWEEPS
+from rotation.strength import CLASSES, LEAST_BITS, WORD_BITS, shortest
 
 # --- kinds of fields -----------------------------------------------------------------------------
 
@@ -543,7 +544,20 @@ class GeneratedConfig(Section):
     alphabet: str = Field(
         string.ascii_letters + string.digits, description="printable characters without spaces, each once"
     )
+    require: Annotated[tuple[Literal["lower", "upper", "digit", "symbol"], ...], Field(strict=False)] = Field(
+        default=(), description="a list of lower, upper, digit and symbol"
+    )
     length: int = Field(32, description="characters of a value, at most 4096", validate_default=True)
+
+    @field_validator("require")
+    @classmethod
+    def _can_be_met(cls, require: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len({*require}) < len(require):
+            raise _refusal("names a class twice", "lower, upper, digit and symbol, each once")
+        alphabet = info.data.get("alphabet", "")
+        if alphabet and (missing := [name for name in require if not any(map(CLASSES[name], alphabet))]):
+            raise _refusal(f"the alphabet has no {missing[0]}", "classes of which the alphabet has a character")
+        return require
 
     @field_validator("alphabet")
     @classmethod
@@ -556,10 +570,43 @@ class GeneratedConfig(Section):
     @classmethod
     def _hard_to_guess(cls, length: int, info: ValidationInfo) -> int:
         # The least that the issuer itself accepts, said before anything is applied.
-        least = math.ceil(80 / math.log2(len(info.data["alphabet"]))) if "alphabet" in info.data else 1
+        alphabet, require = info.data.get("alphabet", ""), info.data.get("require", ())
+        least = shortest(alphabet, require) if alphabet else 1
         if not least <= length <= 4096:
             raise _refusal(f"{length} is out of range", f"{least} to 4096, at least 80 bits with this alphabet")
         return length
+
+
+class PassphraseConfig(Section):
+    """Words that can be read out and typed, for what a person has to enter."""
+
+    kind: Literal["passphrase"]
+    separator: str = Field("-", description="at most 3 characters, none of them a letter or a digit")
+    words: int = Field(6, description="5 to 64, 19 bits each", validate_default=True)
+
+    @field_validator("separator")
+    @classmethod
+    def _apart(cls, text: str) -> str:
+        if not text or len(text) > 3 or not text.isprintable() or any(c.isalnum() for c in text):
+            raise _refusal("is no separator", "1 to 3 characters, none of them a letter or a digit")
+        return text
+
+    @field_validator("words")
+    @classmethod
+    def _enough(cls, words: int) -> int:
+        least = math.ceil(LEAST_BITS / WORD_BITS)
+        if not least <= words <= 64:
+            raise _refusal(f"{words} is out of range", f"{least} to 64, at least {LEAST_BITS} bits")
+        return words
+
+
+class KeyPairConfig(Section):
+    """Key pairs for signatures."""
+
+    kind: Literal["key-pair"]
+    algorithm: Literal["ed25519", "rsa-3072", "rsa-4096"] = Field(
+        "ed25519", description="ed25519, rsa-3072 or rsa-4096"
+    )
 
 
 class IamConfig(Section):
@@ -625,13 +672,24 @@ class PostgreSQLConfig(Section):
         return tls
 
 
-IssuerConfig = OpenAIConfig | IamConfig | PostgreSQLConfig | DescribedConfig | HttpConfig | GeneratedConfig
+IssuerConfig = (
+    OpenAIConfig
+    | IamConfig
+    | PostgreSQLConfig
+    | DescribedConfig
+    | HttpConfig
+    | GeneratedConfig
+    | PassphraseConfig
+    | KeyPairConfig
+)
 
 FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {
     OpenAIConfig: ("value",),
     IamConfig: ("access_key_id", "secret_access_key"),
     PostgreSQLConfig: ("username", "password", "host", "port", "database"),
     GeneratedConfig: ("value",),
+    PassphraseConfig: ("value",),
+    KeyPairConfig: ("private", "public", "kid"),
 }
 """The fields of what an issuer mints, where its kind alone tells."""
 
@@ -1052,6 +1110,8 @@ TAGGED: Final[Mapping[str, type[Section]]] = {
     **dict.fromkeys(get_args(DescribedConfig.model_fields["kind"].annotation), DescribedConfig),
     "http": HttpConfig,
     "generated": GeneratedConfig,
+    "passphrase": PassphraseConfig,
+    "key-pair": KeyPairConfig,
     "token": TokenAuth,
     "approle": AppRoleAuth,
     "kubernetes": KubernetesAuth,

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotation import policy as policies
 from providers.issuers.description import shipped_kinds
+from rotation import policy as policies
 from rotation.config import (
     AppRoleAuth,
     Config,
@@ -357,7 +357,10 @@ FAULTS: list[tuple[Change, str]] = [
         setting("stores.vault.kind", "hashicorp-valt"),
         f"stores.vault.kind: is not known (did you mean hashicorp-vault?); allowed: {KINDS}",
     ),
-    (setting("issuers.openai.kind", "acme"), f"issuers.openai.kind: is not known; allowed: openai, aws-iam, postgresql, {DESCRIBED}, http, generated"),
+    (
+        setting("issuers.openai.kind", "acme"),
+        f"issuers.openai.kind: is not known; allowed: openai, aws-iam, postgresql, {DESCRIBED}, http, generated, passphrase and 1 more",
+    ),
     (
         setting("stores.vault.auth.method", "aprole"),
         f"stores.vault.auth.method: is not known (did you mean approle?); allowed: {METHODS}",
