@@ -99,3 +99,20 @@ def test_only_a_stack_that_needs_it_packs_its_driver(tmp_path: Path, used: bool)
         assert ("providers/issuers/postgresql.py" in packed) is used
         assert (packed.get("db.pem") == b"public") is used
     assert any(name.startswith("psycopg_binary/") for name in zipped) is used
+
+
+def test_two_secrets_do_not_share_roles() -> None:
+    """Each mint gives a role another password: one would take the other's from it."""
+    secret = {"name": "billing-main", "store": "vault", "issuer": "db", "owner": "payments", "rotateEvery": "30d"}
+    values = {
+        "keyturn:environment": "prod",
+        "keyturn:installation": "acme",
+        "keyturn:stores": {"vault": {"kind": "vault", "address": "https://vault.acme.example"}},
+        "keyturn:issuers": {"db": GOOD},
+        "keyturn:owners": {"payments": {}},
+        "keyturn:secrets": [secret, secret | {"name": "billing-jobs"}],
+    }
+    with pytest.raises(ConfigError) as raised:
+        parse(values)
+    assert "secrets[1].issuer: the roles of db are those of billing-main already" in str(raised.value)
+    assert "secrets[0].issuer" not in str(raised.value)
