@@ -231,12 +231,15 @@ def _issuer_known(secret: SecretSection, declared: _Declared) -> _Found:
 
 
 def _roles_alone(secret: SecretSection, declared: _Declared) -> _Found:
-    # Each mint gives a role another password: two secrets would take theirs from each other.
-    if not isinstance(declared.issuers.get(secret.issuer), PostgreSQLConfig):
+    # Each mint gives a role another password: two secrets would take theirs from each other. A user of IAM has room for
+    # the two keys of one secret, and its keys have no names that tell whose they are.
+    about = declared.issuers.get(secret.issuer)
+    what = "roles" if isinstance(about, PostgreSQLConfig) else "keys" if isinstance(about, IamConfig) else None
+    if what is None:
         return
     first = next(found.section for found in declared.secrets.values() if found.section.issuer == secret.issuer)
     if first.name != secret.name:
-        yield "issuer", f"the roles of {secret.issuer} are those of {first.name} already", "an issuer for each secret"
+        yield "issuer", f"the {what} of {secret.issuer} are those of {first.name} already", "an issuer for each secret"
 
 
 def _owner_known(secret: SecretSection, declared: _Declared) -> _Found:

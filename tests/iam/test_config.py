@@ -95,6 +95,23 @@ def test_policy_prints_them_beside_the_stores(
     assert any(action.startswith("secretsmanager:") for action in actions)
 
 
+def test_two_secrets_do_not_share_a_user() -> None:
+    """There is room for the keys of one, and nothing tells whose a key is."""
+    secret = {"name": "support-bot", "store": "vault", "issuer": "bot", "owner": "support", "rotateEvery": "30d"}
+    values = {
+        "keyturn:environment": "prod",
+        "keyturn:installation": "acme",
+        "keyturn:stores": {"vault": {"kind": "hashicorp-vault", "address": "https://vault.acme.example"}},
+        "keyturn:issuers": {"bot": GOOD},
+        "keyturn:owners": {"support": {"notify": []}},
+        "keyturn:secrets": [secret, secret | {"name": "support-jobs"}],
+    }
+    with pytest.raises(ConfigError) as raised:
+        parse(values)
+    assert "secrets[1].issuer: the keys of bot are those of support-bot already" in str(raised.value)
+    assert "secrets[0].issuer" not in str(raised.value)
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_only_a_stack_that_needs_it_packs_it(tmp_path: Path, used: bool) -> None:
     """And has the SDK of AWS installed by a Functions app."""
