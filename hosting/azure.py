@@ -82,7 +82,8 @@ def entries(stack_file: Path, root: Path = ROOT) -> dict[str, bytes]:
         **_beside(config, stack_file.parent),
     }
     if "providers/issuers/http.py" in packed:
-        packed |= archive.modules(root, "providers/issuers/descriptions")
+        described = archive.modules(root, "providers/issuers/descriptions")
+        packed |= {name: text for name, text in described.items() if "/samples/" not in name}
     return packed
 
 
