@@ -33,7 +33,7 @@ STACK: dict[str, Any] = {
 
 def stack(tmp_path: Path, issuers: dict[str, Any], template: str = "") -> Path:
     """A stack file with these issuers, and a secret of the first."""
-    secrets = [
+    secrets: list[dict[str, Any]] = [
         {"name": "mail-sender", "store": "vault", "issuer": next(iter(issuers)), "owner": "team", "rotateEvery": "30d"}
     ]
     if template:

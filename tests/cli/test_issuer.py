@@ -22,7 +22,7 @@ from providers.issuers.description import shipped, shipped_kinds
 from providers.issuers.samples import Sample, shipped_samples
 from rotation.cli.main import run
 from sandbox.vendor import Fault, Vendor
-from tests.cli.project import REPOSITORY
+from tests.cli.project import REPOSITORY, Project
 from tests.issuers.scripted import Asked, Reply, Scripted
 from tests.world import FakeClock
 
@@ -283,6 +283,27 @@ class TestTrying:
         """Exit code 2, and nothing was minted."""
         code, _ = tried(capsys, vendor_file, vendor, *options)
         assert (code, vendor[0].minted) == (2, 0)
+
+
+class TestAnIssuerOfTheStack:
+    def test_it_is_tried_as_the_stack_configures_it(self, project: Project) -> None:
+        """With the stack's admin credential; that it was tried is in the audit trail."""
+        before = {key["id"] for key in project.services.openai.control.issued()}
+        ran = project.run("issuer", "try", "openai", "--json")
+        assert ran.code == 0, ran.text
+        assert [step["name"] for step in ran.json["steps"]][-2:] == ["revoke", "prove"]
+        made = [key for key in project.services.openai.control.issued() if key["id"] not in before]
+        assert [key["deleted_at"] is None for key in made] == [False]
+        assert "issuer.tried" in project.run("audit", "show", "--json").text
+
+    def test_what_is_not_declared_or_can_not_be_tried(self, project: Project) -> None:
+        """It says which there are; values that nobody registers are nothing to try."""
+        ran = project.run("issuer", "try", "acme")
+        assert (ran.code, "declared are: openai, generated" in ran.err) == (2, True)
+        ran = project.run("issuer", "try", "generated")
+        assert (ran.code, "nothing to try" in ran.err) == (2, True)
+        ran = project.run("issuer", "try", "openai", "--var", "project=x")
+        assert (ran.code, "are for a FILE" in ran.err) == (2, True)
 
 
 class Grafana:

@@ -137,8 +137,9 @@ def harness_of(request: pytest.FixtureRequest) -> Iterator[VendorHarness]:
     name, given = request.param
     kind = next(kind for kind in sorted(shipped_kinds(), key=len, reverse=True) if name.startswith(kind))
     clock = FakeClock()
-    delays = {"create_delay": timedelta(seconds=2), "revoke_delay": timedelta(seconds=3)}
-    with Vendor(shipped(kind), samples_for(kind, given), now=clock.now, **delays) as vendor:
+    later, last = timedelta(seconds=2), timedelta(seconds=3)
+    samples = samples_for(kind, given)
+    with Vendor(shipped(kind), samples, now=clock.now, create_delay=later, revoke_delay=last) as vendor:
         harness = VendorHarness(vendor, clock)
         yield harness
         for issuer in harness.open:
