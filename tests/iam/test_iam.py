@@ -24,7 +24,7 @@ from rotation.resilience import PatientIssuer, Service
 from sandbox.aws.control import Kind
 from sandbox.aws.server import AwsServer
 from tests.contracts.issuer import IssuerContract, IssuerHarness, Mishap, Operation, key_name
-from tests.world import ENTRY, NAME, SWEEPS, FakeClock, Trail
+from tests.world import ENTRY, NAME, SWEEPS, Crash, FakeClock, Trail
 
 USER: Final = "support-bot"
 FAULTS: Final[dict[Mishap, Kind]] = {
@@ -337,16 +337,17 @@ def test_a_crash_between_mint_and_stage_leaves_the_id(site: Site) -> None:
     """Which is how the key is found again, and revoked, although no list names it."""
     site.sweep()
     store = site.store
-    refused = itertools.count()
+    stages = itertools.count()
 
-    class Full(MemoryStore):
+    class Dies(MemoryStore):
         def stage(self, *given: Any, **more: Any) -> None:
-            if next(refused) == 0:
-                raise Trouble(Code.INVALID, "vault", "no room")
+            if next(stages) == 0:
+                raise Crash("before stage")
             super().stage(*given, **more)
 
-    site.store = Full("vault", store._vault, site.clock.now)
-    site.sweep(days=30)
+    site.store = Dies("vault", store._vault, site.clock.now)
+    with pytest.raises(Crash):
+        site.sweep(days=30)
     site.settle()
     assert site.harness.statuses() == {site.current: "Active"}
 
