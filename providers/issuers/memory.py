@@ -108,7 +108,11 @@ class MemoryIssuer:
         self._hook("before keys")
         named = self._vendor.model is Model.MINT  # a slot, or the one credential, has no name of ours
         shown = self.capabilities.names_keys
-        found = [KeyInfo(k.key_id, k.name if shown else "", k.created_at, self._redacted(k)) for k in self._vendor.live() if named]
+        found = [
+            KeyInfo(k.key_id, k.name if shown else "", k.created_at, self._redacted(k))
+            for k in self._vendor.live()
+            if named
+        ]
         self._hook("after keys")
         return iter(found)
 

@@ -168,7 +168,12 @@ class PostgreSQLIssuer:
             _lock(connection, user)
             role = _role(connection, user)
             self._may_have(user, role, token, what)
-            if role and role.login and role.mark and role.mark["name"].rpartition(".")[0] != key_name.rpartition(".")[0]:
+            if (
+                role
+                and role.login
+                and role.mark
+                and role.mark["name"].rpartition(".")[0] != key_name.rpartition(".")[0]
+            ):
                 told = f"{user} holds the password of {role.mark['name'].rpartition('.')[0]}"
                 raise Trouble(Code.INVALID, self.name, f"{what}: {told}; nothing was changed")
             at: datetime = _one(connection, "SELECT transaction_timestamp()")
