@@ -252,7 +252,9 @@ class World:
         facts = self.services[self.setting.names[0]].box.state[ENTRY].facts
         if facts is not self.facts:
             self.facts = facts
+            # Another run may have condemned one besides, for a reason of its own.
             leaked = [t for t, mark in facts.journal.condemned.items() if mark.why is Why.EMERGENCY]
+            leaked += facts.journal.contain
             self.emergencies = self.emergencies.union(leaked) if leaked else self.emergencies
         handed = tuple(self._client(name).consumed(ENTRY) for name in self.services)
         if handed != self.handed:
