@@ -83,7 +83,11 @@ def test_services_are_little_exposed(unit: Path) -> None:
 def test_services_take_secrets_as_files_and_start_what_there_is(unit: Path) -> None:
     """Nothing in an environment but paths; a command line that Keyturn understands."""
     has = settings(unit)
-    assert {line.partition("=")[0] for line in has["Environment"]} == {"KEYTURN_AUDIT_FILE", "KEYTURN_NOTICES_FILE", "HOME"}
+    assert {line.partition("=")[0] for line in has["Environment"]} == {
+        "KEYTURN_AUDIT_FILE",
+        "KEYTURN_NOTICES_FILE",
+        "HOME",
+    }
     assert all(line.partition("=")[2].startswith("%S/") for line in has["Environment"])
     for line in has["LoadCredential"]:
         name, _, path = line.partition(":")
