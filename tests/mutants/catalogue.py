@@ -95,7 +95,7 @@ def _() -> None:
             (
                 ("rollback", "look at pending", "after>run+55s"),
                 ("run", "look at pending", "after>rollback"),
-                ("rollback", "record attempt", "pause>run+10s"),
+                ("rollback", "forget superseded", "pause>run+10s"),
                 ("run", "record condemned", "pause>rollback"),
                 ("rollback", "promote", "pause>run"),
             ),
