@@ -308,9 +308,12 @@ class World:
         """Invariant 5: a draining credential is never verified by us, for that would count as use."""
         if accepted and key.key_id not in self.foreign:
             self.verified |= {key.value}
-            # Nobody can help verifying what somebody replaces in that very moment; it tells of no use later than that.
+            # Nobody can help verifying what a person replaces in that very moment; it tells of no use later than that.
             since = self.out.get(key.value)
-            draining = since is not None and self.wire.now - since > CALL_LIMIT
+            edited = any(
+                other and other.key_id in self.foreign for other in map(self.vendor.of, filter(None, self.handed))
+            )
+            draining = since is not None and (not edited or self.wire.now - since > CALL_LIMIT)
             if draining and key.revoked_at is None and not self._on_its_way(key) and self.wire.orderly:
                 raise Broken(Harm.FALSE_PROOF, f"{key.key_id} is draining and was verified, which counts as use")
 
