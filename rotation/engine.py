@@ -567,15 +567,17 @@ class Engine:
         if not issuer.capabilities.registry or issuer.capabilities.model is not Model.MINT:
             return None
         listed = {info.key_id: KeyName.parse(info.name) for info in iter(issuer.keys())}
-        if key_id not in listed:
+        # Of a key that is not ours a list may tell the last part of its id alone.
+        found = next((i for i in (key_id, key_id.rpartition("/")[2]) if i in listed), None)
+        if found is None:
             return f"{issuer.name} lists no key {key_id}"
         held = entry.current
         named = (
             {held.key_id, *(i for i, ours in listed.items() if ours and held.token == ours.token)} if held else set()
         )
-        if others := named - {None, key_id}:
+        if others := named - {None, key_id, found}:
             return f"it holds the key {' or '.join(sorted(str(other) for other in others))}, and not {key_id}"
-        ours = listed[key_id]
+        ours = listed[found]
         mine = (policy.installation, policy.environment, policy.name)
         if ours and (ours.installation, ours.environment, ours.secret) != mine:
             return f"{key_id} was minted by Keyturn for {ours.secret} in {ours.environment} of {ours.installation}"

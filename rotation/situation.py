@@ -444,11 +444,6 @@ class Situation:
             if self.current_key is None or self.key_of(held.get(store)) != self.current_key
         )
 
-    def may_be_held(self, key: str) -> bool:
-        """Whether somebody may have been handed a key: it was current, or nothing is known of its life."""
-        held = self.seen.primary.journal.condemned.get(key)
-        return self.promoted_at(key) is not None or (held is not None and held.why is Why.ORPHAN)
-
     @cached_property
     def urgent(self) -> bool:
         """The current credential is to die, or is dead."""

@@ -191,8 +191,10 @@ def _wrong(s: Situation, outcome: Outcome) -> _Wrong | None:
     loud = Severity.CRITICAL if late or s.urgent else Severity.WARNING
     held = hold if isinstance(hold, Hold) else None
     failed = trouble if trouble is not None and not outcome.achieved else None
-    if (held and held.unproven) or (failed and journal.unproven()):
-        why = held.reason if held else str(failed)
+    marks = [journal.condemned[key].at for key in journal.unproven() if key in journal.condemned]
+    lasts = any(at + PATIENCE <= s.now for at in marks)
+    if (held and held.unproven) or ((failed or lasts) and journal.unproven()):
+        why = held.reason if held else str(failed) if failed else words(outcome.rest) if outcome.rest else "no answer"
         facts = {"cause": UNPROVEN, "reason": why}
         advice = f"revoke it at {s.policy.issuer} by hand; the next sweep shows it dead."
         told = f"A credential that should be dead is alive, or was not shown dead: {why}."

@@ -31,7 +31,7 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
         elif not s.listable(key):
             told = "nobody holds the old value to show it dead, and no list tells of what we did not name: see to it"
             yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
-        elif s.may_be_held(key) and s.now < revoked + need.timeout:
+        elif s.promoted_at(key) and s.now < revoked + need.timeout:
             told = "nobody can show the old value to the issuer; its list may be ahead of those who check keys"
             yield Wait(until=revoked + need.timeout, soon=True, reason=told)
         elif s.evidence.listed is None or s.evidence.listed_at is None or s.evidence.listed_at < revoked:

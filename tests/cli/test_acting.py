@@ -267,7 +267,8 @@ def test_what_is_no_value_is_not_submitted(project: Project, text: bytes, told: 
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [((), "give --fd"), (("--fd", "97"), "Bad file descriptor"), (("--fd", "-1"), "greater than")]
+    ("options", "told"),
+    [((), "give --fd"), (("--fd", "9997"), "Bad file descriptor"), (("--fd", "-1"), "greater than")],
 )
 def test_submit_without_a_way_to_the_value(project: Project, options: tuple[str, ...], told: str) -> None:
     """Nobody types where there is no terminal, and a descriptor must be open."""

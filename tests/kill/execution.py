@@ -183,9 +183,10 @@ class Seen:
 
     @property
     def unsettled(self) -> str:
-        """What is left to do; empty when nothing is. Three facts remain of a finished rotation."""
+        """What is left to do; empty when nothing is. Three facts remain of a finished rotation, and of an emergency
+        that was killed its freeze, which a person takes off."""
         facts = {f"{kind}.{self.token}" for kind in ("attempt", "key", "promoted")}
-        if found := set(self.primary.journal.facts) ^ facts:
+        if found := set(self.primary.journal.facts) - {"frozen"} ^ facts:
             return f"the journal's facts differ from three of the current key by {sorted(found)}"
         for entry in (self.primary, *self.replicas.values()):
             if (entry.current and entry.current.token) != self.token:

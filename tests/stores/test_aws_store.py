@@ -586,7 +586,7 @@ def test_tags_of_the_users_own(store: SecretsManagerStore, console: Any) -> None
         {"tag.": "x"},
         {"tag.quoted": '"x"'},
         {"tag.long": "x" * 257},
-        {"k" * 120: "x"},
+        {"long-name-" * 12: "x"},
         {"owner": "a#b"},
     ],
 )
