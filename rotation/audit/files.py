@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -85,7 +86,7 @@ class FilePlace:
                 self._descriptor = os.open(self._path, flags | os.O_RDWR, 0o600)
             except PermissionError:
                 self._descriptor = os.open(self._path, flags | os.O_WRONLY, 0o600)
-            self._close = weakref.finalize(self, os.close, self._descriptor)
+            self._close = weakref.finalize(self, _closed, self._descriptor)
         return self._descriptor
 
     def _is_torn(self, descriptor: int) -> bool:
@@ -95,6 +96,12 @@ class FilePlace:
             return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         except OSError:  # open for writing alone: a reader finds the pieces all the same
             return False
+
+
+def _closed(descriptor: int) -> None:
+    """Closes it, unless somebody in this process has done so by mistake."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 class StreamPlace:

@@ -1,6 +1,7 @@
 """rotate, sweep, rollback, submit, adopt and release: what they do to a real vault and at an issuer, and what they say."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -211,9 +212,11 @@ def test_there_is_no_way_back_to_a_key_that_is_gone(project: Project) -> None:
 @contextlib.contextmanager
 def pipe(text: bytes) -> Iterator[str]:
     """The number of a descriptor that this can be read from, as a shell's `3<` gives it."""
-    reading, writing = os.pipe()
+    low, writing = os.pipe()
     os.write(writing, text)
     os.close(writing)
+    reading = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 700)  # a number that nobody else is given once it is closed
+    os.close(low)
     try:
         yield str(reading)
     finally:
