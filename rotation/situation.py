@@ -634,9 +634,12 @@ class Situation:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
         revoked = self.seen.primary.journal.revoked
         taken = {slot for key in self.keys if key not in revoked for slot in self.slots_of(key)}
-        if self.slot_unknown and not self.urgent:  # it matters no more once that is to die
+        free = [slot for slot in self.issuer.slots if slot not in taken]
+        if not free or (self.slot_unknown and not self.urgent):  # it matters no more once that is to die
             return None
-        return next((slot for slot in self.issuer.slots if slot not in taken), None)
+        # The issuer may refuse to touch the one that holds what is handed out: each try takes another.
+        off = self.seen.primary.journal.backoff if self.slot_unknown else None
+        return free[off.failures % len(free)] if off else free[0]
 
     def slots_of(self, key: str) -> set[str]:
         """Where a key is: its attempts say so, or the id with which it was adopted."""

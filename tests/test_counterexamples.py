@@ -1273,6 +1273,21 @@ def test_a_slot_that_may_be_handed_out_is_not_revoked() -> None:
     assert "value-1" in world.live()
 
 
+def test_an_emergency_does_not_stop_at_a_slot_that_is_refused() -> None:
+    """What leaked was adopted with no word of its slot, and the issuer does not touch the slot that it is in."""
+    world = World(model=Model.SLOTS)
+    now = world.clock.now()
+    world.vendor.keys.append(VendorKey("portal", "portal", "portal-key1", now, now, slot="key1"))
+    world.vendor.guarded = frozenset({"key1"})
+    unmanaged(world, Credential.of(value="portal-key1"))
+    world.engine().adopt(world.target, world.policy, key_id="portal")
+    world.clock.move(DAY)
+    world.emergency()
+    sweep_for(world, 2 * HOUR, timedelta(minutes=5))
+    assert world.handed_out()["vault"] != "portal-key1"
+    assert "portal-key1" not in world.live()
+
+
 def test_an_orphan_is_not_told_apart_unseen() -> None:
     """Its value is in some entry that nobody knows of; a person puts it into ours before its grace is over."""
     world = World(rotate_every=YEAR, capabilities=forgetful())

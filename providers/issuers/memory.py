@@ -45,6 +45,8 @@ class MemoryVendor:
     """Keys stop working by themselves after this long."""
     prefix: str = "value-"
     """What its values begin with; a number follows."""
+    guarded: frozenset[str] = frozenset()
+    """Slots that somebody else gives values to: no mint may have them."""
     redacts: bool = False
     """Its list shows the beginning and the end of each value."""
     keys: list[VendorKey] = field(default_factory=list)
@@ -92,6 +94,8 @@ class MemoryIssuer:
         vendor = self._vendor
         if vendor.max_keys is not None and len(vendor.live()) >= vendor.max_keys:
             raise Trouble(Code.LIMIT, self.name, f"holds {vendor.max_keys} keys already")
+        if slot in vendor.guarded:
+            raise Trouble(Code.INVALID, self.name, f"{slot} is somebody else's")
         now, serial = vendor.now(), len(vendor.keys) + 1
         for held in vendor.live():
             if vendor.model is Model.REPLACE or (vendor.model is Model.SLOTS and held.slot == slot):

@@ -222,6 +222,8 @@ class PostgreSQLIssuer:
         """Takes the role its login and password, then ends its sessions.
 
         Nothing is done where the role holds another credential by now: making that one has ended this one.
+        Raises INVALID for the password of a role that was adopted without its token, where the role's comment
+        names one: nobody can tell whether that is the credential adopted, or one made since.
         """
         user, _, token = key_id.partition("/")
         what = f"revoking {key_id}"
@@ -231,6 +233,10 @@ class PostgreSQLIssuer:
             with self._once(connection, what):
                 _lock(connection, user)
                 role = _role(connection, user)
+                if role and role.login and role.mark and not token:
+                    told = f"the comment of {user} says that it holds {role.mark['name']}, and it was adopted without that"
+                    remedy = f"adopt it again with adoptKeyId: {user}/{role.token}, or ALTER ROLE {user} NOLOGIN by hand"
+                    raise Trouble(Code.INVALID, self.name, f"{what}: {told}: {remedy}; nothing was changed")
                 if role is None or (role.mark and role.token != token) or (role.mark is None and not role.login):
                     return
                 if role.mark is None and token:

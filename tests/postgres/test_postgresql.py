@@ -144,6 +144,17 @@ def test_an_older_key_of_a_user_is_gone_already(place: Place, issuer: PostgreSQL
     assert {info.key_id for info in issuer.keys()} == {"app_a/token2"}  # noqa: SIM118 - the port's method
 
 
+def test_a_role_that_was_ours_is_not_revoked_by_its_bare_name(place: Place, issuer: PostgreSQLIssuer) -> None:
+    """Released, and adopted again without its token: saying nothing would pass for a revocation."""
+    kept = issuer.mint(key_name("token1"), "app_a")
+    with pytest.raises(Trouble, match="adoptKeyId: app_a/token1"):
+        issuer.revoke("app_a")
+    assert issuer.verify(kept.credential).verdict is Verdict.VALID
+    issuer.revoke("app_a/token1")
+    issuer.revoke("app_a")
+    assert issuer.verify(kept.credential).verdict is Verdict.INVALID
+
+
 def test_a_key_id_is_never_given_twice(issuer: PostgreSQLIssuer) -> None:
     """A name that comes again is refused, not turned into another password of the same id."""
     issuer.mint(key_name("token1"), "app_a")
