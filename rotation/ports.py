@@ -9,7 +9,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from rotation.model import Capabilities, Check, Credential, Entry, Issued, KeyInfo, LastUse, SecretValue, Version
+from rotation.model import (
+    Capabilities,
+    Check,
+    Counting,
+    Credential,
+    Entry,
+    Issued,
+    KeyInfo,
+    KeyUse,
+    LastUse,
+    SecretValue,
+    Version,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,9 @@ class Listed:
 
     name: str
     policy: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Of its journal, those that the listing brings along anyway: all of them, or, in Key Vault, what the current
+    version says of itself. For people who read; nothing is decided by them."""
 
 
 class SecretStore(Protocol):
@@ -186,6 +201,24 @@ class RevokesInSteps(Protocol):
         """Removes that for good: called once the key was shown dead, or is given up. One that is gone is no error.
 
         Raises INVALID for a key that works again, and leaves it alone.
+        """
+
+
+@runtime_checkable
+class TellsUsage(Protocol):
+    """An issuer that tells of many keys at once how they are used; in few requests, however many keys."""
+
+    @property
+    def counting(self) -> Counting | None:
+        """How it counts requests; None where it tells last uses alone."""
+
+    def usage(self, key_ids: Collection[str], since: datetime, until: datetime) -> Mapping[str, KeyUse]:
+        """How keys were used.
+
+        Parameters:
+            since, until: what requests are counted between; rounded down, and up, to whole spans.
+
+        A key of which it can not tell anything is not among them: that is not unused. Raises Trouble.
         """
 
 

@@ -407,9 +407,10 @@ class SecretsManagerStore:
         while True:
             page = self._ask("listing", "list_secrets", MaxResults=_PAGE, Filters=wanted, **more)
             for about in page["SecretList"]:
-                policy = _policy(_tags(about))
+                tags = _tags(about)
+                policy = _policy(tags)
                 if policy and about.get("PrimaryRegion", self._region) == self._region:
-                    yield Listed(about["Name"], policy)
+                    yield Listed(about["Name"], policy, _under(_JOURNAL, tags))
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}

@@ -61,7 +61,7 @@ from urllib.parse import quote, unquote
 
 from rotation import policy as policies
 from rotation.errors import Code, Trouble
-from rotation.journal import Journal
+from rotation.journal import Journal, key_fact, promoted
 from rotation.model import Credential, Entry, SecretValue, Version
 from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
@@ -287,11 +287,15 @@ class KeyVaultStore:
 
     def listing(self) -> Iterator[Listed]:
         call = _Call("listing", "", "readMetadata/action")
+        told: dict[str, dict[str, str]] = {}  # a vault lists by name: an entry's current version before its policy
         for about in self._vault.pages(call, lambda client: client.list_properties_of_secrets()):
             name, tags = about.name or "", about.tags or {}
             if name.endswith(_POLICY) and (policy := _unpacked(tags)) != {}:
                 # One that was damaged is listed without its policy, and so keeps nobody from seeing the others.
-                yield Listed(name.removesuffix(_POLICY), policy or {})
+                entry = name.removesuffix(_POLICY)
+                yield Listed(entry, policy or {}, told.pop(entry, {}))
+            elif tags.get(_TOKEN) and not name.endswith(_PENDING):
+                told[name] = _told(_version(about))
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. Only the policy is written; current has its first version from the first promotion."""
@@ -751,6 +755,13 @@ def _version(about: SecretProperties, text: SecretValue | None = None) -> Versio
         created_at=about.created_on,
         credential=None if text is None else Credential({"value": text}),
     )
+
+
+def _told(version: Version) -> dict[str, str]:
+    """What a current version says of itself, as facts of the journal."""
+    token = version.token or ""
+    facts = promoted(token, version.created_at) if version.created_at else {}
+    return facts | (key_fact(token, version.key_id) if version.key_id else {})
 
 
 def _unpacked(tags: Mapping[str, str]) -> dict[str, str] | None:

@@ -179,7 +179,7 @@ class MemoryStore:
         self._hook("before listing")
         for name, found in sorted(self._vault.entries.items()):
             if found.policy and not found.deleted:
-                yield Listed(name, dict(found.policy))
+                yield Listed(name, dict(found.policy), dict(found.facts))
         self._hook("after listing")
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:

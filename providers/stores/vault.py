@@ -445,8 +445,9 @@ class VaultStore:
             for entry, metadata in self._detailed(environment) or self._one_by_one(environment):
                 if metadata is None or self._is_listed_as_deleted(metadata):
                     continue
-                if policy := _under(_POLICY, _custom(metadata)):
-                    yield Listed(entry, policy)
+                custom = _custom(metadata)
+                if policy := _under(_POLICY, custom):
+                    yield Listed(entry, policy, _under(_JOURNAL, custom))
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. One that failed half-way is completed by the next."""

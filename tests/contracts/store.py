@@ -160,6 +160,8 @@ class StoreContract:
 
     more_than_a_page = 30
     """So many entries do not fit on one page of the store's listing, where that has pages."""
+    lists_journals = True
+    """The listing brings all facts of a journal along."""
 
     @pytest.fixture
     def store(self) -> SecretStore:
@@ -706,6 +708,27 @@ class StoreContract:
         listed = list(second_client.listing())
         assert sorted(one.name for one in listed) == sorted(wanted)
         assert {one.name: dict(one.policy) for one in listed} == wanted
+
+    def test_the_listing_tells_of_the_journal(
+        self, store: SecretStore, second_client: SecretStore, entry_name: Names
+    ) -> None:
+        """Every fact, or, where the store keeps the journal apart, since when which key is current: without a further call."""
+        name = entry_name("service-000")
+        store.create(name, full_policy("service-000"))
+        store.create(entry_name("service-001"), full_policy("service-001"))
+        version = rotated(store, name)
+        token = version.token or ""
+        store.record(name, journal.promoted(token, AT) | journal.key_fact(token, KEY_ID))
+        facts = {one.name: one.facts for one in second_client.listing()}
+        told, kept = journal.Journal(facts[name]), store.observe(name).journal
+        assert facts[entry_name("service-001")] == {}
+        assert told.key_ids == kept.key_ids == {token: KEY_ID}
+        assert told.promoted.keys() == {token}
+        if self.lists_journals:
+            assert told.facts == kept.facts
+        else:
+            assert version.created_at is not None
+            assert abs(told.promoted[token] - version.created_at) < timedelta(seconds=1)
 
     def test_an_empty_store_lists_nothing(self, store: SecretStore) -> None:
         assert list(store.listing()) == []
