@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from rotation import extras
 from rotation.declared import Config, ConfigError, Fault, entry_name
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, SecretValue
@@ -333,6 +334,8 @@ def _vault_login(site: _Site, about: VaultConfig) -> Login:
         file = cast("FileReference", auth.token).file
         return vault.JwtLogin(auth.role, Path(_existing(site, ".auth.token.file", file)), auth.mount)
     if auth.method == "aws":
+        if (lacking := extras.lacking(("botocore",))) is not None:
+            raise site.fault(".auth", lacking)
         return vault.AwsLogin(auth.role, auth.mount, auth.header_value, auth.region)
     token = site.env.get("VAULT_TOKEN") or _token_of_vault_login(site.env.get("HOME"))
     if not token:
@@ -451,6 +454,8 @@ def _open(kinds: Mapping[str, Callable[[_Site, Any], T]], declared: Mapping[str,
     about = declared.get(site.name)
     if about is None:
         raise site.fault("", "is not declared", ", ".join(declared))
+    if (lacking := extras.lacking(extras.BY_KIND.get(about.kind, ()))) is not None:
+        raise site.fault("", lacking)
     opens = cast("Callable[[_Site, Any], T]", _by_description) if hasattr(about, _DESCRIBED) else kinds[about.kind]
     return opens(site, about)
 

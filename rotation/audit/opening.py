@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from rotation import extras
 from rotation.audit.files import FilePlace, StreamPlace
 from rotation.audit.trail import ChainedAuditor, Place, Surroundings
-from rotation.declared import Config
+from rotation.declared import Config, ConfigError, Fault
 from rotation.ports import Clock
 from rotation.telemetry import NONE, Telemetry
 
@@ -37,6 +38,9 @@ def open_trail(
         folder: the working directory; the trail is `.keyturn/audit/<environment>.jsonl` there when nothing
             else is said.
         host: `console` for one whose disk does not outlive it: standard output stands for a file of the configuration.
+
+    Raises:
+        ConfigError: a place is at AWS, whose SDK is not installed.
     """
     declared = [place for place in config.audit if place.keeps == "records"]
     named, console = env.get(VARIABLE), host == "console"
@@ -72,6 +76,9 @@ def open_trail(
 
 def _place(about: AuditPlace, config: Config) -> Place:
     folder = f"{config.environment}/{about.keeps}"
+    at_aws = any(_part(about, kind) is not None for kind in ("s3", "cloudwatch"))
+    if at_aws and (lacking := extras.lacking(("boto3",))) is not None:
+        raise ConfigError([Fault("keyturn:audit", lacking)])
     if (s3 := _part(about, "s3")) is not None:
         from rotation.audit.s3 import S3Place  # noqa: PLC0415 - where there is one
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from rotation import actions, checkup, fleet, logs, orphans
+from rotation import actions, checkup, extras, fleet, logs, orphans
 from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
@@ -571,6 +571,11 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
     except Trouble as trouble:
         show.complain(f"{trouble}. Nothing was changed.")
         code = FAILED
+    except ModuleNotFoundError as missing:
+        if (told := extras.explained(missing)) is None:
+            raise
+        show.complain(f"{told}. Then run this again.")
+        code = USAGE
     except typer.TyperException as fault:
         _explain(fault)
         code = fault.exit_code

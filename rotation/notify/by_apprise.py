@@ -11,6 +11,7 @@ import re
 import threading
 from typing import Final
 
+from rotation import extras
 from rotation.errors import Code, Trouble
 from rotation.model import SecretValue
 from rotation.notify.courier import judged
@@ -33,10 +34,9 @@ def send(service: str, address: SecretValue, message: Message, limit: float) -> 
     Raises:
         Trouble: it was not taken, as far as that can be told.
     """
-    try:
-        import apprise  # noqa: PLC0415 - 0.2 s, and only for who has such a channel
-    except ImportError:
-        raise Trouble(Code.INVALID, service, "the package apprise is not installed: pip install apprise") from None
+    if (lacking := extras.lacking(("apprise",))) is not None:
+        raise Trouble(Code.INVALID, service, lacking)
+    import apprise  # noqa: PLC0415 - 0.2 s, and only for who has such a channel
 
     heard = _listening()
     # Redirects would take the message, and the token with it, to whatever place an answer names.

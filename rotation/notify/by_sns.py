@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rotation import extras
 from rotation.errors import Code, Trouble
 from rotation.notify.telling import Message
 
@@ -40,6 +41,8 @@ def send(
     Raises:
         Trouble: it was not taken, as far as that can be told.
     """
+    if (lacking := extras.lacking(("boto3",))) is not None:
+        raise Trouble(Code.INVALID, service, lacking)
     import boto3  # noqa: PLC0415 - 0.3 s, and only for who has such a channel
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound  # noqa: PLC0415
