@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from rotation.documents import write_private
 
 
 def real_time() -> datetime:
@@ -41,10 +41,7 @@ class SandboxClock:
             raise ValueError(f"the sandbox's clock only moves forward, not by {by}")
         offset = self._read() + by
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"offset_seconds": offset.total_seconds()}, file)
-        Path(temporary).replace(self._path)
+        write_private(self._path, json.dumps({"offset_seconds": offset.total_seconds()}))
 
     def _read(self) -> timedelta:
         try:

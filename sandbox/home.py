@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rotation.documents import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,14 +102,6 @@ def find_home(start: Path) -> Home:
         if (directory / "Pulumi.yaml").is_file():
             return Home(directory)
     raise SandboxError(f"no Pulumi.yaml in {start} or above it: run this inside a clone of the project")
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Writes a file that only its user may read, as a whole: a reader sees the old content or the new."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-    Path(temporary).replace(path)
 
 
 def kept(path: Path, make: Callable[[], str]) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
+from rotation.documents import write_private
 from sandbox import openbao, tls
-from sandbox.home import Home, SandboxError, kept, write_private
+from sandbox.home import Home, SandboxError, kept
 from sandbox.supervisor import Provided, Service, Site, Supervisor
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from rotation.documents import write_private
 from sandbox.clock import real_time
-from sandbox.home import Home, SandboxError, write_private
+from sandbox.home import Home, SandboxError
 from sandbox.processes import Process, free_port, is_running, start, stop, wait_until
 from sandbox.stack import KeyPath, write_stack
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from sandbox.home import SandboxError, write_private
+from rotation.documents import write_private
+from sandbox.home import SandboxError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -14,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from rotation import documents
 from rotation.errors import Code, Trouble
 from rotation.incident import page
 from rotation.incident.bystander import Seen
@@ -201,18 +200,7 @@ def from_json(text: str) -> Evidence:
     Raises:
         ValueError: it is of another version, or something else wrote it.
     """
-    try:
-        found = json.loads(text)
-        version = found.pop("schema")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ValueError("is not the evidence of a drill") from None
-    if version != SCHEMA:
-        raise ValueError(f"is of version {version}, and this Keyturn reads {SCHEMA}")
-    try:
-        return _codec().validate_python(found, strict=False)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"can not be read at {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return documents.read(text, _codec(), SCHEMA, "the evidence of a drill")
 
 
 class Files:
@@ -232,8 +220,10 @@ class Files:
         """Raises Trouble(UNAVAILABLE) when the disk does not take it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(self.path(evidence.id), json.dumps(as_json(evidence), indent=1) + "\n")
-            _write(self.path(evidence.id).with_suffix(".md"), markdown(evidence))
+            documents.write_private(
+                self.path(evidence.id), json.dumps(as_json(evidence), indent=1) + "\n", durable=True
+            )
+            documents.write_private(self.path(evidence.id).with_suffix(".md"), markdown(evidence), durable=True)
         except OSError as error:
             told = f"{self.path(evidence.id)}: {error.strerror}"
             raise Trouble(Code.UNAVAILABLE, "evidence of the drill", told) from None
@@ -256,19 +246,6 @@ class Files:
             return of == mine and other.state is State.PASSED and other.began_at < evidence.began_at
 
         return next((other for other in self.all() if other.id != evidence.id and like(other)), None)
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 # --- for people ----------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ what the record adds is which keys the incident was about, so that nothing else 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from rotation import documents
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Plan, Step
 from rotation.journal import Why
@@ -349,21 +348,7 @@ def from_json(text: str) -> Incident:
     Raises:
         ValueError: it is of another version, or something else wrote it.
     """
-    try:
-        found = json.loads(text)
-        version = found.pop("schema")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ValueError("is not the record of an incident") from None
-    if version != SCHEMA:
-        raise ValueError(f"is of version {version}, and this Keyturn reads {SCHEMA}")
-    for derived in ("totals", "alive", "over"):
-        found.pop(derived, None)
-    try:
-        return _codec().validate_python(found, strict=False)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"can not be read at {place}: {first['msg']}") from None
+    return documents.read(text, _codec(), SCHEMA, "the record of an incident", ("totals", "alive", "over"))
 
 
 class Files:
@@ -387,16 +372,7 @@ class Files:
         text = masked_json(json.dumps(as_json(incident))) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")  # mode 0600
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(self.path(incident.id))
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            documents.write_private(self.path(incident.id), text, durable=True)
         except OSError as error:
             told = f"{self.path(incident.id)}: {error.strerror}"
             raise Trouble(Code.UNAVAILABLE, "incident record", told) from None

@@ -17,15 +17,15 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from rotation.documents import write_private
 from rotation.ports import Notice
 
 _log = logging.getLogger(__name__)
@@ -220,18 +220,11 @@ class Memory:
         if self._path is None:
             return
         text = json.dumps({name: getattr(self._state, name) for name in _TABLES}, indent=1, sort_keys=True)
-        temporary = ""
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.")  # mode 0600
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(temporary).replace(self._path)
+            write_private(self._path, text + "\n")
             found = self._path.stat()
             self._stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         except OSError as error:
-            if temporary:
-                with suppress(OSError):
-                    Path(temporary).unlink()
             self._alone_from_now_on(error)
 
     def _alone_from_now_on(self, error: OSError) -> None:

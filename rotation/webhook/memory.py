@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from rotation.documents import write_private
 from rotation.errors import Code, Trouble
 from rotation.webhook.delivery import Alert
 
@@ -145,16 +145,7 @@ class Deliveries:
         text = json.dumps({"deliveries": [_written(one) for one in taken.values()]}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")  # mode 0600
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_private(self.path, text, durable=True)
         except OSError as error:
             raise Trouble(Code.UNAVAILABLE, "webhook", f"{self.path}: {error.strerror}") from None
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import moto
+
+from rotation.documents import write_private
 
 NAME = "aws.pickle"
 FORMAT = 1
@@ -26,10 +27,8 @@ class StateError(Exception):
 def save(directory: Path, state: dict[str, Any]) -> None:
     """Replaces the state, in a file of mode 0600."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=NAME)
-    with os.fdopen(descriptor, "wb") as file:
-        pickle.dump({"format": FORMAT, "moto": moto.__version__, **state}, file)
-    Path(temporary).replace(directory / NAME)
+    content = pickle.dumps({"format": FORMAT, "moto": moto.__version__, **state})
+    write_private(directory / NAME, content)
 
 
 def load(directory: Path) -> dict[str, Any] | None:

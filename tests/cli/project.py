@@ -341,5 +341,6 @@ class Project:
         return data
 
     def audit(self) -> list[dict[str, Any]]:
-        lines = self.audit_file.read_text().splitlines() if self.audit_file.exists() else []
-        return [json.loads(line) for line in lines]
+        """All whole lines: a process may be at the next one."""
+        lines = self.audit_file.read_text().splitlines(keepends=True) if self.audit_file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import requests
 
+from rotation.documents import write_private
 from sandbox.aws.server import AwsServer
 from sandbox.demo import CHAT, Claim, Story, Thief, applications, as_told, holds_dead, main, retired, search
-from sandbox.home import Home, write_private
+from sandbox.home import Home
 from sandbox.keyvault.harness import KeyVaultServer
 from sandbox.openai.harness import OpenAIServer
 from sandbox.processes import wait_until
