@@ -384,3 +384,37 @@ class LastUse:
     """None together with known means: never used."""
     granularity: timedelta = timedelta(0)
     """The answer may lag behind the truth by this much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """How an issuer counts the requests that are made with its credentials."""
+
+    of: str
+    """What is counted, in words: `model requests`."""
+    width: timedelta
+    """Of one span of time that requests are counted in."""
+    window: timedelta
+    """How far back its counts are worth asking for."""
+    lag: timedelta = timedelta(0)
+    """So late a request may be counted."""
+    refused: bool = False
+    """Requests that it refused are counted, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """How many requests were made with one credential in one span of time."""
+
+    start: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """How a credential was used lately, as its issuer tells it."""
+
+    last: LastUse
+    counts: tuple[Requests, ...] | None = None
+    """One for each span that was asked for, oldest first, those without requests included; the last one may still be
+    running. None where nobody counts."""

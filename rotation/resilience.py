@@ -9,20 +9,22 @@ function pays for every import at its cold start.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
     Check,
+    Counting,
     Credential,
     Entry,
     Issued,
     KeyInfo,
+    KeyUse,
     LastUse,
     SecretValue,
     Verdict,
@@ -30,6 +32,8 @@ from rotation.model import (
 )
 from rotation.ports import (
     Clock,
+    Glance,
+    Glances,
     Issuer,
     Listed,
     ReadsMany,
@@ -39,6 +43,7 @@ from rotation.ports import (
     StoreFeatures,
     TellsCaller,
     TellsTime,
+    TellsUsage,
 )
 from rotation.telemetry import NONE, UNKNOWN, Call, Telemetry, calling, left_alone
 
@@ -254,6 +259,14 @@ class PatientStore:
         with self._reading("listing"):
             yield from self._store.listing()
 
+    def glances(self) -> Iterator[Glance]:
+        """No more than listing() where the store's tells no more."""
+        with self._reading("listing"):
+            if isinstance(self._store, Glances):
+                yield from self._store.glances()
+            else:
+                yield from (Glance(listed.name, listed.policy) for listed in self._store.listing())
+
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         self._call("create", lambda: self._store.create(entry, policy), repeatable=False)
 
@@ -324,3 +337,20 @@ class PatientIssuer:
 
     def last_use(self, key_id: str) -> LastUse:
         return self._call("last_use", lambda: self._issuer.last_use(key_id), repeatable=True)
+
+    @property
+    def tells_usage(self) -> bool:
+        """Whether usage() can tell anything."""
+        return isinstance(self._issuer, TellsUsage)
+
+    @property
+    def counting(self) -> Counting | None:
+        """None where the issuer does not tell of many keys at once, too."""
+        return self._issuer.counting if isinstance(self._issuer, TellsUsage) else None
+
+    def usage(self, key_ids: Collection[str], since: datetime, until: datetime) -> Mapping[str, KeyUse]:
+        """Nothing where the issuer does not tell of many keys at once."""
+        issuer = self._issuer
+        if not isinstance(issuer, TellsUsage):
+            return {}
+        return self._call("usage", lambda: issuer.usage(key_ids, since, until), repeatable=True)

@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from rotation.errors import Code, Trouble
-from rotation.model import Check, Credential, Issued, KeyInfo, Model, Propagation, Verdict
+from rotation.model import Check, Counting, Credential, Issued, KeyInfo, Model, Propagation, Verdict
 from rotation.names import KeyName
-from rotation.ports import Clock, Issuer
+from rotation.ports import Clock, Issuer, TellsUsage
 
 T = TypeVar("T")
 
@@ -91,6 +91,8 @@ class Trial:
             return
         if can.tells_last_use:
             yield from self._step("last use", lambda: self._used(issued))
+        if isinstance(issuer, TellsUsage) and (counting := issuer.counting):
+            yield from self._step("usage", lambda: self._counted(issuer, issued, counting))
         if isinstance(issuer, Disables) and issuer.disables:
             for name, live, act in (("disable", False, issuer.disable), ("enable", True, issuer.enable)):
                 need = can.create if live else can.revoke
@@ -174,6 +176,14 @@ class Trial:
         use = self._issuer.last_use(issued.key_id)
         told = "unknown" if not use.known else f"{use.at:%Y-%m-%d %H:%MZ}" if use.at else "never"
         return True, f"{told}, as the vendor says it; it may lag by {use.granularity}"
+
+    def _counted(self, issuer: TellsUsage, issued: Issued, counting: Counting) -> tuple[bool, str]:
+        now = self._clock.now()
+        use = issuer.usage([issued.key_id], now - counting.width, now).get(issued.key_id)
+        if use is None or use.counts is None:
+            raise Trouble(Code.INVALID, self._issuer.name, "what is counted has no place for a key with such an id")
+        number, lag = sum(span.count for span in use.counts), counting.lag
+        return True, f"{number} {counting.of} are counted so far; the vendor may be late by {lag}"
 
     def _toggled(
         self, issued: Issued, act: Callable[[str], None], *, live: bool, need: Propagation

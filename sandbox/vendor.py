@@ -30,17 +30,47 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import jmespath
 from jmespath.visitor import TreeInterpreter
 
-from providers.issuers.language import BASE_URL, Expression, Template, admin_parts, forms
+from providers.issuers.language import (
+    BASE_URL,
+    OPERATION,
+    SINCE,
+    UNTIL,
+    Expression,
+    Template,
+    admin_parts,
+    forms,
+    read_time,
+)
 from providers.issuers.samples import Sample, Samples
 from sandbox.clock import real_time
 
 if TYPE_CHECKING:
-    from providers.issuers.description import Auth, ClientCredentials, Description, Request, Time
+    from providers.issuers.description import (
+        Auth,
+        ClientCredentials,
+        Description,
+        Pagination,
+        Poll,
+        Request,
+        Time,
+    )
 
 PAGE: Final = 3
 """Items of one page of a list."""
 Operation = Literal[
-    "token", "prefetch", "mint", "keys", "verify", "smoke", "revoke", "disable", "enable", "last_use", "admin"
+    "token",
+    "prefetch",
+    "mint",
+    "keys",
+    "verify",
+    "smoke",
+    "revoke",
+    "disable",
+    "enable",
+    "last_use",
+    "usage",
+    "admin",
+    "poll",
 ]
 _BASE: Final = "/api"
 _KEPT: Final = 6
@@ -184,9 +214,22 @@ class Key:
     refused_from: datetime | None = None
     revoked: bool = False
     disabled: bool = False
-    used_at: datetime | None = None
+    uses: list[datetime] = field(default_factory=list)
+    """When it was let in, in order."""
     steps: set[int] = field(default_factory=set)
     """Of its revocation, which were done."""
+
+    @property
+    def used_at(self) -> datetime | None:
+        return self.uses[-1] if self.uses else None
+
+
+@dataclass(slots=True)
+class _Operation:
+    """Something that goes on when its first answer is there."""
+
+    answers: list[Sample]
+    """What is still to be answered to who asks after it; the last one stays."""
 
 
 class Vendor:
@@ -221,6 +264,7 @@ class Vendor:
         self.faults: dict[str, list[Fault]] = {}
         """By operation: what happens to its next requests."""
         self._tokens: set[str] = set()
+        self._operations: dict[str, _Operation] = {}
         self._lock = threading.RLock()
         hosts = [name for name, variable in about.variables.items() if variable.type == "url"]
         self._prefixes: dict[str | None, str] = {None: _BASE, **{name: f"/{name}" for name in hosts}}
@@ -304,7 +348,7 @@ class Vendor:
             key = next((key for key in self.keys if key.values == dict(values)), None)
             accepted = key is not None and self._works(key)
             if accepted and use and key:
-                key.used_at = self._now()
+                key.uses.append(self._now())
             return accepted
 
     def live(self) -> list[Key]:
@@ -344,8 +388,21 @@ class Vendor:
             yield route("smoke", about.smoke.request)
         if about.last_use and about.last_use.request:
             yield route("last_use", about.last_use.request)
+        if about.usage:
+            yield route("usage", about.usage.request)
         if about.admin:
             yield route("admin", about.admin.request)
+        for poll in self._polls().values():  # last: an operation's name may look like any path
+            yield route("poll", poll.request)
+
+    def _polls(self) -> dict[str, Poll]:
+        """By their places."""
+        found = {f"mint[{index}]": way.poll for index, way in enumerate(self.about.mint)}
+        changes = {"revoke": self.about.revoke, "disable": self.about.disable, "enable": self.about.enable}
+        for what, all_of_it in changes.items():
+            for index, change in enumerate(all_of_it):
+                found |= {f"{what}[{index}].steps[{n}]": step.poll for n, step in enumerate(change.steps)}
+        return {place: poll for place, poll in found.items() if poll}
 
     def _serve(self, asked: Asked) -> Sample | None:
         """The answer; None for a connection that breaks."""
@@ -382,7 +439,7 @@ class Vendor:
             if i % 2 == 0
             else re.escape(quote(known[piece], safe=""))
             if piece in known
-            else f"(?P<{piece}>[^/]+)"
+            else f"(?P<{piece}>{'.+' if piece == OPERATION else '[^/]+'})"
             for i, piece in enumerate(pieces)
         )
         path = re.fullmatch(pattern, asked.path.removeprefix(route.prefix))
@@ -440,6 +497,10 @@ class Vendor:
                 return self._list(asked)
             case "last_use":
                 return self._last_use(found)
+            case "usage":
+                return self._usage(found, asked)
+            case "poll":
+                return self._polled(found)
             case "admin":
                 return self._admins()
         return self._change(route, found)
@@ -505,7 +566,7 @@ class Vendor:
             body: Any = {n: t.fill(values) for n, t in (request.form or {}).items() if not t.absent(values)}
             shown = self._presents(auth, asked, values) if auth else body == asked.form
             if shown and self._works(key):
-                key.used_at = self._now()
+                key.uses.append(self._now())
                 smoke = self.samples.smoke if operation == "smoke" else None
                 return smoke or self.samples.verify.accepted
         return self.samples.verify.refused
@@ -529,7 +590,9 @@ class Vendor:
             return self._regenerate(found["slot"], sample)
         if most is not None and len(self.live()) >= most:
             return self.samples.limit or Sample(status=400, body={"error": "limit"})
-        body, serial = copy.deepcopy(sample.body), len(self.keys) + 1
+        place = f"mint[{index}]"
+        last = self.samples.polled[place] if way.poll else sample
+        body, serial = copy.deepcopy(last.body), len(self.keys) + 1
         parts = {part: like(path.find(body), serial) for part, path in (way.key_id or {}).items()}
         values = {name: str(like(path.find(body), serial)) for name, path in (way.fields or {}).items()}
         taken = {name: template.fill(self._authority()) for name, template in way.from_admin.items()}
@@ -543,7 +606,24 @@ class Vendor:
                 key.values[name] = str(key.parts[twin])
             body = write(path, body, key.values[name])
         body = self._stamped(way.created_at, body, now)
-        return Sample(status=sample.status, body=body, headers=sample.headers)
+        made = Sample(status=last.status, body=body, headers=last.headers)
+        return self._begun(way.poll, made, sample) if way.poll else made
+
+    def _begun(self, poll: Poll, last: Sample, first: Sample) -> Sample:
+        """The first answer of an operation: it is not done when somebody asks after it for the first time."""
+        name = like(poll.operation.find(first.body), len(self._operations) + 1)
+        begun = Sample(status=first.status, body=write(poll.operation, copy.deepcopy(first.body), name))
+        with suppress(ValueError):  # the last answer need not name it
+            last = last.model_copy(update={"body": write(poll.operation, copy.deepcopy(last.body), name)})
+        waiting = [] if poll.done.holds(begun.body) else [begun.model_copy(update={"status": 200})]
+        self._operations[str(name)] = _Operation([*waiting, last])
+        return begun
+
+    def _polled(self, found: Mapping[str, str]) -> Sample:
+        operation = self._operations.get(found.get(OPERATION, ""))
+        if operation is None:
+            return Sample(status=404, body={"error": "no such operation"})
+        return operation.answers.pop(0) if len(operation.answers) > 1 else operation.answers[0]
 
     def _regenerate(self, name: str, sample: Sample) -> Sample:
         if name not in self.about.slots:
@@ -574,7 +654,11 @@ class Vendor:
             return Sample(status=sample.status, body=self._slots(body))
         assert listing.items is not None, "checked with the description"
         items = [self._item(key, listing.items.find(body)) for key in self.live()]
-        way, first = listing.pagination, 0
+        return Sample(status=sample.status, body=self._paged(listing.pagination, listing.items, body, items, asked))
+
+    def _paged(self, way: Pagination | None, path: Expression, body: Any, items: list[Any], asked: Asked) -> Any:
+        """A body with the page of the items that was asked for."""
+        first = 0
         if way and way.offset:
             first = int(asked.query.get(way.offset.parameter, way.offset.start)) - way.offset.start
         elif way and way.page:
@@ -583,14 +667,45 @@ class Vendor:
             told = asked.query.get(way.cursor.parameter if way.cursor else "page_token", "0")
             first = int(re.sub(r"\D", "", told) or 0)
         last = first + PAGE if way else len(items)
-        body, more = write(listing.items, body, items[first:last]), last < len(items)
+        body, more = write(path, body, items[first:last]), last < len(items)
         if way and way.cursor:
             body = write(way.cursor.next, body, f"after-{last}" if more else None)
             body = write(way.cursor.more, body, more) if way.cursor.more else body
         elif way and way.next_url:
             query = urlencode({**asked.query, "page_token": f"after-{last}"})
             body = write(way.next_url.next, body, f"{self.url}{asked.path}?{query}" if more else None)
-        return Sample(status=sample.status, body=body)
+        return body
+
+    def _usage(self, found: Mapping[str, str], asked: Asked) -> Sample:
+        """Uses of each key in spans of time; a span, or where they stand alone a row, without any is left out of rows."""
+        about, sample = self.about.usage, self.samples.usage
+        assert about is not None, "or there were no such route"
+        assert sample is not None, "checked with the samples"
+        times = [found.get(name) for name in (SINCE, UNTIL)]
+        since, until = (read_time(int(t) if t and about.time != "iso8601" else t, about.time) for t in times)
+        if since is None:
+            return Sample(status=400, body={"error": "since when?"})
+        shown, spans = about.buckets.find(sample.body), []
+        while since < (until or self._now()):
+            end = since + about.width
+            counts = [(key, sum(since <= at < end for at in key.uses)) for key in self.keys]
+            row = (about.rows.find(shown[0]) if about.rows else shown)[0]
+            rows = [self._row(row, key, count) for key, count in counts if count]
+            if about.rows:
+                spans.append(self._stamped(about.start, write(about.rows, copy.deepcopy(shown[0]), rows), since))
+            else:
+                spans += [self._stamped(about.start, row, since) for row in rows]
+            since = end
+        body = copy.deepcopy(sample.body)
+        return Sample(status=sample.status, body=self._paged(about.pagination, about.buckets, body, spans, asked))
+
+    def _row(self, sample: Any, key: Key, count: int) -> Any:
+        about = self.about.usage
+        assert about is not None, "or there were no such route"
+        row = write(about.count, copy.deepcopy(sample), count)
+        for part, path in about.key_id.items():
+            row = write(path, row, key.parts.get(part))
+        return row
 
     def _item(self, key: Key, items: list[Any]) -> Any:
         """The key as the list shows it: the sample's item that has the same parts of a key id."""
@@ -609,6 +724,8 @@ class Vendor:
             item = write(way.redacted, item, f"{value[:6]}...{value[-4:]}")
         if self.about.last_use and self.about.last_use.request is None:
             item = self._stamped(self.about.last_use.at, item, key.used_at)
+        elif self.about.last_use and self.about.last_use.listed:
+            item = self._stamped(self.about.last_use.listed.at, item, key.used_at)
         return self._stamped(way.created_at, item, key.made_at)
 
     def _last_use(self, found: Mapping[str, str]) -> Sample:
@@ -642,7 +759,12 @@ class Vendor:
         else:
             key.disabled = route.operation == "disable"
         status = self._status(step.ok, 200)
-        return Sample(status=status, body=None if status == 204 else {})
+        done = Sample(status=status, body=None if status == 204 else {})
+        if step.poll:
+            place = f"{route.operation}[{route.index}].steps[{route.step}]"
+            last = self.samples.polled[place]
+            return self._begun(step.poll, last, last.model_copy(update={"status": status}))
+        return done
 
     def _named(self, found: Mapping[str, str]) -> Key | None:
         """The key of which the request has parts of the id."""

@@ -294,6 +294,10 @@ Refusals = Annotated[tuple[Refusal, ...], Field(strict=False)]
 """First hit wins; anything else is judged by its status."""
 
 
+LONGEST_POLL: Final = timedelta(seconds=45)
+"""A call of the engine is over within a minute."""
+MOST_SPANS: Final = 1500
+"""Of time, in one look at how keys are used: a day in minutes, or two months in hours."""
 Fields = Annotated[dict[Name, Query], Field(min_length=1)]
 """The fields of a credential, and where an answer has them."""
 
@@ -496,6 +500,13 @@ class Revoke(Part):
     """All are done, in order; doing them again must be harmless."""
 
 
+class ListedUse(Part):
+    """How an item of the list says when its key was last used."""
+
+    at: Time
+    never: Query | None = None
+
+
 class LastUsed(Part):
     """How to ask when a key was last used."""
 
@@ -508,6 +519,44 @@ class LastUsed(Part):
     """True when an answer without a time says that the key was never used; otherwise that is unknown."""
     granularity: Duration
     """The answer may lag by this much."""
+    listed: ListedUse | None = None
+    """Where an item of the list has the same, so that one listing tells of all keys. With no `request` it is as above."""
+
+
+class Usage(Part):
+    """How to ask, of all keys at once, how many requests were made with each; `{since}` and `{until}` in the request."""
+
+    of: str
+    """What is counted, in words: `model requests`."""
+    request: Request
+    ok: Status = Statuses(("2xx",))
+    time: TimeFormat
+    """The form of `{since}` and `{until}`."""
+    buckets: Query
+    """The list of spans; with no `rows`, of rows that each say which span they are of."""
+    start: Time
+    """Of a span, or row."""
+    rows: Query | None = None
+    """Of a span: its rows."""
+    key_id: KeyId
+    """Of a row: as many parts of a key id as tell which key it is. A row without them is of no key."""
+    count: Query
+    """Of a row. Several rows of one key and span are added up."""
+    pagination: Pagination | None = None
+    width: Duration
+    """Of a span, as the request asks for it; the vendor's spans begin at whole widths in UTC."""
+    window: Duration
+    """How far back counts are asked for."""
+    lag: Duration
+    """So late a request may be counted."""
+    refused: bool = False
+    """Requests that were refused are counted, too."""
+
+    @model_validator(mode="after")
+    def _in_spans(self) -> Self:
+        if not timedelta(0) < self.width <= self.window <= self.width * MOST_SPANS:
+            raise ValueError(f"width must be more than 0s, window no less and at most {MOST_SPANS} times as much")
+        return self
 
 
 class Administrator(Part):
@@ -533,10 +582,6 @@ class Spread(Part):
 
 LONGEST_CREATE: Final = ATTEMPT_LIFE - timedelta(minutes=1)
 """A key that takes longer to work than an attempt may live is promoted by none of them in some stores."""
-
-
-LONGEST_POLL: Final = timedelta(seconds=45)
-"""A call of the engine is over within a minute."""
 
 
 class Abilities(Part):
@@ -593,6 +638,7 @@ class Description(Part):
     """Makes a key be refused, until enabled again."""
     enable: Annotated[tuple[Revoke, ...], Field(strict=False)] = ()
     last_use: LastUsed | None = None
+    usage: Usage | None = None
     smoke: Smoke | None = None
     capabilities: Abilities
 

@@ -12,8 +12,8 @@ import hmac
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -25,7 +25,9 @@ from providers.issuers.language import (
     EXPIRES_AT,
     KEY_NAME,
     OPERATION,
+    SINCE,
     SLOT,
+    UNTIL,
     DescriptionFault,
     Expression,
     Template,
@@ -39,12 +41,15 @@ from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
     Check,
+    Counting,
     Credential,
     Issued,
     KeyInfo,
+    KeyUse,
     LastUse,
     Model,
     Propagation,
+    Requests,
     SecretValue,
     Verdict,
 )
@@ -56,16 +61,21 @@ if TYPE_CHECKING:
         ClientCredentials,
         Description,
         Item,
+        LastUsed,
+        ListedUse,
         Mint,
+        Pagination,
         Poll,
         Refusal,
         Request,
         Revoke,
         Rule,
         SharedKey,
+        Statuses,
         Step,
     )
 
+NOTHING: Final[Mapping[str, Any]] = {}
 _MAX_PAGES: Final = 10_000
 _PASSES: Final = 4
 
@@ -94,7 +104,7 @@ def capabilities_of(about: Description, scope: str = "") -> Capabilities:
         slots=tuple(sorted(about.slots)),
         revokes=bool(about.slots or about.revoke),
         max_keys=abilities.max_keys,
-        tells_last_use=about.last_use is not None,
+        tells_last_use=about.last_use is not None or about.usage is not None,
         smokes=about.smoke is not None,
         scope=scope,
         create=Propagation(**dict(abilities.create)),
@@ -244,6 +254,10 @@ class HttpIssuer:
     def last_use(self, key_id: str) -> LastUse:
         asked, parts = self._about.last_use, _parts(key_id)
         form = next((form for form in self._forms if len(form) == len(parts)), None)
+        if asked is None and form is not None and (counting := self.counting):
+            now = self._clock.now()
+            counts = self._counted([key_id], now - counting.window, now)
+            return self._last_counted(counts.get(key_id))
         if asked is None or form is None:
             return LastUse(known=False)
         what = f"asking when the key {key_id} was last used"
@@ -259,11 +273,30 @@ class HttpIssuer:
             if answer.status not in asked.ok:
                 raise self._refused(what, answer)
             found = answer.body
-        if at := asked.at.read(found):
-            return LastUse(known=True, at=at, granularity=asked.granularity)
-        if asked.at.path.find(found) is None and asked.never and asked.never.holds(found):
-            return LastUse(known=True, granularity=asked.granularity)
-        return unknown
+        return _last_used(asked, found, asked.granularity)
+
+    @property
+    def counting(self) -> Counting | None:
+        asked = self._about.usage
+        return asked and Counting(asked.of, asked.width, asked.window, asked.lag, asked.refused)
+
+    def usage(self, key_ids: Collection[str], since: datetime, until: datetime) -> Mapping[str, KeyUse]:
+        """See rotation.ports.TellsUsage. Asks the list once, where that tells last uses, and the counts once."""
+        if not key_ids:
+            return {}
+        counts = self._counted(key_ids, since, until) if self._about.usage else {}
+        asked, last = self._about.last_use, dict[str, LastUse]()
+        told = asked and (asked if asked.request is None else asked.listed)
+        if asked and told:
+            wanted = {*key_ids}
+            for info, item in self._items():
+                if info.key_id in wanted:
+                    last[info.key_id] = _last_used(told, item, asked.granularity)
+        return {
+            key_id: KeyUse(_newer(last.get(key_id), self._last_counted(counts.get(key_id))), counts.get(key_id))
+            for key_id in key_ids
+            if key_id in last or key_id in counts
+        }
 
     # --- looking round: see rotation.ports.ExaminedIssuer, TellsTime ------------------------------
 
@@ -292,10 +325,25 @@ class HttpIssuer:
 
     def _pages(self) -> Iterator[list[tuple[KeyInfo, Any]]]:
         """The list, page by page. Raises rather than end early: a key that is missed would pass for dead."""
-        listing, what = self._about.listing, "listing keys"
+        listing = self._about.listing
         if listing is None or listing.items is None:
             return
-        pagination = listing.pagination
+        walk = self._walk("listing keys", listing.request, listing.ok, listing.items, listing.pagination)
+        for items, answer in walk:
+            yield [
+                (self._info(item, answer), item) for item in items if listing.live is None or listing.live.holds(item)
+            ]
+
+    def _walk(
+        self,
+        what: str,
+        request: Request,
+        ok: Statuses,
+        path: Expression,
+        pagination: Pagination | None,
+        values: Mapping[str, Any] = NOTHING,
+    ) -> Iterator[tuple[list[Any], Answer]]:
+        """The items of each page of a list, to its end, or Trouble."""
         address: str | None = None
         query: dict[str, str] = {}
         cursors: set[str] = set()
@@ -305,23 +353,21 @@ class HttpIssuer:
                 query = {pagination.offset.parameter: str(pagination.offset.start + count)}
             elif pagination and pagination.page:
                 query = {pagination.page.parameter: str(pagination.page.start + number)}
-            answer = self._ask(what, listing.request, {}, query=query, address=address)
-            if answer.status not in listing.ok:
+            answer = self._ask(what, request, values, query=query, address=address)
+            if answer.status not in ok:
                 raise self._refused(what, answer)
-            items = listing.items.find(answer.body)
+            items = path.find(answer.body)
             if not isinstance(items, list):
                 raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: the answer has no list ({answer})")
             count += len(items)
-            yield [
-                (self._info(item, answer), item) for item in items if listing.live is None or listing.live.holds(item)
-            ]
+            yield items, answer
             if pagination is None:
                 return
             if pagination.next_url:
                 told = pagination.next_url.next.find(answer.body)
                 if told is None or told == "":
                     return
-                address = self._next(told, listing.request, address)
+                address = self._next(told, request, address)
                 if address is None or address in cursors:
                     why = "the next page is not on the same host" if address is None else "the pages go in a circle"
                     raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {why} ({answer})")
@@ -354,6 +400,45 @@ class HttpIssuer:
             return None
         same = (found.scheme, found.netloc) == (asked.scheme, asked.netloc) and not found.fragment
         return found.geturl() if same else None
+
+    def _counted(self, key_ids: Collection[str], since: datetime, until: datetime) -> dict[str, tuple[Requests, ...]]:
+        """Requests by key and span. Whoever has no row in a span made no request that is counted."""
+        asked, what = self._about.usage, "asking how often keys are used"
+        assert asked is not None, "or nothing would be counted"
+        begin = _rounded(since, asked.width)
+        known = {SINCE: write_time(begin, asked.time), UNTIL: write_time(until, asked.time)}
+        spans: dict[datetime, dict[tuple[str, ...], int]] = {}
+        for buckets, answer in self._walk(what, asked.request, asked.ok, asked.buckets, asked.pagination, known):
+            for bucket in buckets:
+                rows = asked.rows.find(bucket) if asked.rows else [bucket]
+                at = asked.start.read(bucket)
+                if at is None or not isinstance(rows, list):
+                    raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: a span has no start, or no rows ({answer})")
+                span = spans.setdefault(_rounded(at, asked.width), {})
+                for row in rows:
+                    parts = tuple(text_of(path.find(row)) or "" for path in asked.key_id.values())
+                    number = asked.count.find(row)
+                    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                        raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: a row has no count ({answer})")
+                    span[parts] = span.get(parts, 0) + number
+        starts = [begin + asked.width * n for n in range(-(-(until - begin) // asked.width))]
+        found = {}
+        for key_id in key_ids:
+            form = next((form for form in self._forms if len(form) == len(_parts(key_id))), ())
+            named = dict(zip(form, _parts(key_id), strict=False))
+            if asked.key_id.keys() <= named.keys():
+                key = tuple(named[part] for part in asked.key_id)
+                found[key_id] = tuple(Requests(at, spans.get(at, {}).get(key, 0)) for at in starts)
+        return found
+
+    def _last_counted(self, counts: tuple[Requests, ...] | None) -> LastUse:
+        """Of the newest span with requests; anywhere in it, and up to the lag later."""
+        asked = self._about.usage
+        if asked is None or counts is None:
+            return LastUse(known=False)
+        late = asked.width + asked.lag
+        used = next((span.start for span in reversed(counts) if span.count), None)
+        return LastUse(known=used is not None, at=used, granularity=late)
 
     def _info(self, item: Any, answer: Answer) -> KeyInfo:
         ways = self._about.listing.each if self._about.listing else ()
@@ -787,6 +872,29 @@ class HttpIssuer:
             maybe_applied=writes and code is Code.UNAVAILABLE,
             retry_after=self._wire.rest(answer) if code in (Code.THROTTLED, Code.UNAVAILABLE) else None,
         )
+
+
+def _last_used(told: LastUsed | ListedUse, found: Any, granularity: timedelta) -> LastUse:
+    """What an answer, or an item of the list, says of the last use of its key."""
+    if at := told.at.read(found):
+        return LastUse(known=True, at=at, granularity=granularity)
+    never = told.at.path.find(found) is None and told.never is not None and told.never.holds(found)
+    return LastUse(known=never, granularity=granularity)
+
+
+def _newer(one: LastUse | None, other: LastUse) -> LastUse:
+    """Of two that were asked at once, the one that tells of a later use; never is outdone by any use."""
+    if one is None or not one.known:
+        return other if other.known else one or other
+    if not other.known or other.at is None:
+        return one
+    return other if one.at is None or one.at + one.granularity < other.at else one
+
+
+def _rounded(at: datetime, width: timedelta) -> datetime:
+    """The beginning of the span, counted from 1970."""
+    origin = datetime(1970, 1, 1, tzinfo=UTC)
+    return origin + (at - origin) // width * width
 
 
 def _judged(status: int) -> tuple[Code, str]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from providers.issuers.description import Description, Part, Prefetch, Rule, Several, Time, parsed
+from providers.issuers.description import Description, Part, Poll, Prefetch, Rule, Several, Time, parsed
 from providers.issuers.language import Expression, Fault, admin_parts
 from rotation.errors import Code
 from rotation.model import Verdict
@@ -56,6 +56,10 @@ class Samples(Part):
     gone: Sample | None = None
     """To a revocation of what is not there; the first status of `gone` without a word by default."""
     last_use: Sample | None = None
+    usage: Sample | None = None
+    """With a span that has a row."""
+    polled: dict[str, Sample] = Field(default_factory=dict)
+    """The last answer to what is asked after, by the place of its `poll`: `mint[0]`, `revoke[0].steps[0]`."""
     smoke: Sample | None = None
     admin_keys: Sample | None = None
     """To `admin.request`."""
@@ -131,12 +135,18 @@ def _minted(about: Description, samples: Samples) -> Iterator[Fault]:
     if len(samples.mint) != len(about.mint):
         yield Fault("mint", f"needs a sample for each way: {len(about.mint)}, there are {len(samples.mint)}")
         return
-    for index, (way, sample) in enumerate(zip(about.mint, samples.mint, strict=True)):
+    for index, (way, first) in enumerate(zip(about.mint, samples.mint, strict=True)):
+        sample = first
         place, path = f"mint[{index}]", f"mint[{index}]"
         if sample.status not in way.ok:
             yield Fault(f"{path}.ok", f"does not have the sample's status {sample.status}")
         if way.poll:
-            continue  # the answer that counts comes later
+            if way.poll.operation.find(sample.body) is None:
+                yield _missing(f"{path}.poll.operation", place)
+            yield from _finished(path, way.poll, samples)
+            if path not in samples.polled:
+                continue
+            sample, place = samples.polled[path], f"polled.{path}"  # the answer that counts comes later
         for name, slot in about.slots.items():
             yield from _texts(f"slots.{name}.fields", slot.fields, sample.body, place)
             yield from _time(f"slots.{name}.created_at.path", slot.created_at, sample.body, place)
@@ -153,6 +163,19 @@ def _minted(about: Description, samples: Samples) -> Iterator[Fault]:
                 "mint[0].errors", "do not tell from the sample limit that there are as many keys as there may be"
             )
     yield from _fetched(about.prefetch, samples)
+
+
+def _finished(path: str, poll: Poll, samples: Samples) -> Iterator[Fault]:
+    last = samples.polled.get(path)
+    if last is None:
+        yield Fault(f"polled.{path}", "needs a sample: the last answer to what is asked after")
+        return
+    if last.status not in poll.ok:
+        yield Fault(f"{path}.poll.ok", f"does not have the sample's status {last.status}")
+    if not poll.done.holds(last.body):
+        yield Fault(f"{path}.poll.done", f"does not hold for the sample polled.{path}")
+    if poll.failed and poll.failed.holds(last.body):
+        yield Fault(f"{path}.poll.failed", f"holds for the sample polled.{path}")
 
 
 def _fetched(prefetches: tuple[Prefetch, ...], samples: Samples) -> Iterator[Fault]:
@@ -220,12 +243,38 @@ def _verified(about: Description, samples: Samples) -> Iterator[Fault]:
         yield Fault("smoke.rules", "do not make valid of the sample smoke")
 
 
+def _counted(about: Description, samples: Samples) -> Iterator[Fault]:
+    asked, sample = about.usage, samples.usage
+    if asked is None:
+        return
+    buckets = asked.buckets.find(sample.body) if sample else None
+    if sample is None or not isinstance(buckets, list) or not buckets:
+        yield Fault("usage", "needs a sample") if sample is None else _missing("usage.buckets", "usage")
+        return
+    yield from _time("usage.start.path", asked.start, buckets[0], "usage")
+    rows = asked.rows.find(buckets[0]) if asked.rows else buckets
+    if not isinstance(rows, list) or not rows:
+        yield _missing("usage.rows", "usage")
+        return
+    yield from _texts("usage.key_id", asked.key_id, rows[0], "usage")
+    number = asked.count.find(rows[0])
+    if isinstance(number, bool) or not isinstance(number, int):
+        yield _missing("usage.count", "usage")
+    cursor = asked.pagination.cursor if asked.pagination else None
+    if cursor and cursor.more and not isinstance(cursor.more.find(sample.body), bool):
+        yield Fault("usage.pagination.cursor.more", "finds neither true nor false in the sample usage")
+
+
 def _asked(about: Description, samples: Samples) -> Iterator[Fault]:
     asked = about.last_use
     if asked and asked.request and samples.last_use is None:
         yield Fault("last_use", "needs a sample")
     elif asked and asked.request and samples.last_use:
         yield from _time("last_use.at.path", asked.at, samples.last_use.body, "last_use")
+    if asked and asked.listed and samples.listing and about.listing and about.listing.items:
+        for item in about.listing.items.find(samples.listing.body) or ():
+            yield from _time("last_use.listed.at.path", asked.listed.at, item, "list", empty=True)
+    yield from _counted(about, samples)
     if about.admin and samples.admin_keys is None:
         yield Fault("admin_keys", "needs a sample")
     elif about.admin and samples.admin_keys:
@@ -237,5 +286,10 @@ def _asked(about: Description, samples: Samples) -> Iterator[Fault]:
     for what, changes in (("revoke", about.revoke), ("disable", about.disable), ("enable", about.enable)):
         for index, change in enumerate(changes):
             for number, step in enumerate(change.steps):
+                if step.poll:
+                    place = f"{what}[{index}].steps[{number}]"
+                    yield from _finished(place, step.poll, samples)
+                    if place in samples.polled and step.poll.operation.find(samples.polled[place].body) is None:
+                        yield _missing(f"{place}.poll.operation", f"polled.{place}")
                 if step.gone_when and (samples.gone is None or not step.gone_when.holds(samples.gone.body)):
                     yield Fault(f"{what}[{index}].steps[{number}].gone_when", "does not hold for the sample gone")

@@ -11,7 +11,9 @@ from providers.issuers.language import (
     EXPIRES_AT,
     KEY_NAME,
     OPERATION,
+    SINCE,
     SLOT,
+    UNTIL,
     Fault,
     Template,
     admin_parts,
@@ -46,9 +48,9 @@ def nonsense(d: Description) -> Iterator[Fault]:
             for number, step in enumerate(change.steps):
                 if step.gone_when and not step.gone:
                     yield Fault(f"{name}[{index}].steps[{number}].gone_when", "says nothing without gone")
-    pagination = d.listing.pagination if d.listing else None
-    if d.listing and pagination and pagination.parameter in d.listing.request.query:
-        yield Fault("list.request.query", f"{pagination.parameter} is set by pagination")
+    for name, part in (("list", d.listing), ("usage", d.usage)):
+        if part and part.pagination and part.pagination.parameter in part.request.query:
+            yield Fault(f"{name}.request.query", f"{part.pagination.parameter} is set by pagination")
 
 
 def _bad_model(d: Description) -> Iterator[Fault]:
@@ -56,7 +58,7 @@ def _bad_model(d: Description) -> Iterator[Fault]:
     needed = {"mint": ("mint", "list", "revoke"), "slots": ("slots", "mint", "list"), "manual": ()}[d.model]
     useless = {
         "mint": ("slots",),
-        "slots": ("revoke", "disable", "enable", "last_use", "prefetch"),
+        "slots": ("revoke", "disable", "enable", "last_use", "usage", "prefetch"),
         "manual": ("slots", "mint", "prefetch"),
     }[d.model]
     there = {
@@ -67,13 +69,14 @@ def _bad_model(d: Description) -> Iterator[Fault]:
         "disable": d.disable,
         "enable": d.enable,
         "last_use": d.last_use,
+        "usage": d.usage,
         "prefetch": d.prefetch,
     }
     yield from (Fault(name, f"is needed where the model is {d.model}") for name in needed if not there[name])
     yield from (Fault(name, f"has no use where the model is {d.model}") for name in useless if there[name])
     if d.model != "manual" and "credential" in d.model_fields_set:
         yield Fault("credential", "is for the model manual; elsewhere the fields of the mint say it")
-    if (d.mint or d.listing or d.revoke or d.last_use or d.admin) and d.auth is None:
+    if (d.mint or d.listing or d.revoke or d.last_use or d.usage or d.admin) and d.auth is None:
         yield Fault("auth", "is needed for administrative requests")
     if d.model != "slots":
         for index, way in enumerate(d.mint):
@@ -89,6 +92,9 @@ def _bad_model(d: Description) -> Iterator[Fault]:
         yield Fault(missing, f"is needed beside {other}: one undoes the other")
     if d.last_use and d.last_use.request is None and not d.listing:
         yield Fault("last_use.request", "is needed where there is no list to look into")
+    if d.last_use and d.last_use.listed and (d.last_use.request is None or not d.listing):
+        told = "the list is looked into anyway" if d.listing else "there is no list"
+        yield Fault("last_use.listed", f"has no use: {told}")
 
 
 def _bad_slots(d: Description) -> Iterator[Fault]:
@@ -113,7 +119,7 @@ def _bad_names(d: Description) -> Iterator[Fault]:
     parts = {part for form in forms(d) for part in form}
     fields = {field for way in d.mint for field in way.fields or ()} | set(credential_fields(d))
     fetched = {name for prefetch in d.prefetch for name in prefetch.values}
-    taken = {BASE_URL, ADMIN, KEY_NAME, SLOT, EXPIRES_AT, OPERATION} | parts | fields | fetched
+    taken = {BASE_URL, ADMIN, KEY_NAME, SLOT, EXPIRES_AT, OPERATION, SINCE, UNTIL} | parts | fields | fetched
     for name, variable in d.variables.items():
         if name in taken:
             yield Fault(
@@ -243,6 +249,11 @@ def _bad_placeholders(d: Description) -> Iterator[Fault]:
     if d.last_use and d.last_use.request and forms(d):
         common = set.intersection(*(set(form) for form in forms(d)))
         yield from check_request("last_use.request", d.last_use.request, always | common)
+    if d.usage:
+        yield from check_request("usage.request", d.usage.request, always | {SINCE, UNTIL})
+        named = {name for _, template in d.usage.request.templates() for name in template.names}
+        if SINCE not in named | {*d.usage.request.path.names}:
+            yield Fault("usage.request", f"never says {{{SINCE}}}, so that nobody could tell what was counted")
     if d.smoke:
         yield from check_request("smoke.request", d.smoke.request, always, frozenset(secrets))
     for name in d.variables:
@@ -261,6 +272,7 @@ def _requests(d: Description) -> Iterator[tuple[str, Request | ClientCredentials
         if way.poll:
             yield f"mint[{index}].poll.request", way.poll.request
     single = {"admin": d.admin, "list": d.listing, "verify": d.verify, "last_use": d.last_use, "smoke": d.smoke}
+    single["usage"] = d.usage
     for name, part in single.items():
         if part and part.request:
             yield f"{name}.request", part.request
@@ -294,6 +306,9 @@ def _bad_key_ids(d: Description) -> Iterator[Fault]:
             if what != "revoke" and known and form not in known:
                 told = f"is no form of key id here; there are: {' and '.join('/'.join(other) for other in known)}"
                 yield Fault(f"{what}[{index}].key_id", told)
+    if d.usage and not any({*d.usage.key_id} <= {*form} for form in known):
+        told = " and ".join("/".join(form) for form in known) or "none"
+        yield Fault("usage.key_id", f"has parts of no key id; there are: {told}")
     made = [(f"mint[{index}]", way.key_id) for index, way in enumerate(d.mint) if way.key_id]
     made += [(f"list.each[{index}]", item.key_id) for index, item in enumerate(d.listing.each if d.listing else ())]
     for path, parts in made:

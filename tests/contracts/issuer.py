@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from enum import Enum
 from typing import Literal
 
@@ -17,7 +18,7 @@ from rotation.errors import Code, Trouble
 from rotation.journal import Journal, key_fact
 from rotation.model import PUBLIC, Check, Credential, Issued, KeyInfo, Model, Propagation, Verdict
 from rotation.names import KeyName
-from rotation.ports import Issuer
+from rotation.ports import Issuer, TellsUsage
 from tests.world import FakeClock
 
 Operation = Literal["mint", "keys", "verify", "revoke", "last_use"]
@@ -348,6 +349,44 @@ class IssuerContract:
         """Unknown is never unused."""
         for key_id in harness.unknown_ids:
             assert not harness.issuer.last_use(key_id).known
+
+    def test_usage_of_many_keys_at_once(self, harness: IssuerHarness) -> None:
+        """As last_use() says it or better; requests of each key, and of no other, in spans without a gap."""
+        issuer = harness.issuer
+        if not isinstance(issuer, TellsUsage):
+            return
+        if not issuer.capabilities.tells_last_use:
+            assert issuer.usage(harness.unknown_ids, harness.clock.now(), harness.clock.now()) == {}
+            return
+        often, once, never = (harness.minted(key_name(f"token{n}")) for n in range(3))
+        harness.clock.move(issuer.capabilities.create.timeout)
+        counting, since = issuer.counting, harness.clock.now()
+        for credential in (often.credential, often.credential, once.credential):
+            assert harness.use(credential)
+        harness.clock.move(counting.width * 3 if counting else timedelta(hours=1))
+        ids = [often.key_id, once.key_id, never.key_id, *harness.unknown_ids]
+        told = issuer.usage(ids, since, harness.clock.now())
+        for issued, uses in ((often, 2), (once, 1), (never, 0)):
+            use = told.get(issued.key_id)
+            if use is None:
+                assert counting is None
+                continue
+            if uses:
+                assert not use.last.known or (use.last.at and use.last.at + use.last.granularity >= since)
+            else:
+                assert use.last.at is None or use.last.at < since  # we have verified it
+            if counting:
+                assert use.counts is not None
+                assert sum(span.count for span in use.counts) >= uses
+                assert sum(span.count for span in use.counts) - uses == sum(
+                    s.count for s in told[never.key_id].counts or ()
+                )
+                starts = [span.start for span in use.counts]
+                assert starts == [starts[0] + counting.width * n for n in range(len(starts))]
+                assert starts[0] <= since < starts[0] + counting.width
+                assert starts[-1] < harness.clock.now() <= starts[-1] + counting.width
+        for key_id in harness.unknown_ids:
+            assert not (told[key_id].last.known if key_id in told else False)
 
     @pytest.mark.parametrize(
         "mishap", [Mishap.LOST_BEFORE, Mishap.FAULT_BEFORE, Mishap.THROTTLED, Mishap.ADDRESS_REFUSED]

@@ -40,7 +40,8 @@ class VendorHarness(IssuerHarness):
     def __init__(self, vendor: Vendor, clock: FakeClock) -> None:
         self.vendor, self.clock, self.about = vendor, clock, vendor.about
         self.lists = self.about.listing is not None
-        self.tells_never = self.about.last_use is None or self.about.last_use.never is not None
+        told = self.about.last_use
+        self.tells_never = self.about.usage is None if told is None else told.never is not None
         self.unknown_ids = tuple("/".join(self.unknown(part) for part in form) for form in forms(self.about)) or (
             "x-0",
         )
@@ -103,6 +104,8 @@ class VendorHarness(IssuerHarness):
             told = "mint"
         if operation == "last_use" and self.about.last_use and self.about.last_use.request is None:
             told = "keys"
+        if operation == "last_use" and self.about.last_use is None and self.about.usage:
+            told = "usage"
         self.vendor.faults.setdefault(told, []).append(FAULTS[mishap])
 
     def secrets(self) -> Iterable[str]:
