@@ -107,3 +107,36 @@ def test_time_is_injected(path: Path) -> None:
             assert called not in {"datetime.now", "datetime.utcnow", "time.sleep", "time.time"}, f"{path}: {called}"
         if isinstance(node, ast.Import):
             assert all(alias.name != "random" for alias in node.names), path
+
+
+CONSUMER = sorted((ROOT / "rotation" / "consumer").glob("*.py"))
+SHARED = {"rotation.model", "rotation.clock"}
+"""What applications get besides: values that do not show, and the time."""
+SDKS = {"boto3", "botocore", "azure", "hvac"}
+
+
+@pytest.mark.parametrize("path", CONSUMER, ids=lambda p: p.stem)
+def test_the_consumer_imports_the_standard_library_and_an_sdk_when_it_reads(path: Path) -> None:
+    """Nothing of the engine; SDKs in one module, inside of what calls them."""
+    for name in imports(path, top_level_only=True):
+        first = name.split(".")[0]
+        assert first in sys.stdlib_module_names or first == "rotation", f"{path.name} imports {name}"
+    for name in imports(path):
+        first = name.split(".")[0]
+        if first == "rotation":
+            ours = name.startswith("rotation.consumer") or ".".join(name.split(".")[:2]) in SHARED
+            assert ours, f"{path.name} imports {name}"
+        else:
+            allowed = SDKS if path.stem == "sources" else set()
+            assert first in sys.stdlib_module_names or first in allowed, f"{path.name} imports {name}"
+
+
+def test_the_consumer_loads_nothing_of_the_engine() -> None:
+    """As an application finds it that has installed no SDK and no library of Keyturn's: found by its loaded modules."""
+    code = (
+        "import sys; before = set(sys.modules); import rotation.consumer; "
+        "print(*sorted(name for name in set(sys.modules) - before"
+        " if name.split('.')[0] not in sys.stdlib_module_names and not name.startswith('rotation.consumer')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"rotation"} | SHARED
