@@ -1,0 +1,1 @@
+"""What is built and handed out: packages, their extras, what they pull in."""
