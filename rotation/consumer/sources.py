@@ -202,7 +202,7 @@ class VaultEntry(_Entry):
     def _usual(self) -> Any:
         import hvac  # noqa: PLC0415 - as above
 
-        settings: dict[str, Any] = {"timeout": _READ_SECONDS}
+        settings: dict[str, Any] = {"url": os.environ.get("VAULT_ADDR"), "timeout": _READ_SECONDS}
         if bundle := os.environ.get("VAULT_CACERT"):
             settings["verify"] = bundle
         if namespace := os.environ.get("VAULT_NAMESPACE"):
