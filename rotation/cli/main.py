@@ -7,13 +7,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 
-from rotation import actions, checkup, extras, fleet, logs, orphans
+from rotation import actions, checkup, extras, logs
 from rotation import status as statuses
 from rotation import sweep as sweeps
 from rotation.cli import show
@@ -26,26 +25,26 @@ from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
-from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE, left_at_once
+from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
 from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.incident import app as incident_app
 from rotation.cli.issuer import app as issuer_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
+from rotation.cli.plan import NOT_APPLIED, plan
 from rotation.cli.policy import policy as policy_command
+from rotation.cli.progress import watched
 from rotation.cli.runbook import runbook
 from rotation.cli.serve import serve
+from rotation.cli.status import status
 from rotation.cli.thaw import thaw
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
 from rotation.ports import Clock, Record
-from rotation.situation import Order
 from rotation.sweep import Ended
 from rotation.telemetry import sweeping
 from sandbox.cli import app as sandbox_app
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="keyturn",
@@ -84,103 +83,8 @@ def main(
 # --- looking -------------------------------------------------------------------------------------
 
 
-@app.command()
-def status(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
-    """Show one row per secret: where it stands, when it rotates, what comes next.
-
-    Example: keyturn status --stack prod support-copilot-chat
-    """
-    context = open_context(stack, config)
-    policies, assembly = context.declared(names), context.assembly
-
-    def look(policy: Policy) -> statuses.Row:
-        return statuses.row(assembly.engine, assembly.target(policy), policy, assembly.clock.now(), assembly.issuers)
-
-    rows = _in_order(policies, _watched("looking", policies, look))
-    if json:
-        show.as_json([row.as_json() for row in rows])
-    else:
-        show.status(rows, assembly.clock.now())
-    for row in rows:
-        if row.applied:
-            show.unapplied(row.name, context.unapplied(row.applied), context.path.name)
-    if any(row.alive for row in rows):
-        raise typer.Exit(ALIVE)
-    raise typer.Exit(FAILED if any(row.phase is statuses.Phase.UNREACHABLE for row in rows) else DONE)
-
-
-@app.command()
-def plan(names: Names = None, stack: Stack = None, config: File = None, json: Json = False) -> None:
-    """Show what a sweep would do now, and why. Changes nothing.
-
-    Example: keyturn plan --stack prod
-    """
-    context = open_context(stack, config)
-    assembly, targets = (
-        context.assembly,
-        {policy: context.assembly.target(policy) for policy in context.declared(names)},
-    )
-    managed, unseen = ([], []) if names else context.managed()
-    targets |= {policy: target for target, policy in managed if target not in targets.values()}
-    listed = orphans.listings(assembly.issuers, (policy.issuer for policy in targets), assembly.clock)
-
-    differing: dict[str, tuple[str, ...]] = {}
-
-    def look(policy: Policy) -> Planned:
-        order = Order(listed=listed.ids(policy.issuer), listed_at=listed.at)
-        try:
-            decision, seen = assembly.engine.plan(targets[policy], order)
-        except Trouble as trouble:
-            if trouble.code is Code.NOT_FOUND:
-                return Planned(policy.name, acts=False, next=_NOT_APPLIED)
-            return Planned(policy.name, acts=False, next="cannot tell", error=str(trouble))
-        differing[policy.name] = context.unapplied(seen.policy)
-        acts, then = isinstance(decision, actions.Action), statuses.then(decision, seen.policy)
-        ice = seen.primary.journal.frozen
-        told = ice.told(policy.name) if ice else None
-        return Planned(policy.name, acts=acts, next=statuses.words(decision), then=then, frozen=told)
-
-    rows = _in_order([*targets], _watched("planning", [*targets], look))
-    # An entry that could not be listed may claim what looks like an orphan.
-    for orphan, _ in orphans.unclaimed(listed, [] if unseen else managed, assembly.engine, assembly.clock):
-        told = f"condemn the orphaned key {show.key(orphan.key.key_id)}: alive at its issuer, claimed by nothing"
-        rows.append(Planned(orphan.policy.name, acts=True, next=told, then="revoke it and show it dead"))
-    troubles = [*unseen, *listed.troubles]
-    for trouble in troubles:
-        show.complain(f"{trouble}. What a sweep would do about that is not known.")
-    if json:
-        show.as_json([asdict(row) for row in rows])
-    else:
-        for row in rows:
-            row.show()
-        show.say(f"{sum(row.acts for row in rows)} of {len(rows)} would change now.")
-    for name, unapplied in differing.items():
-        show.unapplied(name, unapplied, context.path.name)
-    raise typer.Exit(FAILED if troubles or any(row.error for row in rows) else DONE)
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What a sweep would do about one secret."""
-
-    name: str
-    acts: bool
-    next: str
-    then: str | None = None
-    error: str | None = None
-    frozen: str | None = None
-    """By which incident, since when, and what takes it off."""
-
-    def show(self) -> None:
-        mark, style = ("→", "cyan") if self.acts else ("·", "")
-        show.say(f"{mark} {self.name}: {self.error or self.next}", "yellow" if self.error else style)
-        if self.then:
-            show.say(f"    then {self.then}")
-        if self.frozen and self.frozen not in self.next:
-            show.say(f"    {self.frozen}")
-
-
-_NOT_APPLIED = "not applied yet; `pulumi up` makes it"
+app.command()(status)
+app.command()(plan)
 
 
 @app.command()
@@ -203,7 +107,7 @@ def verify(names: Names = None, stack: Stack = None, config: File = None, json: 
         target = assembly.target(policy)
         return checkup.verify(assembly.engine, assembly.issuers, target, policy.name, held)
 
-    found = [f for group in _in_order(policies, _watched("verifying", policies, look)) for f in group]
+    found = [f for group in watched("verifying", policies, look) for f in group]
     if json:
         show.as_json([finding.as_json() for finding in found])
     else:
@@ -266,7 +170,7 @@ def sweep(
         if found := len(begun.adopted):
             tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
         if begun.missing:
-            tell(f"{', '.join(begun.missing)}: {_NOT_APPLIED}", "yellow")
+            tell(f"{', '.join(begun.missing)}: {NOT_APPLIED}", "yellow")
         targets = {policy: target for target, policy in begun.secrets}
         code = _each(
             context,
@@ -467,7 +371,7 @@ def _each(
         failed: whether something went wrong before.
     """
     context.open(policies)
-    outcomes = _in_order(policies, _watched(doing, policies, work))
+    outcomes = watched(doing, policies, work)
     code = FAILED if failed else DONE
     shown: list[dict[str, object]] = []
     for policy, outcome in zip(policies, outcomes, strict=True):
@@ -528,20 +432,6 @@ def _then(trouble: Trouble, outcome: Outcome) -> str:
     if trouble.code is Code.NOT_FOUND and outcome.seen is None:
         return "The secret is not applied; `pulumi up` makes it."
     return "Put that right, then run this again." if trouble.code.permanent else "The next sweep goes on from there."
-
-
-def _watched(doing: str, policies: Sequence[Policy], work: Callable[[Policy], T]) -> dict[Policy, T]:
-    results: dict[Policy, T] = {}
-    with left_at_once(), show.progress() as bar:
-        task = bar.add_task(doing, total=len(policies))
-        for policy, result in fleet.each(policies, work):
-            results[policy] = result
-            bar.advance(task)
-    return results
-
-
-def _in_order(policies: Sequence[Policy], results: dict[Policy, T]) -> list[T]:
-    return [results[policy] for policy in policies]
 
 
 def _explain(fault: typer.TyperException) -> None:
