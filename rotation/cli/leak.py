@@ -93,10 +93,10 @@ def _read(source: str, descriptor: int | None) -> list[Finding]:
             raise UsageFault("nobody is there to type the value; give a file descriptor, or a report")
         return [reports.bare(typer.prompt("value that leaked", hide_input=True, err=True))]
     if source == STANDARD_INPUT:
-        return _told(reports.read(sys.stdin.buffer, name="standard input"))
+        return told(reports.read(sys.stdin.buffer, name="standard input", scanned=Path.cwd()))
     try:
         with Path(source).open("rb") as file:
-            return _told(reports.read(file, name=source))
+            return told(reports.read(file, name=source, scanned=Path.cwd()))
     except OSError as error:
         # A value that somebody gave in place of a file is not repeated: it stands in the shell's history already.
         raise UsageFault(f"--leak: there is no report that can be read under this name: {error.strerror}") from None
@@ -111,7 +111,8 @@ def _text(raw: bytes, name: str) -> str:
         raise UsageFault(f"{name}: what it gives is not UTF-8 text") from None  # the error quotes it
 
 
-def _told(report: reports.Report) -> list[Finding]:
+def told(report: reports.Report) -> list[Finding]:
+    """Its findings. What of it could not be read is told on standard error."""
     for skipped in report.skipped[:_MOST_TOLD]:
         show.complain(f"Left out, look at it yourself: {skipped}", "yellow")
     if (more := len(report.skipped) - _MOST_TOLD) > 0:
@@ -130,7 +131,7 @@ def show_matches(matches: Sequence[Match]) -> None:
         told[found.standing] = told.get(found.standing, 0) + 1
         if found.standing in (Standing.STRANGER, Standing.DEAD) and told[found.standing] > _MOST_TOLD:
             continue
-        show.say(f"{_mark(found)} {_headline(found)}", _STYLES[found.standing])
+        show.say(f"{_mark(found)} {headline(found)}", _STYLES[found.standing])
         for line in _lines(found):
             show.say(f"    {line}")
     for standing in (Standing.STRANGER, Standing.DEAD):
@@ -148,7 +149,7 @@ def _mark(found: Match) -> str:
     return "!" if found.alive and found.standing is not Standing.STRANGER else "·"
 
 
-def _headline(found: Match) -> str:
+def headline(found: Match) -> str:
     whose = found.policy.name if found.policy else found.issuer
     meaning = _MEANINGS[found.standing]
     of = f" {whose}" if whose and meaning.endswith(" of") else f" (of {whose})" if whose else ""

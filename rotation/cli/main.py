@@ -27,6 +27,7 @@ from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
 from rotation.cli.fingerprints import app as fingerprints_app
+from rotation.cli.guard import guard
 from rotation.cli.incident import app as incident_app
 from rotation.cli.issuer import app as issuer_app
 from rotation.cli.metrics import metrics
@@ -185,6 +186,7 @@ def sweep(
 
 
 app.command()(emergency)
+app.command()(guard)
 
 
 @app.command()

@@ -25,16 +25,17 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from providers import registry
 from rotation import fleet, orphans
 from rotation.assembly import Assembly
 from rotation.checkup import Held, held_by
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
-from rotation.journal import Why
+from rotation.journal import Journal, Why
 from rotation.leaks.finding import Finding
 from rotation.leaks.fingerprint import Fingerprints, telling
 from rotation.looking import named_as_adopted
-from rotation.model import Credential, KeyInfo, Policy, SecretValue, Verdict, Version
+from rotation.model import Credential, Entry, KeyInfo, Policy, SecretValue, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.situation import Evidence, Observation, Order, Situation
 
@@ -108,12 +109,15 @@ def match(
     findings: Sequence[Finding],
     managed: Sequence[tuple[Target, Policy]],
     unseen: Sequence[Trouble] = (),
+    *,
+    journals_only: bool = False,
 ) -> list[Match]:
     """One Match for each finding, in their order; several for a value that several secrets hold.
 
     Parameters:
         managed: every secret to look at: sweep.managed(), or some.
         unseen: what stood in the way of finding others. What nothing explains is then UNKNOWN, not a stranger.
+        journals_only: stops after the first kind of evidence: no value is read from a store, and no issuer is asked.
 
     Raises:
         ConfigError: a login that a store or issuer needs is not set.
@@ -125,7 +129,9 @@ def match(
         grouped.setdefault(same, []).append(number)
     heads = [findings[numbers[0]] for numbers in grouped.values()]
     found: dict[int, list[Match]] = {}
-    for numbers, matches in zip(grouped.values(), _Search(assembly, managed, unseen, local).all(heads), strict=True):
+    search = _Search(assembly, managed, unseen, local)
+    found_of = search.by_journals(heads) if journals_only else search.all(heads)
+    for numbers, matches in zip(grouped.values(), found_of, strict=True):
         for number in numbers:
             found[number] = [replace(one, finding=findings[number]) for one in matches]
     return [one for number in sorted(found) for one in found[number]]
@@ -197,7 +203,49 @@ class _Search:
             case.matches.append(self._verdict(case))
         return [case.matches for case in cases]
 
+    def by_journals(self, findings: Sequence[Finding]) -> list[list[Match]]:
+        """As all(), by the first kind of evidence alone."""
+        cases = [_Case(finding, tuple(_texts(finding))) for finding in findings]
+        self._read_listings()
+        self._by_journal(cases)
+        bare = len({*self._unprinted()})
+        more = f"; {bare} of our credentials have no fingerprint, so it may be one of them" if bare else ""
+        for case in cases:
+            if not case.matches:
+                told = (
+                    f"no fingerprint of it stands in a journal{more}" if case.texts else "the report has no value of it"
+                )
+                case.matches.append(self._unexplained(case.finding, told, sure=bool(case.texts)))
+        return [case.matches for case in cases]
+
     # --- 1: what journals say --------------------------------------------------------------------
+
+    def _read_listings(self) -> None:
+        """As _look(), by what stores list: who may read metadata and no value, not even a pending one, can do this."""
+        assembly = self._assembly
+        facts: dict[Target, Mapping[str, str]] = {}
+        for store in {target.store for target, _ in self._managed}:
+            try:
+                facts |= {Target(store, one.name): one.facts for one in assembly.stores[store].listing()}
+            except Trouble as trouble:
+                self._silent.append(str(trouble))
+        told, apart = [], []
+        for target, policy in self._managed:
+            journal = Journal(facts.get(target, {}))
+            # Where listings bring less than the journal, neither of the two is among it.
+            whole = journal.attempts or journal.adopted or not journal.facts
+            (told if whole else apart).append((target, policy, journal))
+        for target, policy, journal in told:
+            token = max(journal.promoted.keys() - journal.proven.keys(), key=journal.promoted.__getitem__, default=None)
+            current = Version(journal.adopted.get(token, ""), token) if token else None
+            now = assembly.clock.now()
+            entry = named_as_adopted(Entry(target.store, target.entry, now, current, None, journal))
+            seen = Observation(policy, entry, {})
+            can = registry.capabilities(assembly.config.issuers[policy.issuer], assembly.config.root)
+            can = can or assembly.issuers[policy.issuer].capabilities
+            self._looks.append(_Look(target, seen, Situation(seen, Evidence(), can, Order(), now)))
+        self._managed = [(target, policy) for target, policy, _ in apart]
+        self._look()
 
     def _look(self) -> None:
         """One look at the primary of each secret."""

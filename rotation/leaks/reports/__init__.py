@@ -1,4 +1,5 @@
-"""Reads what scanners and services report as leaked: gitleaks, trufflehog, GitHub secret scanning, GitGuardian.
+"""Reads what scanners and services report as leaked: gitleaks, trufflehog, GitHub secret scanning, GitGuardian,
+detect-secrets.
 
 Known by what is in it, never by a file's name. A report is written by whoever could write into what was scanned, so it is
 taken for hostile: limits, no recursion over what it nests, no text of it in any message, nothing in the words of a finding
@@ -10,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from rotation.leaks.finding import Finding
-from rotation.leaks.reports import gitguardian, github, gitleaks, trufflehog
+from rotation.leaks.reports import detect_secrets, gitguardian, github, gitleaks, trufflehog
 from rotation.leaks.reports.documents import Broken, entries, taken
 from rotation.leaks.reports.gathering import Gathering, Hit, Skip, Skipped, TooMany
 from rotation.leaks.reports.gitguardian import hmsl
@@ -27,12 +29,13 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, object]], Iterator[Hit | Ski
     "github": github.read,
     "gitguardian": gitguardian.read,
     "ggshield": gitguardian.read_scan,
+    "detect-secrets": detect_secrets.read,
 }
 """By format. Each takes one JSON object, and answers None for one that is not its tool's."""
 
 KNOWN: Final = (
     "gitleaks (JSON, SARIF), trufflehog 3 (JSON lines), GitHub secret-scanning alerts (REST, webhook), "
-    "GitGuardian incidents (API, webhook), ggshield (JSON)"
+    "GitGuardian incidents (API, webhook), ggshield (JSON), detect-secrets (JSON)"
 )
 """What read() knows, for messages and help texts."""
 
@@ -62,8 +65,8 @@ class Report:
     """What a report came to."""
 
     format: str
-    """Who wrote it: `gitleaks`, `gitleaks (SARIF)`, `trufflehog`, `github`, `gitguardian`, `ggshield`; of several, joined
-    by commas. `none` for an empty list, which is how most of them say that they found nothing."""
+    """Who wrote it: `gitleaks`, `gitleaks (SARIF)`, `trufflehog`, `github`, `gitguardian`, `ggshield`,
+    `detect-secrets`; of several, joined by commas. `none` for an empty list, which is how most of them say that they found nothing."""
     findings: tuple[Finding, ...]
     """Each value once, in the order of their first hits."""
     skipped: tuple[Skipped, ...] = ()
@@ -86,7 +89,9 @@ class _Fault:
     message: str
 
 
-def read(stream: BinaryIO, *, name: str = "the report", limits: Limits = Limits()) -> Report:
+def read(
+    stream: BinaryIO, *, name: str = "the report", limits: Limits = Limits(), scanned: Path | None = None
+) -> Report:
     """The findings of one report.
 
     Each value is a SecretValue as soon as its entry is read, which also has the log mask it for as long as it lives. So
@@ -98,13 +103,15 @@ def read(stream: BinaryIO, *, name: str = "the report", limits: Limits = Limits(
     Parameters:
         stream: bytes, read to their end; UTF-8, or UTF-16 or UTF-32, with a byte order mark or without.
         name: what messages call it.
+        scanned: the folder that was scanned, where it lies here. Of a report that has digests in place of values,
+            those are looked up in its files.
 
     Raises:
         ReportFault: it is empty (EmptyReport), beyond the limits, binary, broken JSON (with line and column), of no tool
             that is known, or can not be read at all. Of JSON lines, the broken ones are left out and told in `skipped`,
             as are entries whose value is missing or of a wrong type, and what stands around the JSON.
     """
-    outcome = _read(stream, limits)
+    outcome = _read(stream, limits, scanned)
     if isinstance(outcome, Report):
         return outcome
     # Raised from here: no frame of this traceback has the text, and it has no context that had it.
@@ -139,6 +146,7 @@ class _Reading:
     """One report being read."""
 
     gathering: Gathering
+    scanned: Path | None
     formats: dict[str, None] = field(default_factory=dict)
 
     def take(self, item: Mapping[str, object], where: str) -> None:
@@ -157,12 +165,14 @@ class _Reading:
                 if isinstance(each, Skip):
                     self.gathering.skip(each.why, spot)
                 else:
+                    if each.lies is not None and self.scanned is not None:
+                        each.whole = detect_secrets.value_in(self.scanned, *each.lies, each.hashed)
                     self.gathering.add(each, spot)
             return
         self.gathering.skip("of no tool that is known", where)
 
 
-def _read(stream: BinaryIO, limits: Limits) -> Report | _Fault:
+def _read(stream: BinaryIO, limits: Limits, scanned: Path | None) -> Report | _Fault:
     text = taken(stream, limits.bytes)
     if isinstance(text, Broken):
         return _Fault(ReportFault, text.message)
@@ -170,7 +180,7 @@ def _read(stream: BinaryIO, limits: Limits) -> Report | _Fault:
         return _Fault(EmptyReport, "is empty; see that the scanner ran")
     if sum(map(text.count, ",[{")) > limits.values:
         return _Fault(ReportFault, f"has more than {limits.values:,} JSON values; split it")
-    reading = _Reading(Gathering(limits.findings, limits.places, limits.entries))
+    reading = _Reading(Gathering(limits.findings, limits.places, limits.entries), scanned)
     broken = None
     try:
         for entry in entries(text, limits.entries):

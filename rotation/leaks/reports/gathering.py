@@ -67,6 +67,8 @@ class Hit:
     status: str = ""
     lookup: str = ""
     at: str = ""
+    lies: tuple[str, int] | None = None
+    """File and line, where the report has no value and the file may lie here."""
 
 
 @dataclass(frozen=True, slots=True)
