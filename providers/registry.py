@@ -84,6 +84,16 @@ def open_store(name: str, config: Config, env: Mapping[str, str], clock: Clock) 
     return _open(_STORES, config.stores, _Site(name, f"keyturn:stores.{name}", config, env, clock, {}))
 
 
+def vault_login(name: str, config: Config, env: Mapping[str, str], clock: Clock) -> Login:
+    """How a declared store of Vault is logged in to, for a client of one's own.
+
+    Raises:
+        ConfigError: the login is incomplete.
+    """
+    site = _Site(name, f"keyturn:stores.{name}", config, env, clock, {})
+    return _vault_login(site, cast("VaultConfig", config.stores[name]))
+
+
 def open_issuer(
     name: str,
     config: Config,
@@ -259,6 +269,9 @@ def described_faults(about: DescribedConfig | HttpConfig, root: Path) -> Iterato
         yield Fault(".baseUrl" if fault.path == BASE_URL else f".variables.{fault.path}".rstrip("."), fault.text)
     if description.auth is not None and about.admin is None:
         yield Fault(".admin", f"is needed: {description.title} are managed by requests that need it")
+    told = description.last_use
+    if about.watch_usage and not (description.usage or (told and (told.request is None or told.listed))):
+        yield Fault(".watchUsage", f"has no use: {description.title} are not told the use of, all at once")
     if description.auth is None and about.admin is not None:
         yield Fault(".admin", f"has no use: {description.title} are managed by no request")
 

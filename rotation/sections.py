@@ -482,6 +482,9 @@ OptionalAdmin = Annotated[
 """Where there may be none, or it comes from somewhere else."""
 
 
+WATCH: Final = "true or false: sweeps ask how its keys are used, and warn"
+
+
 class OpenAIConfig(Section):
     """A project of an OpenAI organization."""
 
@@ -492,6 +495,7 @@ class OpenAIConfig(Section):
     smoke_model: Text | None = Field(None, description="the model that a smoke test asks for one short answer")
     expires_in: Span | None = Field(None, description=f"how long a key lives at most: {SPAN_FORM}")
     admin: AdminReference = Field(description=ADMIN_FORM)
+    watch_usage: bool = Field(default=False, description=WATCH)
 
 
 def _variables(value: object) -> object:
@@ -525,6 +529,7 @@ class DescribedConfig(Section):
     variables: Variables = Field({}, description="the variables of the description by name")
     base_url: Url | None = Field(None, description="an address in place of the vendor's own")
     admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
+    watch_usage: bool = Field(default=False, description=WATCH)
 
 
 class HttpConfig(Section):
@@ -535,6 +540,7 @@ class HttpConfig(Section):
     variables: Variables = Field({}, description="the variables of the description by name")
     base_url: Url | None = Field(None, description="an address in place of the vendor's own")
     admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
+    watch_usage: bool = Field(default=False, description=WATCH)
 
 
 class GeneratedConfig(Section):
@@ -627,6 +633,7 @@ class IamConfig(Section):
     external_id: Text | None = Field(None, description="the id that the role's trust policy asks for")
     endpoint_url: Url | None = Field(None, description="an address in place of IAM's and STS's own")
     admin: OptionalAdmin = Field(None, description=f"{ADMIN_FORM}; left out: the AWS SDK's own chain")
+    watch_usage: bool = Field(default=False, description=WATCH)
 
 
 DatabaseRole = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -833,9 +840,10 @@ class RouteSection(Section):
     least: Literal["info", "warning", "critical"] | None = Field(
         None, alias="from", description="info, warning or critical"
     )
-    on: Annotated[tuple[Literal["before", "done", "failed", "hold", "incident"], ...], Field(strict=False)] | None = (
-        Field(None, description="a list of before, done, failed, hold and incident")
-    )
+    on: (
+        Annotated[tuple[Literal["before", "done", "failed", "hold", "incident", "usage"], ...], Field(strict=False)]
+        | None
+    ) = Field(None, description="a list of before, done, failed, hold, incident and usage")
 
 
 def _route(value: object) -> object:

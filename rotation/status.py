@@ -67,10 +67,12 @@ class Row:
     """A credential that should be dead is alive, or not shown dead. Not in the JSON."""
     applied: Policy | None = None
     """What is applied, where that is known. Not in the JSON."""
+    seen: Observation | None = None
+    """The look that it rests on. Not in the JSON."""
 
     def as_json(self) -> dict[str, object]:
-        shown: dict[str, object] = asdict(replace(self, applied=None))
-        del shown["alive"], shown["applied"]
+        shown: dict[str, object] = asdict(replace(self, applied=None, seen=None))
+        del shown["alive"], shown["applied"], shown["seen"]
         for name in ("rotated_at", "due_at", "overdue_at", "grace_until"):
             at = getattr(self, name)
             shown[name] = at.isoformat() if at else None
@@ -129,6 +131,7 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         frozen=journal.frozen,
         alive=s.urgent or bool(journal.unproven()) or (isinstance(decision, actions.Hold) and decision.unproven),
         applied=applied,
+        seen=seen,
     )
 
 

@@ -186,7 +186,8 @@ def ask(
         try:
             issuer = issuers[name]
             counting = issuer.counting
-            return issuer.usage(sorted(wanted[name]), now - counting.window if counting else now, now)
+            since = now - counting.window + counting.width if counting else now  # the running span is one of them
+            return issuer.usage(sorted(wanted[name]), since, now)
         except Trouble as trouble:
             return trouble
 

@@ -30,6 +30,7 @@ from providers.issuers.language import (
     UNTIL,
     DescriptionFault,
     Expression,
+    Statuses,
     Template,
     admin_parts,
     credential_fields,
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
         Revoke,
         Rule,
         SharedKey,
-        Statuses,
         Step,
     )
 
@@ -256,7 +256,7 @@ class HttpIssuer:
         form = next((form for form in self._forms if len(form) == len(parts)), None)
         if asked is None and form is not None and (counting := self.counting):
             now = self._clock.now()
-            counts = self._counted([key_id], now - counting.window, now)
+            counts = self._counted([key_id], now - counting.window + counting.width, now)
             return self._last_counted(counts.get(key_id))
         if asked is None or form is None:
             return LastUse(known=False)
@@ -278,7 +278,7 @@ class HttpIssuer:
     @property
     def counting(self) -> Counting | None:
         asked = self._about.usage
-        return asked and Counting(asked.of, asked.width, asked.window, asked.lag, asked.refused)
+        return Counting(asked.of, asked.width, asked.window, asked.lag, asked.refused) if asked else None
 
     def usage(self, key_ids: Collection[str], since: datetime, until: datetime) -> Mapping[str, KeyUse]:
         """See rotation.ports.TellsUsage. Asks the list once, where that tells last uses, and the counts once."""
@@ -406,7 +406,7 @@ class HttpIssuer:
         asked, what = self._about.usage, "asking how often keys are used"
         assert asked is not None, "or nothing would be counted"
         begin = _rounded(since, asked.width)
-        known = {SINCE: write_time(begin, asked.time), UNTIL: write_time(until, asked.time)}
+        known = {SINCE: write_time(begin, asked.time), UNTIL: write_time(until + timedelta(seconds=1), asked.time)}
         spans: dict[datetime, dict[tuple[str, ...], int]] = {}
         for buckets, answer in self._walk(what, asked.request, asked.ok, asked.buckets, asked.pagination, known):
             for bucket in buckets:

@@ -9,14 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, Final
 
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Check, Credential, Issued, KeyInfo, LastUse, Propagation, SecretValue, Verdict
+from rotation.model import (
+    Capabilities,
+    Check,
+    Credential,
+    Issued,
+    KeyInfo,
+    KeyUse,
+    LastUse,
+    Propagation,
+    SecretValue,
+    Verdict,
+)
 from rotation.ports import Diagnosis, Grade
 
 FIELDS: Final = ("access_key_id", "secret_access_key")
@@ -178,6 +189,14 @@ class IamIssuer:
         if answer.get("UserName") != self._user:
             return unknown
         return LastUse(known=True, at=_utc(answer["AccessKeyLastUsed"].get("LastUsedDate")), granularity=_LAG)
+
+    @property
+    def counting(self) -> None:
+        """IAM counts nothing."""
+
+    def usage(self, key_ids: Collection[str], since: datetime, until: datetime) -> Mapping[str, KeyUse]:  # noqa: ARG002 - named as in the port
+        """Last uses; one request for each key, of which a user has two at most."""
+        return {key_id: KeyUse(self.last_use(key_id)) for key_id in key_ids}
 
     def examine(self) -> Iterator[Diagnosis]:
         """Whether the user can be seen, and has room for another key."""

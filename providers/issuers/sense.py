@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from providers.issuers.language import (
     ADMIN,
@@ -271,7 +271,13 @@ def _requests(d: Description) -> Iterator[tuple[str, Request | ClientCredentials
         yield f"mint[{index}].request", way.request
         if way.poll:
             yield f"mint[{index}].poll.request", way.poll.request
-    single = {"admin": d.admin, "list": d.listing, "verify": d.verify, "last_use": d.last_use, "smoke": d.smoke}
+    single: dict[str, Any] = {
+        "admin": d.admin,
+        "list": d.listing,
+        "verify": d.verify,
+        "last_use": d.last_use,
+        "smoke": d.smoke,
+    }
     single["usage"] = d.usage
     for name, part in single.items():
         if part and part.request:

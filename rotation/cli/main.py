@@ -25,6 +25,7 @@ from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
+from rotation.cli.exec import execute
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
 from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.guard import guard
@@ -42,6 +43,7 @@ from rotation.cli.thaw import thaw
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
+from rotation.notify import uses
 from rotation.ports import Clock, Record
 from rotation.sweep import Ended
 from rotation.telemetry import sweeping
@@ -182,6 +184,12 @@ def sweep(
             failed=bool(begun.troubles),
         )
         watched.result = "failed" if code else "done"
+        used, silent = uses.watch(assembly)
+        for trouble in silent:
+            show.complain(f"{trouble}. How keys are used is not known; the next sweep asks again.")
+        for one in used:
+            for warned in one.warned:
+                show.complain(f"! {one.policy.name}: {warned.text}.", "yellow")
     raise typer.Exit(code)
 
 
@@ -336,6 +344,7 @@ app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
 app.command("run")(run_daemon)
+app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 app.command()(serve)
 app.add_typer(notify_app, name="notify")
 app.add_typer(incident_app, name="incident")

@@ -14,6 +14,7 @@ from rotation.cli.context import Context, File, Json, Stack, open_context
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
+from rotation.notify import uses
 from rotation.observe.board import GAUGES, Board, Look, look
 from rotation.status import Phase
 
@@ -96,6 +97,10 @@ def _look_round(context: Context) -> tuple[Board, list[Trouble]]:
             board.lose(target, policy)
         if trouble is not None:
             troubles.append(trouble)
+    used, unheard = uses.watch(assembly, tell=False)
+    for target, keys in uses.suspects(used):
+        board.suspect(target, keys)
+    troubles += unheard
     there = {*policies, *(assembly.target(policy) for policy in assembly.config.policies)}
     board.end(there, {store: store not in silent for store in assembly.stores}, now)
     return board, troubles

@@ -38,6 +38,8 @@ MOST: Final = 20_000
 """Entries of each kind; the oldest go first."""
 ONCE: Final = ("rotation.before", "rotation.done", "rotation.resolved")
 """Kinds that are never told again while nothing has changed."""
+PER_KEY: Final = ("usage.retired", "usage.jump")
+"""Kinds that are told of one key, and of another one beside."""
 TROUBLES: Final = ("rotation.failed", "rotation.hold")
 RESOLVED: Final = "rotation.resolved"
 
@@ -237,7 +239,8 @@ def _same(notice: Notice) -> str:
 
 
 def _key(channel: str, kind: str, notice: Notice) -> str:
-    return _SEPARATOR.join((channel, kind, notice.environment, notice.secret))
+    about = (notice.facts["key_id"],) if kind in PER_KEY else ()
+    return _SEPARATOR.join((channel, kind, notice.environment, notice.secret, *about))
 
 
 def _place(channel: str, notice: Notice) -> str:

@@ -34,7 +34,7 @@ LONGEST: Final = 30_000
 _SINGLY: Final = 5
 """So many of a kind that wait are told one by one; more of them together."""
 _REMEMBERED: Final = 100
-_USUAL: Final = ("failed", "hold", "incident")
+_USUAL: Final = ("failed", "hold", "incident", "usage")
 """Of the things that an owner may be told, those that are told without being asked for."""
 _ORDER: Final = [*Severity]
 

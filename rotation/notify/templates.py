@@ -31,6 +31,8 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "incident.stuck": ("incident", "key_id"),
     "incident.reported": ("incident",),
     "incident.revoked": ("issuer", "key_id"),
+    "usage.retired": (*PARTS, "key_id", "requests", "role"),
+    "usage.jump": (*PARTS, "key_id", "requests", "role"),
     "test": (),
 }
 """By kind, the variables that it has beside the common ones."""

@@ -97,12 +97,18 @@ UNPROVEN: Final = Instrument(
 FAILED: Final = Instrument(
     "keyturn_secret_failed_rotations", "gauge", "Rotations that failed, one after the other.", SECRET
 )
+SUSPECT: Final = Instrument(
+    "keyturn_secret_suspect_keys",
+    "gauge",
+    "Keys that are used although they are retired, or far more than before; where their issuer is watched.",
+    (*SECRET, "why"),
+)
 SEEN: Final = Instrument("keyturn_observation_timestamp_seconds", "gauge", "When all secrets were last looked at.", ())
 REACHED: Final = Instrument(
     "keyturn_store_reached", "gauge", "Whether a store listed all of its entries at that look.", ("store",)
 )
 
-GAUGES: Final = (AGE, DUE, OVERDUE, PHASE, HELD, DRAINING, CONDEMNED, UNPROVEN, FAILED, SEEN, REACHED)
+GAUGES: Final = (AGE, DUE, OVERDUE, PHASE, HELD, DRAINING, CONDEMNED, UNPROVEN, FAILED, SUSPECT, SEEN, REACHED)
 
 _NUMBERS: Final[tuple[tuple[Instrument, Callable[[Look, datetime], float | None]], ...]] = (
     (AGE, lambda seen, now: (now - seen.rotated_at).total_seconds() if seen.rotated_at else None),
@@ -139,6 +145,7 @@ class Board:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looks: dict[Target, Look] = {}
+        self._suspect: dict[Target, Mapping[str, int]] = {}
         self._reached: dict[str, bool] = {}
         self._at: datetime | None = None
 
@@ -151,6 +158,11 @@ class Board:
         """A look that failed: what was known stays, as unreachable."""
         with self._lock:
             self._lose(target, policy)
+
+    def suspect(self, target: Target, keys: Mapping[str, int]) -> None:
+        """How many of a secret's keys are used as they should not be, by why; counts until it is said anew."""
+        with self._lock:
+            self._suspect[target] = dict(keys)
 
     def end(self, there: Container[Target], reached: Mapping[str, bool], at: datetime) -> None:
         """The end of a round over all secrets.
@@ -165,6 +177,7 @@ class Board:
                     continue
                 if reached.get(target.store, False):
                     del self._looks[target]
+                    self._suspect.pop(target, None)
                 else:
                     self._lose(target, self._looks[target].policy)
             self._reached = dict(reached)
@@ -182,7 +195,13 @@ class Board:
         """
         with self._lock:
             looks, reached, at = list(self._looks.values()), dict(self._reached), self._at
+            suspect = [(self._looks[t].policy, keys) for t, keys in self._suspect.items() if t in self._looks]
         found = list(readings(looks, now))
+        found += [
+            (SUSPECT, {**labels_of(policy), "why": why}, float(count))
+            for policy, keys in suspect
+            for why, count in sorted(keys.items())
+        ]
         found += [(REACHED, {"store": store}, float(there)) for store, there in sorted(reached.items())]
         if at is not None:
             found.append((SEEN, {}, at.timestamp()))

@@ -143,7 +143,7 @@ FAULTS: list[tuple[Change, str]] = [
     ),
     (
         setting("owners/team/notify/1/on", ["after"]),
-        "owners.team.notify[1].on[0]: is not known; allowed: a list of before, done, failed, hold and incident",
+        "owners.team.notify[1].on[0]: is not known; allowed: a list of before, done, failed, hold, incident and usage",
     ),
     (
         setting("owners/team/notify/1/form", "info"),
