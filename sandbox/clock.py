@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,3 +54,26 @@ class SandboxClock:
             self._offset = timedelta(seconds=json.loads(self._path.read_text())["offset_seconds"])
             self._seen = seen
         return self._offset
+
+
+def main() -> None:
+    """`python -m sandbox.clock 29d`: lets so much time pass for the sandbox around the working directory."""
+    reader = argparse.ArgumentParser(prog="python -m sandbox.clock", description=main.__doc__)
+    reader.add_argument("span", metavar="SPAN", help="a number and one of d, h, m, as in 29d", type=_span)
+    span: timedelta = reader.parse_args().span
+    from sandbox.home import find_home  # noqa: PLC0415 - the servers that read the clock need no home
+
+    clock = SandboxClock(find_home(Path.cwd()).clock)
+    clock.move(span)
+    print(f"It is now {clock.now():%Y-%m-%d %H:%M}Z in the sandbox.")
+
+
+def _span(text: str) -> timedelta:
+    units = {"d": "days", "h": "hours", "m": "minutes"}
+    if not text[:-1].isdecimal() or text[-1] not in units:
+        raise argparse.ArgumentTypeError("a number and one of d, h, m is expected, as in 29d")
+    return timedelta(**{units[text[-1]]: int(text[:-1])})
+
+
+if __name__ == "__main__":
+    main()
