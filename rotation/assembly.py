@@ -15,6 +15,7 @@ from providers import registry
 from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
+from rotation.idle import Memory as Remembered
 from rotation.leaks.fingerprint import Fingerprinting
 from rotation.model import Policy, SecretValue
 from rotation.notify import wiring
@@ -82,6 +83,8 @@ class Assembly:
     """Raises ConfigError where an issuer, by name, lacks what it needs beside its configuration. Asks nobody."""
     fingerprints: Fingerprinting = field(default_factory=Fingerprinting)
     """Makes fingerprints of values, where the configuration says with which key."""
+    memory: Remembered = field(default_factory=Remembered)
+    """Which secrets had nothing to do when they were last run; spares a long-lived host their looks."""
     admin: Callable[[str], SecretValue | None] = field(default=lambda _: None, repr=False)
     """The admin credential of an issuer, by name, to tell it where it leaks; None for one that has none. Raises Trouble."""
 

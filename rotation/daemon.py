@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from rotation import fleet, sweep
-from rotation.actions import Done, Wait
+from rotation import fleet, idle, sweep
 from rotation.assembly import Assembly
 from rotation.declared import ConfigError
 from rotation.engine import Outcome, Target
 from rotation.errors import Code
 from rotation.model import Policy
+from rotation.notify import uses
 from rotation.observe.board import Board, Look, look
 from rotation.status import Phase
+from rotation.survey import Quiet
 from rotation.telemetry import sweeping
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ SPREAD: Final = 30.0
 """Seconds of jitter at most; a tenth of the interval where that is less."""
 PATIENCE: Final = 3
 """Intervals without a sign of life after which the loop counts as stuck."""
+WATCH_EVERY: Final = 15 * 60.0
+"""Seconds between two looks at how keys are used, at least."""
 LEAST_PATIENCE: Final = 15 * 60.0
 """Seconds; a single run may stay for minutes, for a change to propagate at an issuer."""
 
@@ -89,6 +92,8 @@ class Daemon:
         self._failures = 0
         self._next: datetime | None = None
         """The first date that a secret waits for."""
+        self._watched: float | None = None
+        """When the use of keys was last asked for, on the monotonic clock."""
         self._told: dict[Target, dict[str, object]] = {}
 
     def health(self) -> Health:
@@ -110,6 +115,7 @@ class Daemon:
         self._beat = self._clock.monotonic()
         try:
             failed = self._sweep()
+            self._watch()
         except ConfigError as error:
             _log.error("%s; the next sweep tries again", error)
             failed, self._not_ready = True, str(error)
@@ -142,38 +148,57 @@ class Daemon:
         """True when it is worth trying again soon."""
         assembly, clock = self._assembly, self._clock
         with sweeping(assembly.telemetry, clock, assembly.config.environment) as watched:
-            begun = sweep.begin(assembly, self._file)
-            watched.secrets = len(begun.secrets)
-            sweep.tell_begun(begun)
-            policies = dict(begun.secrets)
             dates: list[datetime] = []
+            there: set[Target] = set()
+
+            def pass_over(quiet: Quiet) -> None:
+                self._beat = clock.monotonic()
+                there.add(quiet.target)
+                if quiet.outcome is not None:
+                    self._see(quiet.target, quiet.policy, quiet.outcome)
+                if quiet.until is not None and quiet.until > clock.now():
+                    dates[:] = [min([quiet.until, *dates])]
+
+            begun = sweep.begin(assembly, self._file, pass_over)
+            watched.secrets = begun.total
+            sweep.tell_begun(begun)
             bad = bool(begun.troubles)
 
-            def work(target: Target) -> Outcome | None:
+            def work(pair: tuple[Target, Policy]) -> Outcome | None:
                 if self._stopping.is_set():
                     return None
                 try:
-                    return begun.run(target, policies[target])
+                    return begun.run(*pair)
                 except Exception:  # noqa: BLE001 - as above: one secret is no reason to leave the others
-                    _log.exception("%s: its run broke off; the others go on", policies[target].name)
+                    _log.exception("%s: its run broke off; the others go on", pair[1].name)
                     return None
 
-            for target, outcome in fleet.each(policies, work):
+            for (target, policy), outcome in fleet.each(begun.due, work, fleet.MANY):
                 self._beat = clock.monotonic()
+                there.add(target)
                 if outcome is None:
                     bad = True
                     continue
-                self._see(target, policies[target], outcome)
+                self._see(target, policy, outcome)
                 bad |= outcome.trouble is not None and not outcome.trouble.code.permanent
-                if (date := _date(outcome)) is not None and date > clock.now():
+                if (date := idle.ends(outcome)) is not None and date > clock.now():
                     dates.append(date)
-            there = {*policies, *self._missing(begun)}
+            there.update(self._missing(begun))
             away = {t.service: t for t in begun.troubles if t.service in assembly.stores and t.code is not Code.INVALID}
             self._board.end(there, {store: store not in away for store in assembly.stores}, clock.now())
             self._next = min(dates, default=None)
             self._not_ready = "; ".join(str(trouble) for trouble in away.values()) or None
             watched.result = "failed" if bad else "done"
         return bad
+
+    def _watch(self) -> None:
+        """How keys are used, where issuers are watched; not at every sweep, as counts move more slowly."""
+        now = self._clock.monotonic()
+        if self._watched is not None and now - self._watched < WATCH_EVERY:
+            return
+        self._watched = now
+        for target, keys in uses.suspects(uses.watched(self._assembly)):
+            self._board.suspect(target, keys)
 
     def _see(self, target: Target, policy: Policy, outcome: Outcome) -> None:
         seen = outcome.seen
@@ -194,12 +219,3 @@ class Daemon:
                 targets.append(target := self._assembly.target(policy))
                 self._board.put(target, Look(policy, Phase.NOT_APPLIED))
         return targets
-
-
-def _date(outcome: Outcome) -> datetime | None:
-    match outcome.rest:
-        case Done(due_at=at):
-            return at
-        case Wait(until=at):
-            return at
-    return None

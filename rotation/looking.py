@@ -43,15 +43,26 @@ class Observer:
             if others or not fresh:
                 primary = store.observe(target.entry)
             if set(_other_stores(self._policy(primary), primary.journal)) <= set(others):
-                known_stores = [name for name in (target.store, *replicas) if name in self._stores]
-                open_doors = {name for name in known_stores if not self._stores[name].features.compare_and_set}
-                ahead = self._outside.ahead(target.store) if self._outside.ahead else timedelta(0)
-                ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta(0)
-                named = named_as_adopted(replace(primary, read_at=primary.read_at - ahead) if ahead else primary)
-                replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()}
-                return Observation(self._policy(primary), named, replicas, ahead=ahead, unfenced=frozenset(open_doors))
+                return self._seen(target.store, primary, replicas)
             fresh = True
         raise Trouble(Code.CONFLICT, target.store, f"{target.entry}: its replicas change faster than they can be read")
+
+    def listed(self, store: str, primary: Entry) -> Observation | None:
+        """The same from what a listing has told of the primary. None where a look would see other stores, too.
+
+        Raises:
+            Trouble: its metadata can not be understood.
+        """
+        return None if _other_stores(self._policy(primary), primary.journal) else self._seen(store, primary, {})
+
+    def _seen(self, store: str, primary: Entry, replicas: dict[str, Entry | Absent]) -> Observation:
+        known_stores = [name for name in (store, *replicas) if name in self._stores]
+        open_doors = {name for name in known_stores if not self._stores[name].features.compare_and_set}
+        ahead = self._outside.ahead(store) if self._outside.ahead else timedelta(0)
+        ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta(0)
+        named = named_as_adopted(replace(primary, read_at=primary.read_at - ahead) if ahead else primary)
+        replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()}
+        return Observation(self._policy(primary), named, replicas, ahead=ahead, unfenced=frozenset(open_doors))
 
     def _look(self, store: str, policy: Policy) -> Entry | Absent | None:
         """A replica; None when it was released, or its store is not configured any more."""

@@ -95,13 +95,28 @@ def unclaimed(
             for key in listed.keys.get(issuer, ())
             if (token := token_in(key.name, installation=installation, environment=environment, secret=secret))
         ]
-        yield from _unclaimed(places, ours, engine, clock)
+        yield from of_one(places, ours, engine, clock)
 
 
-def _unclaimed(
+def claims(seen: Observation, now: datetime) -> dict[str, str | None] | None:
+    """The keys that an entry claims: by token, the id that goes with it where that is known.
+
+    None: it hands out what the issuer may know by any name, so that nobody can tell.
+    """
+    s = Situation(seen, Evidence(), Capabilities(), Order(), now)
+    if s.current_unnamed:
+        return None
+    return {known: s.key_id(known) for known in (*seen.primary.journal.tokens(), *s.keys)}
+
+
+def of_one(
     places: list[tuple[Target, Policy]], ours: list[tuple[str, KeyInfo]], engine: Engine, clock: Clock
 ) -> Iterator[tuple[Orphan, Observation]]:
-    """Keys of one secret that none of its entries claims; while it moves between stores it has several."""
+    """Keys of one secret that none of its entries claims; while it moves between stores it has several.
+
+    Parameters:
+        ours: listed keys of the secret, with the token in the name of each.
+    """
     now = clock.now()
     old = [(token, key) for token, key in ours if key.created_at is None or key.created_at + ATTEMPT_LIFE <= now]
     if not old:
@@ -117,11 +132,10 @@ def _unclaimed(
         if any(isinstance(replica, Absent) and not replica.missing for replica in seen.replicas.values()):
             return
         looks.append(seen)
-        s = Situation(seen, Evidence(), Capabilities(), Order(), now)
-        if s.current_unnamed:
+        if (its_own := claims(seen, now)) is None:
             return  # one of the listed keys may be what is handed out
-        for known in (*seen.primary.journal.tokens(), *s.keys):
-            claimed[known] = s.key_id(known) or claimed.get(known)
+        for known, key_id in its_own.items():
+            claimed[known] = key_id or claimed.get(known)
     (target, policy), seen = places[0], looks[0]
     journal = seen.primary.journal
     room = MOST_DOOMED - len(journal.condemned.keys() - journal.revoked.keys() - journal.foreign.keys())

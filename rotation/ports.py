@@ -52,6 +52,28 @@ class Listed:
     version says of itself. For people who read; nothing is decided by them."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Glance:
+    """What a listing shows of an entry, or of one part of it; several may be of one entry."""
+
+    name: str
+    """The entry's."""
+    policy: Mapping[str, str]
+    """Empty where this part tells none."""
+    entry: Entry | None = None
+    """All that observe() would see, where the listing tells as much; the values are left out."""
+    mark: int = 0
+    """Those of an entry's parts, added up, differ whenever what observe() sees may. Below 2**63; 0 where nothing tells."""
+
+
+@runtime_checkable
+class Glances(Protocol):
+    """A store whose listing tells more of an entry than its policy."""
+
+    def glances(self) -> Iterator[Glance]:
+        """As SecretStore.listing(): page by page, metadata only, no call for each entry that listing() would not make."""
+
+
 class SecretStore(Protocol):
     """Keeps secrets. Every method names the entry by its name in the store, environment included.
 
@@ -216,7 +238,7 @@ class TellsUsage(Protocol):
         """How keys were used.
 
         Parameters:
-            since, until: what requests are counted between; rounded down, and up, to whole spans.
+            since, until: what requests are counted between; rounded down to a whole span, and up to a whole second.
 
         A key of which it can not tell anything is not among them: that is not unused. Raises Trouble.
         """

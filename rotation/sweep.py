@@ -4,6 +4,8 @@
     for policy, outcome in begun.run_all():  acts: each secret by the ordinary run, side by side, as they finish
         sweep.ended(outcome)
 
+Secrets of which a listing tells that there is nothing to do cost no call of their own (rotation.survey).
+
     sweep.sweep(assembly)                    both, told in the log: all that a function or a scheduler needs
 
 Made to be repeated: a sweep that was cut off, or that meets another one, leaves nothing that the next does
@@ -13,7 +15,7 @@ not put right. A host adds how it is started and how it tells; see the command `
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -24,11 +26,11 @@ from rotation.declared import Config
 from rotation.engine import Outcome, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Policy
-from rotation.notify import runs
+from rotation.notify import runs, uses
 from rotation.policy import read as read_policy
 from rotation.provision import diff
-from rotation.situation import Order
 from rotation.status import words
+from rotation.survey import Quiet, Secrets, Survey, announced
 from rotation.telemetry import sweeping
 
 _log = logging.getLogger(__name__)
@@ -50,9 +52,13 @@ class Begun:
     """A sweep that has looked round and not run anything yet."""
 
     assembly: Assembly
-    secrets: tuple[tuple[Target, Policy], ...]
-    """Every secret that will be run, by its applied policy, declared or not."""
-    listed: orphans.Listings
+    due: Secrets
+    """Every secret that has to be run, by its applied policy, declared or not."""
+    quiet: int
+    """How many others there are, which have nothing to do."""
+    kept: Mapping[Target, Quiet]
+    """Of these, some for reports, where nobody else took them."""
+    survey: Survey
     adopted: tuple[orphans.Orphan, ...]
     """Live keys that nothing claimed: condemned by now, and killed by the run of their secret."""
     troubles: tuple[Trouble, ...]
@@ -60,45 +66,83 @@ class Begun:
     missing: tuple[str, ...]
     """Names that are declared and in no store that answered: `pulumi up` makes them."""
 
+    @property
+    def secrets(self) -> Sequence[tuple[Target, Policy]]:
+        """What has to be run, and of what has nothing to do as much as is kept."""
+        return (*self.due, *((quiet.target, quiet.policy) for quiet in self.kept.values())) if self.kept else self.due
+
+    @property
+    def total(self) -> int:
+        """How many secrets there are."""
+        return len(self.due) + self.quiet
+
     def run(self, target: Target, policy: Policy) -> Outcome:
         """Takes one secret as far as it goes now. Never raises Trouble."""
-        order = Order(listed=self.listed.ids(policy.issuer), listed_at=self.listed.at)
-        assembly = self.assembly
-        return runs.running(assembly, "sweep", policy, lambda: assembly.engine.run(target, order))
+        if (quiet := self.kept.get(target)) is not None and quiet.outcome is not None:
+            return quiet.outcome
+        assembly, order = self.assembly, self.survey.ledger.order(policy.issuer)
+        outcome = runs.running(assembly, "sweep", policy, lambda: assembly.engine.run(target, order))
+        self._remember(target, policy, outcome)
+        return outcome
 
     def run_all(self) -> Iterator[tuple[Policy, Outcome]]:
         """Runs every secret and yields each as it finishes."""
-        for (_, policy), outcome in fleet.each(self.secrets, lambda pair: self.run(*pair)):
+        for (_, policy), outcome in fleet.each(self.secrets, lambda pair: self.run(*pair), fleet.MANY):
             yield policy, outcome
 
+    def _remember(self, target: Target, policy: Policy, outcome: Outcome) -> None:
+        """For the next sweep of this process; not where orphans could not be looked for, or a list would not tell enough."""
+        assembly, seen = self.assembly, outcome.seen
+        mark = self.survey.mark(target, policy) if not self.troubles else 0
+        if mark and seen is not None:
+            named = assembly.issuers[policy.issuer].capabilities.names_keys and not seen.primary.journal.adopted
+            if named:
+                assembly.memory.note(target, mark, outcome, assembly.clock.now(), announced(assembly, policy))
 
-def begin(assembly: Assembly, file: str = "the stack file") -> Begun:
+
+KEPT: Final = 2_000
+"""Secrets with nothing to do that are kept for reports: more are counted, so that a sweep needs the same room for all."""
+
+
+def begin(assembly: Assembly, file: str = "the stack file", quiet: Callable[[Quiet], None] | None = None) -> Begun:
     """Looks at all entries and issuers' lists, and hands orphans to their secret's journal.
 
     Parameters:
         assembly: engine, stores and issuers.
         file: what messages call the configuration.
+        quiet: is told of each secret that has nothing to do, while the listings go on; without it some are kept.
 
     Raises:
         ConfigError: a login that a secret needs is not set; nothing was changed.
     """
-    secrets, unseen = managed(assembly, file)
-    opened(assembly, (policy for _, policy in secrets))
-    listed = orphans.listings(assembly.issuers, (policy.issuer for _, policy in secrets), assembly.clock)
-    troubles = [*unseen, *listed.troubles]
+    kept: dict[Target, Quiet] = {}
+    count = 0
+
+    def pass_over(one: Quiet) -> None:
+        nonlocal count
+        count += 1
+        if one.outcome is not None:
+            runs.told(assembly, one.policy, one.outcome)
+        if quiet is not None:
+            quiet(one)
+        elif one.outcome is not None and len(kept) < KEPT:
+            kept[one.target] = one
+
+    assembly.memory.sweep(assembly.clock.now())
+    survey = Survey(assembly, file, pass_over, lambda policy: opened(assembly, [policy]))
+    survey.look()
+    troubles = [*survey.troubles, *survey.ledger.troubles]
     adopted: list[orphans.Orphan] = []
-    # An entry that could not be listed may claim what looks like an orphan.
-    for orphan, seen in orphans.unclaimed(listed, [] if unseen else secrets, assembly.engine, assembly.clock):
+    for orphan, seen in survey.orphans():
         born = orphan.key.created_at or assembly.clock.now()
         try:
             assembly.engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
             adopted.append(orphan)
         except Trouble as caught:
             troubles.append(caught)
-    silent, there = {trouble.service for trouble in unseen}, {policy.name for _, policy in secrets}
-    declared = (policy for policy in assembly.config.policies if policy.store not in silent)
-    missing = tuple(policy.name for policy in declared if policy.name not in there)
-    return Begun(assembly, tuple(secrets), listed, tuple(adopted), tuple(troubles), missing)
+    due = survey.due([orphan.target for orphan in adopted])
+    kept = {target: one for target, one in kept.items() if target not in {orphan.target for orphan in adopted}}
+    return Begun(assembly, due, count, kept, survey, tuple(adopted), tuple(troubles), tuple(survey.missing))
 
 
 def managed(assembly: Assembly, file: str = "the stack file") -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
@@ -186,14 +230,16 @@ def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
         ConfigError: see begin().
     """
     with sweeping(assembly.telemetry, assembly.clock, assembly.config.environment) as watched:
-        begun = begin(assembly, file)
-        watched.secrets = len(begun.secrets)
+        begun = begin(assembly, file, lambda _: None)
+        watched.secrets = begun.total
         tell_begun(begun)
+        _log.info("%d of %d secrets have nothing to do", begun.quiet, begun.total)
         worst = Ended.FAILED if begun.troubles else Ended.DONE
         for policy, outcome in begun.run_all():
             tell(assembly, policy, outcome)
             worst = max(worst, ended(outcome), key=[*Ended].index)
         watched.result = "done" if worst is Ended.DONE else "failed"
+    uses.watched(assembly)
     runs.flush(assembly)  # whoever sweeps so may be frozen, or end, as soon as this returns
     return worst
 

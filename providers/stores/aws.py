@@ -58,7 +58,7 @@ from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, SecretValue, ServiceRotation, Version
-from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Glance, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
 from rotation.telemetry import heard
 
@@ -217,8 +217,18 @@ class SecretsManagerStore:
         """Entries that were seen with AWSCURRENT, which is never taken off again. Saves stage() a look."""
 
     def observe(self, entry: str) -> Entry:
-        at = self._clock.now()
-        about = self._describe(entry)
+        seen = self._seen(entry, self._clock.now(), self._describe(entry), lambda: self._made(entry))
+        assert seen is not None, "where versions can be listed, all can be told"
+        return seen
+
+    def _seen(
+        self, entry: str, at: datetime, about: Json, made_when: Callable[[], dict[str, datetime]] | None
+    ) -> Entry | None:
+        """An entry by what was told about it.
+
+        Parameters:
+            made_when: lists its versions; None: they can not be listed, and without them it may not be all told.
+        """
         tags, labels = _tags(about), _labels(about)
         try:
             journal = Journal(_under(_JOURNAL, tags))
@@ -231,7 +241,10 @@ class SecretsManagerStore:
         foreign = current is not None and _token(current, journal) is None
         token, since = self._filled.get(entry, (None, at))
         made = {pending: since} if pending is not None and pending == token else {}
-        made |= self._made(entry) if foreign or (native and not made) else {}
+        if foreign or (native and not made):
+            if made_when is None:
+                return None
+            made |= made_when()
         if native and pending not in made:
             begun, pending = pending, None
         return Entry(
@@ -402,15 +415,30 @@ class SecretsManagerStore:
 
     def listing(self) -> Iterator[Listed]:
         """As the port says, up to five minutes old, without what the service replicates from another region."""
+        for about in self._listed():
+            tags = _tags(about)
+            yield Listed(about["Name"], _policy(tags), _under(_JOURNAL, tags))
+
+    def glances(self) -> Iterator[Glance]:
+        """As listing(), with all that DescribeSecret would tell."""
+        for about in self._listed():
+            at = self._clock.now()
+            try:
+                # The two calls name the labels of versions differently.
+                stages = {"VersionIdsToStages": about.get("SecretVersionsToStages", {})}
+                seen = self._seen(about["Name"], at, {**about, **stages}, None)
+            except Trouble:
+                seen = None  # its own run says what is wrong with it
+            yield Glance(about["Name"], _policy(_tags(about)), seen)
+
+    def _listed(self) -> Iterator[Json]:
         wanted = [{"Key": "tag-key", "Values": [f"{_POLICY}name"]}]
         more: dict[str, str] = {}
         while True:
             page = self._ask("listing", "list_secrets", MaxResults=_PAGE, Filters=wanted, **more)
             for about in page["SecretList"]:
-                tags = _tags(about)
-                policy = _policy(tags)
-                if policy and about.get("PrimaryRegion", self._region) == self._region:
-                    yield Listed(about["Name"], policy, _under(_JOURNAL, tags))
+                if _policy(_tags(about)) and about.get("PrimaryRegion", self._region) == self._region:
+                    yield about
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}

@@ -45,6 +45,7 @@ makes it send a PUT once: it repeats any answer that has a Retry-After.
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 import re
@@ -63,7 +64,7 @@ from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal, key_fact, promoted
 from rotation.model import Credential, Entry, SecretValue, Version
-from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Glance, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
 from rotation.telemetry import heard
 
@@ -296,6 +297,21 @@ class KeyVaultStore:
                 yield Listed(entry, policy or {}, told.pop(entry, {}))
             elif tags.get(_TOKEN) and not name.endswith(_PENDING):
                 told[name] = _told(_version(about))
+
+    def glances(self) -> Iterator[Glance]:
+        """Marks alone: the list shows the newest version of each of an entry's parts, and a journal is all of its versions.
+
+        Each write makes a new newest version of its part, by whose tags, times and state the mark is another.
+        """
+        call = _Call("listing", "", "readMetadata/action")
+        for about in self._vault.pages(call, lambda client: client.list_properties_of_secrets()):
+            name, tags = about.name or "", about.tags or {}
+            part = next((part for part in (_PENDING, _JOURNAL, _POLICY) if name.endswith(part)), _MAIN)
+            policy = _unpacked(tags) if part == _POLICY else {}
+            state = (part, sorted(tags.items()), about.created_on, about.updated_on, about.enabled)
+            mark = int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=7).digest())
+            # A policy that was damaged is listed as none, as by listing(): the entry's own run would tell.
+            yield Glance(name.removesuffix(part), policy or {}, mark=mark)
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. Only the policy is written; current has its first version from the first promotion."""

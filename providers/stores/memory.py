@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, Version
-from rotation.ports import Listed, StoreFeatures
+from rotation.ports import Glance, Listed, StoreFeatures
 
 Hook = Callable[[str], None]
 """Called with `before <operation>` and `after <operation>` around every call; raises to inject a fault."""
@@ -87,8 +87,12 @@ class MemoryStore:
         self._hook = hook
 
     def observe(self, entry: str) -> Entry:
-        found = self._call("observe", entry)
-        seen = Entry(
+        seen = self._seen(entry, self._call("observe", entry))
+        self._hook("after observe")
+        return seen
+
+    def _seen(self, entry: str, found: _Entry) -> Entry:
+        return Entry(
             store=self.name,
             name=entry,
             read_at=self._now(),
@@ -97,8 +101,6 @@ class MemoryStore:
             journal=self._journal(entry, found.facts),
             policy=dict(found.policy),
         )
-        self._hook("after observe")
-        return seen
 
     def read(self, entry: str, version: Version) -> Credential:
         found = self._call("read", entry)
@@ -181,6 +183,22 @@ class MemoryStore:
             if found.policy and not found.deleted:
                 yield Listed(name, dict(found.policy), dict(found.facts))
         self._hook("after listing")
+
+    def glances(self) -> Iterator[Glance]:
+        """As listing(), with all that observe() would see."""
+        for listed in self.listing():
+            yield Glance(listed.name, listed.policy, self._glimpsed(listed.name, self._vault.entries[listed.name]))
+
+    def _glimpsed(self, name: str, found: _Entry) -> Entry | None:
+        """As observe(), without values; nothing where its journal can not be read."""
+        try:
+            seen = self._seen(name, found)
+        except Trouble:
+            return None
+        current, pending = (
+            version and replace(version, credential=None) for version in (seen.current, seen.pending)
+        )  # fmt: skip
+        return replace(seen, current=current, pending=pending)
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         self._hook("before create")

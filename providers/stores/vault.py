@@ -53,7 +53,7 @@ from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.logs import masked
 from rotation.model import Credential, Entry, SecretValue, Version
-from rotation.ports import Clock, Diagnosis, Grade, Listed, StoreFeatures
+from rotation.ports import Clock, Diagnosis, Glance, Grade, Listed, StoreFeatures
 from rotation.skew import Skew
 from rotation.telemetry import heard
 
@@ -361,7 +361,7 @@ class VaultStore:
             pending=pending.version,
             journal=journal,
             policy=_under(_POLICY, custom),
-            room=_MOST_CUSTOM - sum(not key.startswith(_JOURNAL) for key in custom),
+            room=_room(custom),
         )
 
     def read(self, entry: str, version: Version) -> Credential:
@@ -439,15 +439,55 @@ class VaultStore:
 
     def listing(self) -> Iterator[Listed]:
         """As the port says."""
+        for entry, metadata in self._listed():
+            custom = _custom(metadata)
+            yield Listed(entry, _under(_POLICY, custom), _under(_JOURNAL, custom))
+
+    def glances(self) -> Iterator[Glance]:
+        """As listing(), with the whole entry where it is settled; see _settled()."""
+        for entry, metadata in self._listed():
+            at = self._clock.now()
+            yield Glance(entry, _under(_POLICY, _custom(metadata)), self._settled(entry, metadata, at))
+
+    def _settled(self, entry: str, metadata: Json, at: datetime) -> Entry | None:
+        """An entry of which the metadata tells all that a look would: its one attempt was seen as current, and still is.
+
+        Which token a version carries stands in its payload. But promote() writes by compare-and-set, so what an attempt
+        on version n made current, which its journal notes when it was seen, is version n + 1 and no other. A later
+        attempt would stand in the journal before anything of it was staged, so nothing of ours is pending.
+        """
+        custom = _custom(metadata)
+        try:
+            journal = Journal(_under(_JOURNAL, custom))
+        except ValueError:
+            return None  # its own run says what is wrong with it
+        number, tokens = metadata["current_version"], tuple(journal.attempts)
+        if len(tokens) != 1 or tokens[0] not in journal.promoted or journal.adopted:
+            return None
+        (attempt,), base = journal.attempts.values(), journal.attempts[tokens[0]].base or "0"
+        if not base.isdecimal() or number != int(base) + 1 or attempt.of is not None:
+            return None
+        made = _time(metadata["versions"][str(number)]["created_time"])
+        return Entry(
+            store=self.name,
+            name=entry,
+            read_at=at,
+            current=Version(id=str(number), token=attempt.token, created_at=made),
+            pending=None,
+            journal=journal,
+            policy=_under(_POLICY, custom),
+            room=_room(custom),
+        )
+
+    def _listed(self) -> Iterator[tuple[str, Json]]:
         for environment in self._names("") if self._environment is None else [f"{self._environment}/"]:
             if not environment.endswith("/"):
                 continue
             for entry, metadata in self._detailed(environment) or self._one_by_one(environment):
                 if metadata is None or self._is_listed_as_deleted(metadata):
                     continue
-                custom = _custom(metadata)
-                if policy := _under(_POLICY, custom):
-                    yield Listed(entry, policy, _under(_JOURNAL, custom))
+                if _under(_POLICY, _custom(metadata)):
+                    yield entry, metadata
 
     def create(self, entry: str, policy: Mapping[str, str]) -> None:
         """As the port says. One that failed half-way is completed by the next."""
@@ -753,6 +793,11 @@ def _pending(entry: str) -> str:
 
 def _custom(metadata: Json) -> Json:
     return metadata.get("custom_metadata") or {}
+
+
+def _room(custom: Json) -> int:
+    """How many facts a journal may have beside the policy and what else is in the metadata."""
+    return _MOST_CUSTOM - sum(not key.startswith(_JOURNAL) for key in custom)
 
 
 def _under(prefix: str, custom: Json) -> dict[str, str]:
