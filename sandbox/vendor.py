@@ -763,7 +763,10 @@ class Vendor:
         if step.poll:
             place = f"{route.operation}[{route.index}].steps[{route.step}]"
             last = self.samples.polled[place]
-            return self._begun(step.poll, last, last.model_copy(update={"status": status}))
+            begun = copy.deepcopy(last.body)
+            with suppress(ValueError):  # what says that it is done may be computed; then it is done at once
+                begun = write(step.poll.done, begun, None)
+            return self._begun(step.poll, last, last.model_copy(update={"status": status, "body": begun}))
         return done
 
     def _named(self, found: Mapping[str, str]) -> Key | None:
