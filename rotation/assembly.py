@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from providers import registry
+from providers import quotas, registry
 from rotation.clock import SystemClock
 from rotation.declared import Config
 from rotation.engine import Engine, Places, Target
@@ -20,6 +20,7 @@ from rotation.leaks.fingerprint import Fingerprinting
 from rotation.model import Policy, SecretValue
 from rotation.notify import wiring
 from rotation.notify.memory import Memory
+from rotation.pacing import Paces, Quota
 from rotation.ports import Auditor, Clock, Issuer, Notifier, SecretStore, Silent, TellsTime
 from rotation.resilience import PatientIssuer, PatientStore, Service
 from rotation.telemetry import NONE, Telemetry
@@ -119,17 +120,22 @@ def assemble(
     time = clock or clock_of(config, env)
     chance = secrets.SystemRandom().random
 
-    def service(name: str) -> Service:
-        return Service(name, time, chance, telemetry=telemetry)
+    paces = Paces(time)
+
+    def service(name: str, place: tuple[Hashable, tuple[Quota, ...]]) -> Service:
+        return Service(name, time, chance, telemetry=telemetry, pace=paces.of(*place))
 
     stores: Mapping[str, SecretStore] = Opened(
         tuple(config.stores),
-        lambda name: PatientStore(registry.open_store(name, config, env, time), service(name)),
+        lambda name: PatientStore(
+            registry.open_store(name, config, env, time), service(name, quotas.of_store(config.stores[name]))
+        ),
     )
     issuers: Mapping[str, Issuer] = Opened(
         tuple(config.issuers),
         lambda name: PatientIssuer(
-            registry.open_issuer(name, config, env, time, stores, by_hand.get(name)), service(name)
+            registry.open_issuer(name, config, env, time, stores, by_hand.get(name)),
+            service(name, quotas.of_issuer(name, config.issuers[name])),
         ),
     )
     primaries = {(policy.environment, policy.name): policy.store for policy in config.policies}

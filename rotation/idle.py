@@ -14,7 +14,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from rotation.actions import Decision, Done, Wait
+from rotation.actions import Done, Rest, Wait
 from rotation.decide import decide
 from rotation.engine import Engine, Outcome, Target
 from rotation.errors import Trouble
@@ -41,7 +41,7 @@ def foresee(engine: Engine, target: Target, seen: Observation, order: Order) -> 
     outside = engine.outside
     now = outside.now(seen)
     decision = decide(seen, outside.issuer(seen).capabilities, Evidence(), order, now)
-    return Outcome(target, decision, None, seen, []) if _passes(decision, now) else None
+    return Outcome(target, decision, None, seen, []) if isinstance(decision, Rest) and _passes(decision, now) else None
 
 
 def ends(outcome: Outcome) -> datetime | None:
@@ -52,7 +52,7 @@ def ends(outcome: Outcome) -> datetime | None:
     return None
 
 
-def _passes(decision: Decision | None, now: datetime) -> bool:
+def _passes(decision: Rest | None, now: datetime) -> bool:
     """Whether nothing but time matters."""
     if isinstance(decision, Wait):
         return not decision.soon and not decision.look and decision.until > now

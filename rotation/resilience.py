@@ -30,6 +30,7 @@ from rotation.model import (
     Verdict,
     Version,
 )
+from rotation.pacing import Pace
 from rotation.ports import (
     Clock,
     Glance,
@@ -78,6 +79,7 @@ class Service:
         name: starts the messages.
         chance: uniform in [0, 1); the source of jitter.
         telemetry: is told of every call, each repetition included.
+        pace: what the service's quotas allow; without it nothing waits for them.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Service:
         chance: Callable[[], float],
         limits: Limits | None = None,
         telemetry: Telemetry = NONE,
+        pace: Pace | None = None,
     ) -> None:
         self._name = name
         self._clock = clock
         self._chance = chance
         self._limits = limits or Limits()
         self._telemetry = telemetry
+        self._pace = pace or Pace((), clock)
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(self._limits.at_once)
         self._failures = 0
@@ -102,8 +106,15 @@ class Service:
     @contextmanager
     def once(self, operation: str) -> Iterator[Call]:
         """A call that goes out once, whatever the answer, even while the service counts as broken."""
-        with self._turns, calling(self._telemetry, self._clock, self._name, operation) as call:
-            yield call
+        self._pace.take(operation)
+        try:
+            with self._turns, calling(self._telemetry, self._clock, self._name, operation) as call:
+                yield call
+        except Trouble as trouble:
+            if trouble.code is Code.THROTTLED:
+                self._pace.refused(operation)
+            raise
+        self._pace.answered(operation)
 
     def reading(self, operation: str) -> AbstractContextManager[Call]:
         """As once(), for a listing: its reader does other things between two items, so it takes nobody's turn."""

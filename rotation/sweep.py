@@ -205,9 +205,18 @@ def unapplied(config: Config, applied: Policy) -> tuple[str, ...]:
 
     Nothing acts on a policy that is not applied; whoever has just edited the file may think so.
     """
-    declared = next((policy for policy in config.policies if policy.name == applied.name), applied)
+    declared = _by_name(config).get(applied.name, applied)
     return tuple(_in_file(field) for field in diff(applied, declared).changes if field not in _OF_STACK)
 
+
+def _by_name(config: Config) -> Mapping[str, Policy]:
+    """What is declared. Of the last configuration that was asked for: a fleet's has a hundred thousand."""
+    if not _declared or _declared[0][0] is not config.policies:
+        _declared[:] = [(config.policies, {policy.name: policy for policy in config.policies})]
+    return _declared[0][1]
+
+
+_declared: Final[list[tuple[tuple[Policy, ...], Mapping[str, Policy]]]] = []
 
 _OF_STACK: Final = ("installation", "environment")
 """What the stack says for all of its secrets."""
@@ -230,10 +239,11 @@ def sweep(assembly: Assembly, file: str = "the stack file") -> Ended:
         ConfigError: see begin().
     """
     with sweeping(assembly.telemetry, assembly.clock, assembly.config.environment) as watched:
-        begun = begin(assembly, file, lambda _: None)
+        begun = begin(assembly, file, lambda quiet: _tell_unapplied(assembly, quiet.policy))
         watched.secrets = begun.total
         tell_begun(begun)
-        _log.info("%d of %d secrets have nothing to do", begun.quiet, begun.total)
+        if begun.quiet:
+            _log.info("%d of %d secrets have nothing to do", begun.quiet, begun.total)
         worst = Ended.FAILED if begun.troubles else Ended.DONE
         for policy, outcome in begun.run_all():
             tell(assembly, policy, outcome)
@@ -260,8 +270,13 @@ def tell(assembly: Assembly, policy: Policy, outcome: Outcome) -> None:
     told = [*(str(part) for part in (fields["error"], fields["rest"]) if part)]
     level = logging.INFO if fields["ended"] == Ended.DONE.value else logging.ERROR
     _log.log(level, "%s: %s", policy.name, "; ".join(told) or "done", extra={"fields": fields})
-    if outcome.seen and (differing := unapplied(assembly.config, outcome.seen.policy)):
-        _log.warning("%s: %s differ from what is applied, which counts", policy.name, ", ".join(differing))
+    if outcome.seen:
+        _tell_unapplied(assembly, outcome.seen.policy)
+
+
+def _tell_unapplied(assembly: Assembly, applied: Policy) -> None:
+    if differing := unapplied(assembly.config, applied):
+        _log.warning("%s: %s differ from what is applied, which counts", applied.name, ", ".join(differing))
 
 
 TOLD: Final = {
