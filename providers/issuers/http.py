@@ -37,7 +37,7 @@ from providers.issuers.language import (
     forms,
     write_time,
 )
-from providers.issuers.wire import CALL_SECONDS, PLAIN, RATE, TELLING, Answer, Call, Silence, Wire, fit, text_of
+from providers.issuers.wire import CALL_SECONDS, PLAIN, TELLING, Answer, Call, Silence, Wire, fit, rate, text_of
 from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
@@ -103,6 +103,7 @@ def capabilities_of(about: Description, scope: str = "") -> Capabilities:
         fields=credential_fields(about),
         slots=tuple(sorted(about.slots)),
         revokes=bool(about.slots or about.revoke),
+        regenerates=bool(about.slots),
         max_keys=abilities.max_keys,
         tells_last_use=about.last_use is not None or about.usage is not None,
         smokes=about.smoke is not None,
@@ -657,8 +658,8 @@ class HttpIssuer:
         """One for each limit of which the vendor's answers have told, by its headers."""
         told: dict[str, dict[str, int]] = {}
         for header, text in dict(self._wire.rates).items():
-            if (parts := RATE.fullmatch(header)) and parts[1] != "reset" and text.isdecimal():
-                told.setdefault((parts[2] or "").strip("-"), {})[parts[1]] = int(text)
+            if (limit := rate(header)) and limit[0] != "reset" and text.isdecimal():
+                told.setdefault(limit[1], {})[limit[0]] = int(text)
         if not told:
             yield Diagnosis("quota", Grade.UNCHECKED, "its answers to questions carry no rate-limit headers")
         for of, numbers in sorted(told.items()):

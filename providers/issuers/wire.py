@@ -18,7 +18,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from providers.issuers.language import Expression, is_loopback
+from providers.issuers.language import Expression, is_loopback, read_time
 from rotation.model import values_alive
 from rotation.ports import Clock
 from rotation.skew import Skew
@@ -38,13 +38,36 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 PLAIN: Final = re.compile(r"[\x20-\x7e]{1,200}")
 TELLING: Final = 6
 """From this length on, a secret or a piece of one is not repeated."""
-RATE: Final = re.compile(r"(?:x-)?rate-?limit-(limit|remaining|reset)(-[a-z-]+)?")
-"""The headers of one limit, as most vendors call them; what follows says of what."""
+_RATE: Final = re.compile(r"(?:[a-z]+-){0,2}rate-?limit-(?:([a-z-]+)-)?(limit|remaining|reset)(?:-([a-z-]+))?")
+_ITEM: Final = re.compile(r'"?([A-Za-z-]{1,40})"?((?:;[a-z]+=[^;,]*)+)')
+"""Of the structured fields RateLimit and RateLimit-Policy (IETF draft-ietf-httpapi-ratelimit-headers)."""
+_PARTS: Final = {"r": "remaining", "t": "reset", "q": "limit"}
 _SPAN: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _EPOCH: Final = 1_000_000_000
 """Seconds: a larger number is a point in time."""
 LONGEST_REST: Final = 3600.0
 """Seconds; a vendor that asks for more is asked again after this."""
+
+
+def rate(header: str) -> tuple[str, str] | None:
+    """What a header says of a rate limit, `limit`, `remaining` or `reset`, and of which; None for any other header.
+
+    Parameters:
+        header: its name in lower case: `x-ratelimit-remaining-requests`, `anthropic-ratelimit-requests-reset`.
+    """
+    found = _RATE.fullmatch(header)
+    return (found[2], found[1] or found[3] or "") if found else None
+
+
+def _spread(headers: Mapping[str, str]) -> dict[str, str]:
+    """What the structured fields say, as headers of their own."""
+    found = {}
+    for name in ("ratelimit", "ratelimit-policy"):
+        for limit, parts in _ITEM.findall(headers.get(name, "")[:500]):
+            given = dict(part.split("=", 1) for part in parts.strip(";").split(";"))
+            for key in _PARTS.keys() & given.keys():
+                found[f"ratelimit-{_PARTS[key]}-{limit.lower()}"] = given[key]
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +171,8 @@ class Wire:
                         return Silence(f"the answer took more than {end - started:.0f} s", sent=True)
                 named = {header.lower(): text for header, text in response.headers.items()}
                 self.skew.heard(named.get("date"))
-                self.rates.update({header: text for header, text in named.items() if RATE.fullmatch(header)})
+                named = {**_spread(named), **named}
+                self.rates.update({header: text for header, text in named.items() if rate(header)})
                 body = _parsed(bytes(raw))
                 error = text_of(self._error_code.find(body)) if self._error_code else None
                 request_id = named.get(self._request_id)
@@ -170,7 +194,7 @@ class Wire:
         """Seconds that the vendor asks to wait after an answer; None when it does not.
 
         Retry-After (RFC 9110, 10.2.3: seconds or a date) first; else of each limit of which nothing remains, the
-        time to its reset: seconds, a point in time since 1970, or as in `6m0s`.
+        time to its reset: seconds, a point in time since 1970 or in ISO 8601, or as in `6m0s`.
         """
         if (told := answer.headers.get("retry-after-ms", "")).isdecimal() and len(told) < 12:
             return int(told) / 1000
@@ -185,7 +209,7 @@ class Wire:
             return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - self._clock.now()).total_seconds())
         waits = []
         for header, said in answer.headers.items():
-            if (parts := RATE.fullmatch(header)) and parts[1] == "remaining" and said.strip() == "0":
+            if (limit := rate(header)) and limit[0] == "remaining" and said.strip() == "0":
                 reset = answer.headers.get(header.replace("remaining", "reset"), "")
                 waits.append(self._until(reset))
         known = [wait for wait in waits if wait is not None]
@@ -193,6 +217,8 @@ class Wire:
 
     def _until(self, reset: str) -> float | None:
         """Seconds until a limit is reset."""
+        if "T" in reset and (at := read_time(reset[:40], "iso8601")):
+            return max(0.0, (at - self._clock.now()).total_seconds())
         try:
             number = float(reset) if len(reset) < 20 else float("nan")
         except ValueError:

@@ -587,6 +587,12 @@ class TestLimits:
             ({"ratelimit-remaining": "0", "ratelimit-reset": "3"}, 3),
             ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360),
             ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20ms"}, 0.02),
+            ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "9"}, 9),
+            ({"ratelimit": '"default";r=0;t=30', "ratelimit-policy": '"default";q=1200;w=300'}, 30),
+            ({"ratelimit": '"burst";r=3;t=9, "daily";r=0;t=40'}, 40),
+            ({"ratelimit": '"default";r=1;t=30'}, None),
+            ({"ratelimit": "r=0;t=30"}, None),
+            ({"x-ms-ratelimit-remaining-subscription-writes": "0"}, None),
             ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "12"}, None),
             ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "soon"}, None),
             ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "999999"}, 3600),
@@ -601,12 +607,31 @@ class TestLimits:
         assert raised.value.retry_after == seconds
 
     def test_a_reset_as_a_point_in_time(self, bench: Bench) -> None:
-        """Seconds since 1970."""
-        at = str(int(bench.clock.now().timestamp()) + 40)
-        bench.replies["GET /keys"] = (429, {}, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": at})
+        """Seconds since 1970, or written out."""
+        then = bench.clock.now() + timedelta(seconds=40)
+        for at in (str(int(then.timestamp())), then.strftime("%Y-%m-%dT%H:%M:%SZ")):
+            bench.replies["GET /keys"] = (429, {}, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": at})
+            with pytest.raises(Trouble) as raised:
+                list(bench.issuer().keys())
+            assert raised.value.retry_after == pytest.approx(40, abs=1.1)
+
+    def test_too_many_requests_are_met_with_jitter(self, bench: Bench) -> None:
+        """A vendor that names no time is asked again later and later, never in step with others; a mint goes out once."""
+        waits = []
+        for chance in (0.1, 0.9):
+            left = iter([(429, {}), (429, {}), (429, {}), (200, {"keys": []})])
+            bench.replies["GET /keys"] = lambda _, left=left: next(left)
+            asked, began = len(bench.vendor.seen), bench.clock.now()
+            list(PatientIssuer(bench.issuer(), Service("vendor", bench.clock, lambda chance=chance: chance)).keys())
+            assert len(bench.vendor.seen) - asked == 4
+            waits.append(bench.clock.now() - began)
+        assert timedelta(seconds=0.6) < waits[0] < waits[1]
+        bench.replies["POST /keys"] = (429, {})
+        asked = len(bench.vendor.seen)
         with pytest.raises(Trouble) as raised:
-            list(bench.issuer().keys())
-        assert raised.value.retry_after == pytest.approx(40, abs=1.1)
+            PatientIssuer(bench.issuer(), Service("vendor", bench.clock, lambda: 0.5)).mint(NAME)
+        assert (raised.value.code, raised.value.maybe_applied) == (Code.THROTTLED, False)
+        assert len(bench.vendor.seen) - asked == 1
 
     def test_a_limit_that_is_used_up_is_waited_for(self, bench: Bench) -> None:
         """Before asking: the next reading call goes out once the vendor will hear it."""

@@ -228,6 +228,21 @@ class TestVerdicts:
         assert "IP allowlist" in check.reason
         assert "ip_not_authorized" in check.reason
 
+    def test_an_administrator_is_told_what_was_refused(self, shared: OpenAIHarness) -> None:
+        """A wrong admin key, an address that is not let in, and what another kind of key may not do."""
+        wrong = shared.client(admin=lambda: SecretValue("sk-admin-" + "x" * 40))
+        with pytest.raises(Trouble, match="the admin key is refused") as raised:
+            list(wrong.keys())
+        assert raised.value.code is Code.DENIED
+        issued = shared.minted(key_name("token1"))
+        with pytest.raises(Trouble, match="the admin key lacks a scope") as raised:
+            list(shared.client(admin=lambda: issued.credential.fields["value"]).keys())
+        assert raised.value.code is Code.DENIED
+        shared.control.configure(ip_allowlist=["192.0.2.0/24"])
+        with pytest.raises(Trouble, match="may not be on the IP allowlist") as raised:
+            list(shared.issuer.keys())
+        assert raised.value.code is Code.DENIED
+
     def test_a_key_without_the_scope_to_list_models_is_live(self, shared: OpenAIHarness) -> None:
         """Narrowed, but accepted: limited."""
         path = f"projects/{shared.project}/service_accounts/{shared.account}/api_keys"
