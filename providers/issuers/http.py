@@ -658,8 +658,8 @@ class HttpIssuer:
         """One for each limit of which the vendor's answers have told, by its headers."""
         told: dict[str, dict[str, int]] = {}
         for header, text in dict(self._wire.rates).items():
-            if (limit := rate(header)) and limit[0] != "reset" and text.isdecimal():
-                told.setdefault(limit[1], {})[limit[0]] = int(text)
+            if (which := rate(header)) and which[0] != "reset" and text.isdecimal():
+                told.setdefault(which[1], {})[which[0]] = int(text)
         if not told:
             yield Diagnosis("quota", Grade.UNCHECKED, "its answers to questions carry no rate-limit headers")
         for of, numbers in sorted(told.items()):

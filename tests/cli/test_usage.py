@@ -36,7 +36,8 @@ def asked(project: Project) -> list[str]:
 
 def usage(project: Project, name: str) -> dict[str, Any]:
     ran = project.run("status", "--usage", "--json")
-    return next(row for row in ran.json if row["name"] == name)["usage"]
+    told: dict[str, Any] = next(row for row in ran.json if row["name"] == name)["usage"]
+    return told
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -578,6 +579,14 @@ class TestManual:
         assert not bench.vendor.seen
 
 
+def refused_at_first(left: list[int], _: Asked) -> Reply:
+    """Too many requests, as often as something is left."""
+    if left:
+        left.pop()
+        return 429, {}
+    return 200, {"keys": []}
+
+
 class TestLimits:
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -619,10 +628,10 @@ class TestLimits:
         """A vendor that names no time is asked again later and later, never in step with others; a mint goes out once."""
         waits = []
         for chance in (0.1, 0.9):
-            left = iter([(429, {}), (429, {}), (429, {}), (200, {"keys": []})])
-            bench.replies["GET /keys"] = lambda _, left=left: next(left)
+            refusals = [1, 2, 3]
+            bench.replies["GET /keys"] = partial(refused_at_first, refusals)
             asked, began = len(bench.vendor.seen), bench.clock.now()
-            list(PatientIssuer(bench.issuer(), Service("vendor", bench.clock, lambda chance=chance: chance)).keys())
+            list(PatientIssuer(bench.issuer(), Service("vendor", bench.clock, partial(float, chance))).keys())
             assert len(bench.vendor.seen) - asked == 4
             waits.append(bench.clock.now() - began)
         assert timedelta(seconds=0.6) < waits[0] < waits[1]

@@ -238,7 +238,9 @@ class TestVerdicts:
         with pytest.raises(Trouble, match="the admin key lacks a scope") as raised:
             list(shared.client(admin=lambda: issued.credential.fields["value"]).keys())
         assert raised.value.code is Code.DENIED
-        shared.control.configure(ip_allowlist=["192.0.2.0/24"])
+        shared.control.fault(
+            "GET", f"/v1/organization/projects/{shared.project}/*", status=401, code="ip_not_authorized"
+        )
         with pytest.raises(Trouble, match="may not be on the IP allowlist") as raised:
             list(shared.issuer.keys())
         assert raised.value.code is Code.DENIED
