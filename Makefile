@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 STACK  ?= prod
 PYTHON313 ?= 3.13
 
-.PHONY: help setup demo test simulate mutants kill lint types check functions lambda worker bench clean
+.PHONY: docs reference help setup demo test simulate mutants kill lint types check functions lambda worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ demo: setup ## the main job, end to end, on local stand-ins
 	@$(BIN)/python -m sandbox.demo
 
 test: setup ## every test that fits into a few minutes
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 simulate: setup ## every crash, lost answer and interleaving that the model has; takes an hour on two cores
 	$(BIN)/python -m tests.simulation
@@ -55,6 +55,13 @@ bench: setup ## measure what has a target, each beside what it is compared with
 
 worker: setup ## drive the Functions app by the platform's own worker library; needs PYTHON313=3.13, a version or a path
 	@$(BIN)/python -m tests.worker --python $(PYTHON313)
+
+docs: setup ## the documentation as a site that works without a network, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
+
+reference: setup ## docs/reference anew, from the code
+	@$(BIN)/python -m tools.reference
 
 clean: ## stop the sandbox; remove what was built and its state
 	@if [ -x $(BIN)/keyturn ]; then $(BIN)/keyturn sandbox reset --yes || true; fi

@@ -1,0 +1,1 @@
+"""What this repository makes of itself: the reference, and the site."""
