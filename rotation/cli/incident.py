@@ -39,7 +39,7 @@ def list_incidents(json: Json = False) -> None:
             incident.id,
             incident.environment,
             str(len(incident.secrets)),
-            _state(incident),
+            page.state(incident),
             _seconds(incident),
             incident.selected,
         )
@@ -95,12 +95,6 @@ def _row(incident: Incident) -> dict[str, object]:
         "over": incident.over,
         **incident.totals(),
     }
-
-
-def _state(incident: Incident) -> str:
-    if incident.alive:
-        return f"{len(incident.alive)} alive"
-    return "over" if incident.over else "not over"
 
 
 def _seconds(incident: Incident) -> str:

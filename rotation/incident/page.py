@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from html import escape
 from typing import Final
 
+from rotation import html as h
+from rotation.html import Child, el
 from rotation.incident.record import Event, Incident, KeyRecord, SecretRecord, State
 from rotation.logs import masked
 from rotation.policy import show_duration
@@ -69,7 +70,7 @@ def sections(incident: Incident) -> Iterator[Section]:
 def _head(incident: Incident) -> Section:
     totals = incident.totals()
     times = ", ".join(
-        f"{word} after {_seconds(totals[name])}"
+        f"{word} after {seconds(totals[name])}"
         for word, name in (
             ("contained", "contained_seconds"),
             ("replaced", "replaced_seconds"),
@@ -105,10 +106,10 @@ def _row(incident: Incident, secret: SecretRecord) -> tuple[str, ...]:
     known = [at for at in revoked if at is not None]
     contained = incident.seconds(max(known)) if known and len(known) == len(revoked) else None
     if not secret.enforced:
-        enforced = ("nobody refuses it", _seconds(incident.seconds(secret.replaced_at)), "nobody refuses it")
+        enforced = ("nobody refuses it", seconds(incident.seconds(secret.replaced_at)), "nobody refuses it")
     else:
         times = (contained, incident.seconds(secret.replaced_at), incident.seconds(secret.proven_at))
-        enforced = (_seconds(times[0]), _seconds(times[1]), _seconds(times[2]))
+        enforced = (seconds(times[0]), seconds(times[1]), seconds(times[2]))
     stores = " + ".join((secret.store, *secret.replicas))
     return (secret.name, secret.owner, stores, secret.issuer, secret.state.value, *enforced)
 
@@ -190,8 +191,16 @@ def _time(at: datetime | None, *, fine: bool = False) -> str:
     return f"{text}.{at.microsecond // 1000:03}Z" if fine else f"{text}Z"
 
 
-def _seconds(seconds: float | None) -> str:
+def seconds(seconds: float | None) -> str:
+    """A time from the start of an incident."""
     return "not yet" if seconds is None else f"{seconds:.1f} s"
+
+
+def state(incident: Incident) -> str:
+    """How far it is, in a word or two."""
+    if incident.alive:
+        return f"{len(incident.alive)} alive"
+    return "over" if incident.over else "not over"
 
 
 # --- as text -------------------------------------------------------------------------------------
@@ -228,34 +237,12 @@ def _cell(text: str) -> str:
     return " ".join(plain.split()).translate(_SPECIAL)
 
 
-_STYLE: Final = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
-table{border-collapse:collapse;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid #8885;padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top}
-td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere;min-width:6rem}
-"""
-
-
 def html(incident: Incident) -> str:
     """The document as one page: no script, nothing loaded from anywhere."""
-    parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>Incident {escape(incident.id)}</title><style>{_STYLE}</style></head><body>",
-    ]
+    parts: list[Child] = []
     for number, section in enumerate(sections(incident)):
-        level = 1 if number == 0 else 2
-        parts.append(f"<h{level}>{_html(section.title)}</h{level}>")
-        parts += [f"<p>{_html(paragraph)}</p>" for paragraph in section.paragraphs]
+        parts.append(el(f"h{1 if number == 0 else 2}", section.title))
+        parts += [el("p", paragraph) for paragraph in section.paragraphs]
         if section.table and section.table.rows:
-            head = "".join(f"<th>{_html(cell)}</th>" for cell in section.table.headings)
-            rows = ["".join(f"<td>{_html(cell)}</td>" for cell in row) for row in section.table.rows]
-            body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>")
-    return "\n".join([*parts, "</body></html>"]) + "\n"
-
-
-def _html(text: str) -> str:
-    return escape(masked(text))
+            parts.append(h.table(section.title, section.table.headings, section.table.rows, class_="quiet"))
+    return h.page(f"Incident {incident.id}", [el("main", parts)])
