@@ -36,6 +36,7 @@ from rotation.cli.notify import notify as notify_app
 from rotation.cli.plan import NOT_APPLIED, plan
 from rotation.cli.policy import policy as policy_command
 from rotation.cli.progress import watched
+from rotation.cli.report import Reporting, report
 from rotation.cli.runbook import runbook
 from rotation.cli.serve import serve
 from rotation.cli.status import status
@@ -343,6 +344,7 @@ app.command()(runbook)
 app.command()(doctor)
 app.command("policy")(policy_command)
 app.command()(metrics)
+app.command(cls=Reporting)(report)
 app.command("run")(run_daemon)
 app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 app.command()(serve)
