@@ -45,10 +45,10 @@ types: setup ## strict types
 check: lint types ## lint and types
 
 functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
-	@$(BIN)/python -m hosting.azure --stack $(STACK)
+	@$(BIN)/python -m hosting.packages.azure --stack $(STACK)
 
 lambda: setup ## build/keyturn-lambda.zip for AWS Lambda, from Pulumi.$(STACK).yaml (STACK=prod)
-	@$(BIN)/python -m hosting.aws --stack $(STACK)
+	@$(BIN)/python -m hosting.packages.aws --stack $(STACK)
 
 bench: setup ## measure what has a target, each beside what it is compared with
 	@$(BIN)/python -m benchmarks

@@ -28,8 +28,8 @@ import requests
 import yaml
 
 from benchmarks.table import Row, show
-from hosting import archive
-from hosting import aws as package
+from hosting.packages import archive
+from hosting.packages import aws as package
 from providers.issuers.description import shipped
 from rotation.assembly import Assembly, assemble
 from rotation.audit import StreamAuditor

@@ -1,1 +1,1 @@
-"""Builds what clouds run: packages of the rotation functions."""
+"""What clouds run: packages of the rotation functions, and programs that set up everything round them."""

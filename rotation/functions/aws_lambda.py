@@ -10,7 +10,7 @@ credential that it made itself.
 
 Nothing of ours is loaded before there is an event, and of the rest only what that event and the configuration need: a
 cold start pays for each module. The configuration lies beside this package as `keyturn.json`, as the builder of the
-package has checked it (`python -m hosting.aws`), or where KEYTURN_CONFIG says, a stack file's YAML included.
+package has checked it (`python -m hosting.packages.aws`), or where KEYTURN_CONFIG says, a stack file's YAML included.
 
 The log is JSON lines with the invocation's `aws_request_id`; the audit trail and CloudWatch's metrics are lines of
 it, too. Facts from "Rotation by Lambda function" (Secrets Manager user guide), "Lambda context object in Python",

@@ -369,7 +369,9 @@ def _config(path: Path) -> Config:
         try:
             from rotation.config import load  # noqa: PLC0415 - for who brings pydantic and YAML along
         except ImportError:
-            told = "is YAML, which this package can not read; give it the keyturn.json of `python -m hosting.aws`"
+            told = (
+                "is YAML, which this package can not read; give it the keyturn.json of `python -m hosting.packages.aws`"
+            )
             raise Failed(f"the configuration {path} {told}") from None
         return load(path)
     from rotation.packed import unpack  # noqa: PLC0415

@@ -17,8 +17,8 @@ from unittest import mock
 import requests
 import yaml
 
-from hosting import archive
-from hosting import aws as package
+from hosting.packages import archive
+from hosting.packages import aws as package
 from providers.issuers.description import shipped
 from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hosting import archive
+from hosting.packages import archive
 
 ENTRIES = {"b/two.py": b"2", "a.py": b"1" * 5000, "b/one.py": b""}
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from hosting import archive
-from hosting import aws as package
+from hosting.packages import archive
+from hosting.packages import aws as package
 from sandbox.aws.executor import FunctionError
 from sandbox.openai.harness import OpenAIServer
 from tests.cli.project import Time

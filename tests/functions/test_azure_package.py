@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hosting import archive, azure, closure
+from hosting.packages import archive, azure, closure
 from tests.functions.events import NEAR, body, data, event
 from tests.functions.test_azure_functions import CHAT, ENTRY, declared
 

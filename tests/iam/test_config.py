@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hosting import aws, azure
+from hosting.packages import aws, azure
 from providers import registry
 from providers.access import aws as rights
 from providers.issuers.iam import CALLS, FIELDS, IamIssuer

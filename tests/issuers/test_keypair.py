@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from hosting import aws, azure
+from hosting.packages import aws, azure
 from providers import registry
 from providers.issuers.keypair import ALGORITHMS, FIELDS, KeyPairIssuer, thumbprint
 from rotation.clock import SystemClock

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from hosting import aws, azure
+from hosting.packages import aws, azure
 from rotation.config import ConfigError, load, parse, schema
 from rotation.notify import templates
 from rotation.notify.templates import KINDS

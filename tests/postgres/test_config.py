@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hosting import aws, azure
+from hosting.packages import aws, azure
 from providers import registry
 from providers.issuers.postgresql import FIELDS
 from rotation import form as forms

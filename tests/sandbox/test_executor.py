@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hosting import archive
+from hosting.packages import archive
 from sandbox.aws.executor import Deployed, Executor, FunctionError
 from sandbox.aws.records import RotationRequest
 from sandbox.processes import wait_until

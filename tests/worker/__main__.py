@@ -22,7 +22,7 @@ from typing import Any, Self
 import requests
 import yaml
 
-from hosting import azure
+from hosting.packages import azure
 from rotation import policy as policies
 from rotation.assembly import assemble
 from rotation.config import load

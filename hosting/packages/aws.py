@@ -1,4 +1,4 @@
-"""Builds the package of the Lambda function: `python -m hosting.aws --stack prod`.
+"""Builds the package of the Lambda function: `python -m hosting.packages.aws --stack prod`.
 
     build/keyturn-lambda.zip    keyturn.json, our modules, and of others' packages those that the runtime lacks
 
@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from hosting import archive
-from hosting.closure import closure, unused_tellers
+from hosting.packages import archive
+from hosting.packages.closure import closure, unused_tellers
 from providers import registry
 from providers.registry import descriptions
 from rotation.clock import SystemClock
@@ -30,7 +30,7 @@ from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.functions.lambda_host import PACKED
 from rotation.packed import pack
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 OUTPUT: Final = Path("build") / "keyturn-lambda.zip"
 HANDLER: Final = "rotation.functions.aws_lambda"
 
@@ -220,7 +220,7 @@ def platform_bound(packed: Mapping[str, bytes]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the package; prints where it is and what the function is to call."""
-    parser = argparse.ArgumentParser(prog="python -m hosting.aws", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m hosting.packages.aws", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--stack", "-s", default="prod", help="whose Pulumi.NAME.yaml the function works by")
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a stack file by path, instead of --stack")
     parser.add_argument("--output", "-o", type=Path, default=OUTPUT, metavar="FILE", help=f"{OUTPUT} as a rule")

@@ -1,4 +1,4 @@
-"""Builds the package of the Azure Functions app: `python -m hosting.azure --stack prod`.
+"""Builds the package of the Azure Functions app: `python -m hosting.packages.azure --stack prod`.
 
     build/keyturn-functions.zip    host.json, function_app.py, requirements.txt, Pulumi.<stack>.yaml, our modules
 
@@ -15,11 +15,11 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from hosting import archive
-from hosting.closure import Closure, closure, unused_tellers
+from hosting.packages import archive
+from hosting.packages.closure import Closure, closure, unused_tellers
 from rotation.config import Config, ConfigError, find_stack_file, load
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 OUTPUT: Final = Path("build") / "keyturn-functions.zip"
 
 _APP: Final = ROOT / "hosting" / "functions"
@@ -142,7 +142,7 @@ def _beside(config: Config, folder: Path) -> dict[str, bytes]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the package; prints where it is and what the app has to install."""
-    parser = argparse.ArgumentParser(prog="python -m hosting.azure", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m hosting.packages.azure", description=__doc__.splitlines()[0])
     parser.add_argument("--stack", "-s", default="prod", help="whose Pulumi.NAME.yaml the app works by; prod as a rule")
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a stack file by path, instead of --stack")
     parser.add_argument("--output", "-o", type=Path, default=OUTPUT, metavar="FILE", help=f"{OUTPUT} as a rule")

@@ -1,0 +1,1 @@
+"""Builds the zips that Lambda and Azure Functions run."""
