@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,36 @@ class TestPolling:
             issuer.mint(NAME)
         assert (raised.value.code, raised.value.maybe_applied) == (Code.UNAVAILABLE, True)
         assert [key.name for key in list(issuer.keys())] == [NAME]
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "issuers.md"
+
+
+def block(begins: str) -> str:
+    """A block of YAML of the guide, by its first words."""
+    return next(text.split("```")[0] for text in GUIDE.read_text().split("```yaml\n") if text.startswith(begins))
+
+
+def test_counts_of_requests_as_the_guide_describes_them() -> None:
+    """Its part, put into its own example, is sound, is read from a sample, and tells what was used."""
+    clock = FakeClock()
+    about = read(block("# issuers/grafana.yaml") + block("usage:"), "grafana.yaml")
+    row = {"token_id": 11, "requests": 5}
+    usage = {"data": [{"from": 1730419200, "results": [row]}], "has_more": False, "next_page": None}
+    samples = read_samples(block("# issuers/grafana.samples.yaml"), "s").model_copy(
+        update={"usage": Sample(body=usage)}
+    )
+    assert faults_in(about, samples) == []
+    broken = samples.model_copy(update={"usage": Sample(body={"data": [{"from": 1730419200, "results": []}]})})
+    assert [str(f) for f in faults_in(about, broken)] == ["usage.rows: finds nothing in the sample usage"]
+    with (
+        Vendor(about, samples, now=clock.now) as vendor,
+        HttpIssuer("grafana", about, vendor.variables, lambda: SecretValue(vendor.admin), clock) as issuer,
+    ):
+        issued = issuer.mint(NAME)
+        since = clock.now()
+        for _ in range(4):
+            assert vendor.accepts({name: value.reveal() for name, value in issued.credential.fields.items()})
+            clock.move(timedelta(hours=2))
+        told = issuer.usage([issued.key_id], since, clock.now())
+        assert [span.count for span in told[issued.key_id].counts or ()] == [1, 0, 1, 0, 1, 0, 1, 0]
