@@ -5,20 +5,28 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STACK  ?= prod
 PYTHON313 ?= 3.13
+LOCK    = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--custom-compile-command 'make lock'
 
-.PHONY: docs reference help setup demo test simulate mutants kill lint types check functions lambda worker bench clean
+.PHONY: docs reference help setup demo test simulate mutants kill lint types licences audit sbom lock check functions lambda worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## virtual environment with everything that development, tests and the sandbox need
 
-$(READY): requirements.txt requirements-dev.txt pyproject.toml
+$(READY): requirements-dev.txt requirements-uv.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing dependencies into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
+
+lock: ## pin anew what pyproject.toml and requirements-dev.in ask for; UPGRADE=1 takes newer versions
+	@$(LOCK) pyproject.toml requirements-dev.in --extra all $(if $(UPGRADE),--upgrade) --output-file requirements-dev.txt
+	@$(LOCK) pyproject.toml --extra all --constraint requirements-dev.txt --output-file requirements.txt
+	@grep '^uv==' requirements-dev.txt | sed 's/ .*//' | $(LOCK) - --output-file requirements-uv.txt
 
 demo: setup ## the main job, end to end, on local stand-ins
 	@$(BIN)/python -m sandbox.demo
@@ -42,7 +50,16 @@ lint: setup ## style
 types: setup ## strict types
 	$(BIN)/mypy
 
-check: lint types ## lint and types
+licences: setup ## whether what is installed at run time may be used; tools/licences.toml
+	@$(BIN)/python -m tools.licences
+
+audit: setup ## known vulnerabilities of it, where a service answers; OSV=URL asks one in place of the package index
+	@$(BIN)/python -m tools.audit $(if $(OSV),--osv $(OSV))
+
+sbom: setup ## build/keyturn.cdx.json, the bill of materials: CycloneDX, held against its schema
+	@$(BIN)/python -m tools.sbom
+
+check: lint types licences audit ## lint, types, licences and known vulnerabilities
 
 functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
 	@$(BIN)/python -m hosting.packages.azure --stack $(STACK)

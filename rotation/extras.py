@@ -18,6 +18,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "azure.keyvault.secrets": "azure",
     "boto3": "aws",
     "botocore": "aws",
+    "celery": "celery",
     "cryptography": "keys",
     "hvac": "vault",
     "opentelemetry": "otel",

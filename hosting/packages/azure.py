@@ -9,6 +9,7 @@ the remote build when the app is deployed; it names what this stack needs and no
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -59,7 +60,9 @@ _DISTRIBUTIONS: Final = {
     "urllib3": "requests",
     "yaml": "PyYAML",
 }
-"""Where what is imported comes from, as requirements.txt names it."""
+"""Where what is imported comes from."""
+_PIN: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w, -]+\])?==(?P<version>[^\s;]+)")
+"""A line of requirements.txt, of which name and version are taken; what that needs in turn is the remote build's business."""
 _ALONG: Final = {"cronsim": ("tzdata",)}
 """What comes along without an import: the time zones of schedules."""
 
@@ -112,15 +115,16 @@ def _logs_in_to_aws(config: Config) -> bool:
 
 
 def _requirements(modules: Closure, root: Path, *, aws: bool) -> bytes:
-    lines = (root / "requirements.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0]: line for line in lines if "==" in line}
+    pins = (_PIN.match(line) for line in (root / "requirements.txt").read_text().splitlines())
+    versions = {found["name"].casefold(): found["version"] for found in pins if found}
     wanted = {_PROGRAMMING_MODEL}
     for name in sorted(modules.foreign - {"azure.functions"}):
         found = [of for start, of in _DISTRIBUTIONS.items() if name == start or name.startswith(f"{start}.")]
         if not found:
             raise archive.Unpackable(f"{name} is imported, and nothing says which requirement it comes from")
         if found[0] != "boto3" or aws:
-            wanted |= {pinned[of] for of in (*found, *_ALONG.get(found[0], ()))}
+            needed = (*found, *_ALONG.get(found[0], ()))
+            wanted |= {f"{of}=={versions[of.partition('[')[0].casefold()]}" for of in needed}
     return ("\n".join(sorted(wanted, key=str.casefold)) + "\n").encode()
 
 

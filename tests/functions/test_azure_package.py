@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 from hosting.packages import archive, azure, closure
 from tests.functions.events import NEAR, body, data, event
 from tests.functions.test_azure_functions import CHAT, ENTRY, declared
+from tools import pins
 
 ROOT = Path(__file__).parents[2]
 VAULT = {"kind": "hashicorp-vault", "address": "https://vault.example:8200", "auth": {"method": "token"}}
@@ -120,8 +122,9 @@ def test_what_is_installed_is_what_the_stack_needs(
     names = {line.partition("==")[0] for line in lines}
     assert needs | {"azure-functions>=1.21,<3", "pydantic", "PyYAML"} <= names
     assert not names & (not_needed | {"pulumi", "typer", "rich"})
-    pinned = (ROOT / "requirements.txt").read_text().split()
-    assert {line for line in lines if "==" in line} <= set(pinned)
+    pinned = {f"{pin.name}=={pin.version}" for pin in pins.read(pins.RUNTIME)}
+    told = [line.partition("==") for line in lines if "==" in line]
+    assert {f"{canonicalize_name(name.partition('[')[0])}=={version}" for name, _, version in told} <= pinned
 
 
 def test_certificates_beside_the_stack_file_come_along(tmp_path: Path) -> None:

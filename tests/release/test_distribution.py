@@ -61,7 +61,7 @@ def test_the_sdist_is_the_whole_project(built: Built) -> None:
     made = {name for name in names if name in ("PKG-INFO", "setup.cfg") or name.startswith("keyturn.egg-info")}
     folders = {parent.as_posix() for name in sources for parent in Path(name).parents}
     assert names - made - folders - {""} <= sources
-    of_the_repository = {name for name in sources if name.startswith((".ci/", ".git", "tools/"))}
+    of_the_repository = {name for name in sources if name.startswith((".ci/", ".git"))}
     assert sources - names == of_the_repository
 
 
