@@ -14,6 +14,8 @@ from mkdocs.structure.pages import Page
 ROOT: Final = Path(__file__).parents[1]
 _OUTSIDE: Final = re.compile(r"\]\((?P<path>(?:\.\./)+[^)#\s]+)\)")
 _FOLDER: Final = "repository"
+_ALONE: Final = ("index.md", "tutorial.md")
+"""Pages that are a tab by themselves: a list of one page at their side would be none."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -27,8 +29,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - MkDocs' names
-    """Leads links out of `docs` to the copies."""
+    """Leads links out of `docs` to the copies; leaves out a navigation that has nothing to offer."""
     here = page.file.src_uri
+    if here in _ALONE:
+        page.meta["hide"] = ["navigation"]
 
     def led(found: re.Match[str]) -> str:
         target = _target(here, found["path"])

@@ -9,19 +9,20 @@ if (location.protocol === "file:") {
       frame.title = "Search"
       document.body.append(frame)
       const inside = frame.contentWindow
+      const base = new URL(url, document.baseURI).href
       inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
       inside.importScripts = (...urls) => urls.reduce((before, next) => before.then(() => load(next)), Promise.resolve())
       const load = source =>
         new Promise((done, failed) => {
           const script = inside.document.createElement("script")
-          script.src = new URL(source, url).href
+          script.src = new URL(source, base).href
           script.onload = done
           script.onerror = failed
           inside.document.body.append(script)
         })
       this.postMessage = data => this.ready.then(() => inside.dispatchEvent(new MessageEvent("message", { data })))
       this.terminate = () => frame.remove()
-      this.ready = load(url)
+      this.ready = load(base)
     }
   }
 }
