@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -63,6 +64,21 @@ class UsageFault(Exception):  # noqa: N818 - a fault of the person's input, exit
     """Something on the command line or in its reach can not be used; the text says what is allowed."""
 
 
+_GLANCE: Final = 12
+"""Names that are taken in at a glance."""
+
+
+def absent(what: str, name: str, there: Collection[str]) -> str:
+    """`there is no owner suport (did you mean support?); there are: sales, support`. Of many, only the one that is meant."""
+    near = difflib.get_close_matches(name, there, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    if len(there) > _GLANCE:
+        are = "" if near else f"; there are {len(there):,} others"
+    else:
+        are = f"; there {'is' if len(there) == 1 else 'are'}: {', '.join(there) or 'none'}"
+    return f"there is no {what} {name}{meant}{are}"
+
+
 @dataclass(slots=True, eq=False)
 class Trail:
     """The audit trail, and whether this command has written to it: nothing is changed before that."""
@@ -108,8 +124,8 @@ class Context:
         by_name = {policy.name: policy for policy in self.config.policies}
         unknown = [name for name in names or [] if name not in by_name]
         if unknown:
-            known = ", ".join(by_name) or "none"
-            raise UsageFault(f"{self.path.name} declares no secret {', '.join(unknown)}; declared are: {known}")
+            told = "; ".join(absent("secret", name, by_name) for name in unknown)
+            raise UsageFault(f"{self.path.name}: {told}. Nothing was changed")
         return [by_name[name] for name in dict.fromkeys(names)] if names else list(by_name.values())
 
     def unapplied(self, applied: Policy) -> tuple[str, ...]:
@@ -182,4 +198,4 @@ def end() -> None:
     ENDING.set(())
 
 
-__all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "end", "open_context"]
+__all__ = ["ConfigError", "Context", "File", "Json", "Names", "Stack", "UsageFault", "absent", "end", "open_context"]

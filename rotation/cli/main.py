@@ -41,6 +41,7 @@ from rotation.cli.runbook import runbook
 from rotation.cli.serve import serve
 from rotation.cli.status import status
 from rotation.cli.thaw import thaw
+from rotation.cli.watch import WatchCommand
 from rotation.engine import Outcome
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Policy, SecretValue
@@ -87,7 +88,7 @@ def main(
 # --- looking -------------------------------------------------------------------------------------
 
 
-app.command()(status)
+app.command(cls=WatchCommand)(status)
 app.command()(plan)
 
 

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.segment import Segments
 from rich.text import Text
 
 from rotation.checkup import Finding
 from rotation.logs import masked, masked_parts
-from rotation.status import Phase, Row
 
-_PIPED = 10_000
+_PIPED: Final = 10_000
 """Columns where nobody looks on: a pipe gets whole lines."""
 
 out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPED)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-_KEY = 16
-_WIDE = 130
-"""Columns from which on a row shows everything."""
-_LEAST = 16
+_KEY: Final = 16
+_NARROW: Final = 80
+_LEAST: Final = 16
 """Columns that the last column of a table needs to be read."""
+_QUOTED: Final = re.compile(r"`[^`]*`")
 
-_PHASE_STYLE = {
-    Phase.STEADY: "green",
-    Phase.DRAINING: "cyan",
-    Phase.ROTATING: "cyan",
-    Phase.EMPTY: "yellow",
-    Phase.NOT_APPLIED: "yellow",
-    Phase.HELD: "bold yellow",
-    Phase.UNREACHABLE: "bold yellow",
-    Phase.CONDEMNED: "bold red",
-    Phase.UNPROVEN: "bold red",
-}
+
+def on_terminal(console: Console) -> bool:
+    """Whether a person looks on. FORCE_COLOR asks for colours in a file, not for lines that are folded, nor for a bar."""
+    return console.file.isatty()
 
 
 def as_json(value: object) -> None:
@@ -49,7 +44,7 @@ def as_json(value: object) -> None:
 
 def complain(text: str, style: str = "red") -> None:
     """A sentence on standard error."""
-    err.print(_plain(text, style), soft_wrap=True)
+    _sentence(err, text, style)
 
 
 def unapplied(name: str, fields: Sequence[str], file: str) -> None:
@@ -74,15 +69,45 @@ def finish() -> None:
 
 def say(text: str, style: str = "") -> None:
     """A sentence on standard output."""
-    out.print(_plain(text, style), soft_wrap=True)
+    _sentence(out, text, style)
 
 
-def _plain(text: str, style: str = "") -> Text:
+def _sentence(console: Console, text: str, style: str) -> None:
+    """In whole lines for a pipe; folded for a terminal, with what belongs to it set in."""
+    told = plain(text, style).plain
+    if on_terminal(console):
+        folded: list[str] = []
+        for line in told.split("\n"):
+            words = line.lstrip(" ")
+            first = " " * (len(line) - len(words))
+            folded += fold(words, console.width, first, first + ("  " if first else "    "))
+        told = "\n".join(folded)
+    console.print(Text(told, style=style), soft_wrap=True)
+
+
+def fold(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """Lines of at most this many columns. What stands in backticks is there to be copied, and stays in one piece.
+
+    Parameters:
+        first: what the first line begins with.
+        rest: what the others begin with.
+    """
+    room = width - len(rest)
+    whole = _QUOTED.sub(lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}") if len(m[0]) <= room else m[0], text)
+    lines = textwrap.wrap(
+        whole, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] or [first]
+
+
+def plain(text: str, style: str = "") -> Text:
     """Text as it stands, but for values, and characters that would command the terminal.
 
     There should be neither; but services put words of theirs into what is shown.
     """
-    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in masked(text))
+    shown = masked(text)
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in shown)
     return Text(shown, style=style)
 
 
@@ -109,83 +134,99 @@ def key(key_id: str | None) -> str:
     return last if len(last) <= _KEY else f"{last[:_KEY]}…"
 
 
-def status(rows: Sequence[Row], now: datetime) -> None:
-    """One row per secret. A narrow terminal leaves out what the stack's file says anyway."""
-    wide = out.width >= _WIDE
-    headings = ("SECRET", "PHASE", *(("STORES", "ISSUER", "OWNER") if wide else ()), "KEY", "ROTATED", "NEXT")
-    shown = []
-    for row in rows:
-        declared = (" + ".join((row.store, *row.replicas)), row.issuer, row.owner)
-        shown.append(
-            (
-                _plain(row.name),
-                _plain(row.phase.value + (", frozen" if row.frozen else ""), _PHASE_STYLE[row.phase]),
-                *(_plain(text) for text in (declared if wide else ())),
-                _plain(key(row.key_id)),
-                _plain(f"{span(now - row.rotated_at)} ago" if row.rotated_at else "-"),
-                _plain(row.next_action),
-            )
-        )
-    _table(headings, shown)
-    for row in rows:
-        if row.last_error:
-            say(f"{row.name}: {row.last_error}", "yellow")
-        if row.frozen:
-            say(f"{row.name}: {row.frozen.told(row.name)}", "cyan")
-
-
 def findings(found: Iterable[Finding]) -> None:
     """One row per secret and store."""
     shown = [
         (
-            _plain(finding.name),
-            _plain(finding.store),
-            _plain(finding.verdict.value, "green" if finding.good else "bold red"),
-            _plain("yes" if finding.agrees else "no"),
-            _plain(key(finding.key_id)),
-            _plain(finding.reason),
+            plain(finding.name),
+            plain(finding.store),
+            plain(finding.verdict.value, "green" if finding.good else "bold red"),
+            plain("yes" if finding.agrees else "no", "" if finding.agrees else "bold red"),
+            plain(key(finding.key_id)),
+            plain(finding.reason),
         )
         for finding in found
     ]
-    _table(("SECRET", "STORE", "VERDICT", "AGREES", "KEY", "SAID"), shown)
+    lines(_table(("SECRET", "STORE", "VERDICT", "AGREES", "KEY", "SAID"), shown))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Plain cells; the last column may wrap."""
-    _table(headings, [tuple(_plain(cell) for cell in row) for row in rows])
+    lines(_table(headings, [tuple(plain(cell) for cell in row) for row in rows]))
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+def lines(drawn: Iterable[Text]) -> None:
+    """Prints these as they are. Thousands of them take no noticeable time: rich is not asked to lay them out."""
+    segments = [segment for line in drawn for segment in (*line.render(out, end="\n"),)]
+    out.print(Segments(segments), soft_wrap=True, end="")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Text]:
     """A table whose last column may wrap; where there is no room for that, a paragraph for each row."""
-    fixed = [max(cell.cell_len for cell in column) for column in zip(map(Text, headings), *rows, strict=True)][:-1]
-    if out.width < sum(fixed) + 2 * len(fixed) + _LEAST:
-        for row in rows:
-            out.print(row[0], soft_wrap=True)
-            for heading, cell in zip(headings[1:], row[1:], strict=True):
-                out.print(Text.assemble(f"    {heading.lower():<8} ", cell), soft_wrap=True)
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, heading in enumerate(headings, 1):
-        table.add_column(heading, no_wrap=number < len(headings))
+    widths = column_widths(headings, rows)
+    if fit(widths, _LEAST):
+        return aligned(headings, rows)
+    label = max(map(len, headings[1:]), default=0)
+    drawn = []
     for row in rows:
-        table.add_row(*row)
-    if out.is_terminal:
-        out.print(table)
-        return
-    with out.capture() as captured:  # a pipe does without the spaces that fill the last column
-        out.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        drawn.append(row[0])
+        for heading, cell in zip(headings[1:], row[1:], strict=True):
+            drawn += beside(Text(f"    {heading.lower():<{label}}  "), cell)
+    return drawn
+
+
+def column_widths(headings: Sequence[str], rows: Iterable[Sequence[Text]]) -> list[int]:
+    """Of all columns but the last."""
+    return [max(cell.cell_len for cell in column) for column in zip(map(Text, headings), *rows, strict=True)][:-1]
+
+
+def fit(widths: Sequence[int], last: int) -> bool:
+    """Whether columns of these widths leave so much room for one more."""
+    return sum(widths) + 2 * len(widths) + last <= out.width
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Text]:
+    """The lines of a table; those of its last column may be several."""
+    widths = column_widths(headings, rows)
+    drawn = []
+    for row in ([Text(heading, "bold") for heading in headings], *rows):
+        line = Text()
+        for cell, width in zip(row[:-1], widths, strict=True):
+            line.append_text(cell).append(" " * (width + 2 - cell.cell_len))
+        drawn += beside(line, row[-1])
+    return drawn
+
+
+def beside(line: Text, last: Text) -> list[Text]:
+    """What a line begins with, and its last part folded to the right of that."""
+    if not on_terminal(out) or line.cell_len + last.cell_len <= out.width:
+        return [line.append_text(last)]
+    first, *more = fold(last.plain, max(out.width - line.cell_len, _LEAST))
+    inset = " " * line.cell_len
+    return [line.append(first, last.style), *(Text(inset).append(part, last.style) for part in more)]
 
 
 def progress() -> Progress:
-    """A bar on standard error, shown on a terminal only."""
+    """A bar on standard error with pace and time left; only where a person looks on, at a terminal that can redraw it."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None if err.width < _NARROW else 40),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        _Pace(),
         console=err,
         transient=True,
-        disable=not err.is_terminal,
+        disable=not on_terminal(err) or err.is_dumb_terminal,
     )
+
+
+class _Pace(ProgressColumn):
+    """How fast it goes and how long it takes yet, as far as that can be told."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = span(timedelta(seconds=int(task.elapsed or 0)))
+        if not task.speed or task.finished:
+            return Text(elapsed.replace(".0", ""))
+        pace = f"{task.speed:.0f}/s" if task.speed >= 1 else f"{task.speed * 60:.0f}/min"
+        left = span(timedelta(seconds=task.time_remaining or 0)).replace(".0", "")
+        return Text(f"{pace}, about {left} left")
