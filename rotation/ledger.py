@@ -83,10 +83,10 @@ class Ledger:
         rows = "\n".join(listed.rows[index] for index in _rows(listed, secret))
         return int.from_bytes(hashlib.blake2b(rows.encode(), digest_size=7).digest())
 
-    def lists(self, issuer: str, key_id: str | None) -> bool:
-        """Whether a key is listed, or nobody can tell."""
+    def lists(self, issuer: str, key_id: str) -> bool:
+        """Whether a key is known to be listed."""
         listed = self._list(issuer)
-        return listed is None or key_id in listed.ids
+        return listed is not None and key_id in listed.ids
 
     def left(self) -> Iterator[tuple[str, str, list[tuple[str, KeyInfo]]]]:
         """Issuer, secret, and its old keys that nothing has claimed, with the token in the name of each."""

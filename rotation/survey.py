@@ -49,6 +49,8 @@ class _Held:
     name: str
     like: Policy
     """Its policy but for the name; shared."""
+    listed: bool = False
+    """Its issuer is known to list what it hands out, or keeps no list: who runs it need not ask."""
 
     @property
     def target(self) -> Target:
@@ -80,6 +82,10 @@ class Secrets(Sequence[tuple[Target, Policy]]):
             return Secrets(self._held[index])
         one = self._held[index]
         return one.target, one.policy
+
+    def places(self) -> Iterator[tuple[str, str, bool]]:
+        """Store and name of each, and whether its issuer is known to list what it hands out."""
+        return ((one.store, one.name, one.listed) for one in self._held)
 
 
 @dataclass(slots=True, eq=False)
@@ -179,10 +185,21 @@ class Survey:
             self._complain(store, told)
             return
         self.missing.pop(policy.name, None)
-        held = _Held(store, glance.name, policy.name, self._like(policy))
-        if glance.entry is None or not self._passes(held, policy, glance):
+        held = _Held(store, glance.name, policy.name, self._like(policy), self._known(policy.issuer))
+        if glance.entry is None or (seen := idle.see(self.assembly.engine, store, glance.entry)) is None:
             self._mark(store, glance)
             self.held.append(held)
+        elif not self._passes(held, policy, seen):
+            self._mark(store, glance)
+            self.held.append(replace(held, listed=held.listed or self._lists(policy.issuer, seen)))
+
+    def _known(self, issuer: str) -> bool:
+        return not self.assembly.issuers[issuer].capabilities.registry
+
+    def _lists(self, issuer: str, seen: Observation) -> bool:
+        s = self.assembly.engine.outside.situation(seen)
+        key_id = s.key_id(s.current_key) if s.current_key else None
+        return key_id is not None and self.ledger.lists(issuer, key_id)
 
     def _complain(self, store: str, told: str) -> None:
         self.troubles.append(Trouble(Code.INVALID, store, told))
@@ -199,13 +216,9 @@ class Survey:
             known = self._likes[like] = like
         return known
 
-    def _passes(self, held: _Held, policy: Policy, glance: Glance) -> bool:
-        """Whether the listing alone tells that there is nothing to do; it then claims the entry's keys."""
-        assert glance.entry is not None, "only then does it tell as much"
+    def _passes(self, held: _Held, policy: Policy, seen: Observation) -> bool:
+        """Whether the listing alone tells that there is nothing to do. It claims the entry's keys all the same."""
         engine, target = self.assembly.engine, held.target
-        seen = idle.see(engine, held.store, glance.entry)
-        if seen is None:
-            return False
         left = self.ledger.claim(policy.issuer, policy.name, orphans.claims(seen, engine.outside.now(seen)))
         outcome = idle.foresee(engine, target, seen, self.ledger.order(policy.issuer))
         if outcome is None:

@@ -10,7 +10,7 @@ from typing import List  # noqa: UP035 - the platform's worker does not take lis
 
 import azure.functions as func
 
-from rotation.functions.azure_functions import QUEUE, SCHEDULE, Host, open_host
+from rotation.functions.azure_functions import QUEUE, SCHEDULE, Host, is_fleet, open_host
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -47,6 +47,11 @@ def run(message: func.QueueMessage) -> None:
 
 @app.function_name("sweep")
 @app.timer_trigger("timer", os.environ.get("KEYTURN_SWEEP_SCHEDULE") or SCHEDULE)
-def sweep(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the platform's name for what it gives
-    """Everything that is due. A run that was missed is caught up once, when the app is there again."""
-    _host().sweep()
+@app.queue_output("batches", QUEUE, "AzureWebJobsStorage")
+def sweep(timer: func.TimerRequest, batches: func.Out[List[str]]) -> None:  # noqa: ARG001, UP006 - the platform's names
+    """Everything that is due, here or, of a fleet, by the queue. What was missed is caught up once, when the app is back."""
+    if is_fleet(os.environ):
+        if sent := _host().dispatch():
+            batches.set(sent)
+    else:
+        _host().sweep()

@@ -27,6 +27,7 @@ from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
 from rotation.cli.exec import execute
 from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
+from rotation.cli.fleet import fleet as fleets
 from rotation.cli.fingerprints import app as fingerprints_app
 from rotation.cli.guard import guard
 from rotation.cli.incident import app as incident_app
@@ -347,6 +348,7 @@ app.command("policy")(policy_command)
 app.command()(metrics)
 app.command(cls=Reporting)(report)
 app.command("run")(run_daemon)
+app.add_typer(fleets, name="fleet")
 app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 app.command()(serve)
 app.add_typer(notify_app, name="notify")

@@ -1,7 +1,8 @@
 """The AWS Lambda function: Secrets Manager's rotation steps, EventBridge's schedule, SQS's batches of names.
 
     Secrets Manager ── createSecret, setSecret, testSecret, finishSecret ──► Engine.step: one attempt, under its token
-    EventBridge     ── a scheduled event ──────────────────────────────────► the sweep, as `keyturn sweep` does it
+    EventBridge     ── a scheduled event ──────────────────────────────────► the sweep, as `keyturn sweep` does it; or, of
+                                                                             a fleet, its look alone: what is due goes to SQS
     SQS             ── names of secrets ───────────────────────────────────► a run of each; what failed comes again
 
 A step that did not get where it was to go raises: Secrets Manager then tries the whole rotation again, several times.

@@ -1,8 +1,9 @@
 """Azure Functions: Event Grid's webhook, queue messages and a timer, turned into runs of secrets and sweeps.
 
     Event Grid ──POST──► answer(): understood, told in the log ──► queue ──► run(): the ordinary run of one secret
-    somebody   ─────────────── {"secret": NAME}, or NAME ────────► queue ──┘
-    timer      ────────────────────────────────────────────────────────────► sweep(): everything; this is the truth
+    somebody   ─────────────── {"secret": NAME}, or NAME ────────► queue ──┤
+    timer      ─── of a fleet: dispatch(), a look round ─────────► queue ──┘
+    timer      ─── else ───────────────────────────────────────────────────► sweep(): everything; this is the truth
 
 An event only makes a run prompt: whether anything is due is decided by that run, from what is really there. So events
 that come twice, late, in another order or not at all cost nothing but time. The webhook asks no service anything, and so
@@ -24,9 +25,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rotation import logs, names
+from rotation import crew, logs, names
 from rotation import policy as policies
 from rotation import sweep as sweeps
+from rotation.batches import is_batch
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "keyturn-runs"
 """Holds which secrets are to be looked at now."""
+FLEET: Final = "KEYTURN_FLEET"
+"""The setting by which the timer looks round and has the queue's function do the work, on as many instances as there are."""
 SCHEDULE: Final = "0 */5 * * * *"
 """When to sweep, in the six fields of NCRONTAB, where KEYTURN_SWEEP_SCHEDULE says nothing: every five minutes."""
 
@@ -239,6 +243,8 @@ class Host:
             Redeliver: one of them failed for a reason that passes. A reason that does not is told in the log, and the
                 message is done with: it would fail the same way each time, and every sweep tells it again.
         """
+        if (text := _text(message)) is not None and is_batch(text):
+            return self._work(text)
         try:
             asked = prompts(message, self.config)
         except Mangled as mangled:
@@ -272,6 +278,22 @@ class Host:
         end = sweeps.sweep(self._ready(), self._file)
         if end is not Ended.DONE:
             raise SweepFailed(f"the sweep of {self.config.environment} ended {end.value}; the log says where")
+
+    def dispatch(self) -> list[str]:
+        """Of a fleet, in place of sweep(): messages for the queue, which other instances of the app take from it.
+
+        Raises:
+            ConfigError: a login that a secret needs is not set.
+        """
+        messages: list[str] = []
+        crew.dispatch(self._ready(), lambda batch: messages.append(str(batch)), self._file)
+        return messages
+
+    def _work(self, text: str) -> list[Ended]:
+        worked = crew.Worker(self._ready()).run(text)
+        if worked.again:
+            raise Redeliver(f"to be run again: {', '.join(worked.again)}")
+        return list(worked.ends)
 
     def _run(self, prompt: Prompt) -> Ended:
         """Raises Trouble with whatever kept the run from doing what is due."""
@@ -332,6 +354,18 @@ class Host:
     @property
     def _file(self) -> str:
         return "the app's stack file"
+
+
+def _text(message: bytes | str) -> str | None:
+    try:
+        return message.decode("utf-8-sig") if isinstance(message, bytes) else message
+    except UnicodeDecodeError:
+        return None
+
+
+def is_fleet(env: Mapping[str, str]) -> bool:
+    """Whether the app's timer dispatches and does not sweep."""
+    return env.get(FLEET, "").casefold() in ("1", "true", "yes")
 
 
 def open_host(root: Path, env: Mapping[str, str]) -> Host:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from rotation.assembly import Assembly, assemble
 from rotation.audit.around import Requests
 from rotation.audit.opening import open_trail
 from rotation.audit.trail import ChainedAuditor, Surroundings
+from rotation.batches import is_batch
 from rotation.declared import Config
 from rotation.engine import Outcome, Target
 from rotation.errors import Trouble
@@ -29,11 +31,14 @@ from rotation.situation import Stop
 from rotation.telemetry import Call, Run, Several, Sweep, Telemetry, sweeping
 
 if TYPE_CHECKING:
+    from rotation.crew import Worker
     from rotation.functions.aws_lambda import Context
 
 PACKED: Final = "keyturn.json"
 """The configuration, at the root of the package."""
 _FUNCTION: Final = "AWS_LAMBDA_FUNCTION_NAME"
+QUEUE: Final = "KEYTURN_FLEET_QUEUE"
+"""The variable with the address of the SQS queue of a fleet: where it is set, a schedule dispatches and does not sweep."""
 RESERVE: Final = timedelta(seconds=20)
 """Kept back of an invocation's time: no effect begins in it, so that what is under way can end and be told."""
 LEAST: Final = timedelta(seconds=60)
@@ -140,6 +145,8 @@ class Host:
             config, env, auditor, clock, telemetry=Several(self._watch, *watches), stopping=self._stopping
         )
         self._clock: Final = self._assembly.clock
+        self._queue = env.get(QUEUE)
+        self._worker: Worker | None = None
         self._trail = auditor if isinstance(auditor, ChainedAuditor) else None
         if self._trail is not None:
             self._trail.watched_by(self._watch, self._clock)
@@ -174,12 +181,16 @@ class Host:
         if any(record.get("eventSource") == "aws:sqs" for record in event.get("Records", ())):
             told["what"] = "batch"
             return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in self._batch(event["Records"])]}
+        scheduled = event.get("source") in ("aws.events", "aws.scheduler")
+        if event.get("keyturn") == "dispatch" or (scheduled and self._queue):
+            told["what"] = "dispatch"
+            return self._dispatch()
         if event.get("source") in ("aws.events", "aws.scheduler") or event.get("keyturn") == "sweep":
             told["what"] = "sweep"
             return self._sweep()
         raise Failed(
             "an event of no known kind; known are a step of Secrets Manager, a scheduled event of EventBridge, "
-            'messages of SQS, and {"keyturn": "sweep"}'
+            'messages of SQS, {"keyturn": "sweep"} and {"keyturn": "dispatch"}'
         )
 
     # --- a step of a rotation ----------------------------------------------------------------------
@@ -244,7 +255,7 @@ class Host:
         assembly, results = self._assembly, dict[str, int]()
         with sweeping(assembly.telemetry, self._clock, assembly.config.environment) as watched:
             begun = sweep.begin(assembly, "this function's configuration")
-            watched.secrets = len(begun.secrets)
+            watched.secrets = begun.total
             sweep.tell_begun(begun)
             for policy, outcome in begun.run_all():
                 sweep.tell(assembly, policy, outcome)
@@ -253,7 +264,7 @@ class Host:
                 results[end] = results.get(end, 0) + 1
             watched.result = "failed" if begun.troubles or results.keys() - {sweep.Ended.DONE.value} else "done"
         counts = {
-            "secrets": len(begun.secrets),
+            "secrets": begun.total,
             "orphans": len(begun.adopted),
             "unseen": len(begun.troubles),
             **results,
@@ -263,12 +274,38 @@ class Host:
             raise Failed(f"the sweep of {assembly.config.environment} left something: {counts}; the log says what")
         return counts
 
+    def _dispatch(self) -> dict[str, int]:
+        """The sweep of a fleet: what has something to do goes to the queue, for other invocations of this function."""
+        from rotation import crew  # noqa: PLC0415 - a fleet's alone
+        from rotation.functions.sqs import Sender  # noqa: PLC0415
+
+        if not self._queue:
+            raise Failed(f"{QUEUE} is not set: the address of the queue that a dispatch sends to")
+        with Sender(self._queue) as sender:
+            sent = crew.dispatch(self._assembly, sender.send, "this function's configuration")
+        if sent.unseen:
+            raise Failed(
+                f"the dispatch of {self._assembly.config.environment} left something: {sent}; the log says what"
+            )
+        return asdict(sent)
+
     def _batch(self, records: list[Mapping[str, Any]]) -> list[str]:
         """Runs the secrets that messages name, each once; gives the ids of messages that are to come again."""
         named: dict[str, list[str]] = {}
+        again: list[str] = []
         for record in records:
+            if is_batch(body := record.get("body", "")):
+                again += [record["messageId"]] if self._work(body) else []
+                continue
             named.setdefault(_named(record.get("body", "")), []).append(record["messageId"])
-        return [id_ for name, ids in named.items() if not self._run(name) for id_ in ids]
+        return again + [id_ for name, ids in named.items() if not self._run(name) for id_ in ids]
+
+    def _work(self, body: str) -> bool:
+        """Whether a message of a dispatch is to come again."""
+        from rotation.crew import Worker  # noqa: PLC0415 - a fleet's alone
+
+        self._worker = self._worker or Worker(self._assembly, self._stopping, self._look)
+        return bool(self._worker.run(body).again) or self._stopping()
 
     def _run(self, name: str) -> bool:
         from rotation import sweep  # noqa: PLC0415 - a step does without

@@ -72,7 +72,7 @@ def test_the_package_is_whole(app: Path) -> None:
 
 
 def test_the_app_has_its_three_functions(app: Path) -> None:
-    """As the platform indexes them: webhook with a queue beside it, queue, timer. The worker takes typing.List only."""
+    """As the platform indexes them: webhook and timer with a queue beside them, queue. The worker takes typing.List only."""
     code = """
 import json, typing, function_app
 found = {f.get_function_name(): [[b.type, getattr(b, "name", "")] for b in f.get_bindings()] for f in function_app.app.get_functions()}
@@ -83,7 +83,7 @@ print(json.dumps([found, type(out).__name__]))
     assert {name: {kind for kind, _ in bindings} for name, bindings in found.items()} == {
         "events": {"httpTrigger", "http", "queue"},
         "run": {"queueTrigger"},
-        "sweep": {"timerTrigger"},
+        "sweep": {"timerTrigger", "queue"},
     }
     assert annotation == "_GenericAlias"
 

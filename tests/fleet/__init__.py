@@ -1,0 +1,1 @@
+"""A fleet of worker processes behind a real broker."""
