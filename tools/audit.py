@@ -101,9 +101,10 @@ def asked(requirements: Path, service: Sequence[str]) -> Mapping[str, Any] | str
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "10", *service]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-        found: Mapping[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return f"no answer within {_SECONDS} s"
+    try:
+        found: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
         # Whatever stopped it, a refused connection for one, is what it says last.
         last = ([line for line in done.stderr.splitlines() if line.strip()] or [""])[-1]

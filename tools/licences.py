@@ -48,9 +48,9 @@ def rules(path: Path = LIST) -> Rules:
 
 def told(about: metadata.PackageMetadata, words: Mapping[str, str]) -> str:
     """The licence of a package, in SPDX's words as far as possible; empty where it tells none."""
-    if expression := about.get("License-Expression"):
-        return expression
-    named = (about.get("License") or "").strip()
+    if "License-Expression" in about:
+        return about["License-Expression"]
+    named = about["License"].strip() if "License" in about else ""
     named = words.get(named, named) if len(named) <= _LONGEST else ""
     classifiers = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier") or () if "License ::" in each]
     if named and (named in words.values() or not classifiers):

@@ -229,13 +229,13 @@ class _Search:
                 facts |= {Target(store, one.name): one.facts for one in assembly.stores[store].listing()}
             except Trouble as trouble:
                 self._silent.append(str(trouble))
-        told, apart = [], []
+        apart: list[tuple[Target, Policy]] = []
         for target, policy in self._managed:
             journal = Journal(facts.get(target, {}))
             # Where listings bring less than the journal, neither of the two is among it.
-            whole = journal.attempts or journal.adopted or not journal.facts
-            (told if whole else apart).append((target, policy, journal))
-        for target, policy, journal in told:
+            if journal.facts and not (journal.attempts or journal.adopted):
+                apart.append((target, policy))
+                continue
             token = max(journal.promoted.keys() - journal.proven.keys(), key=journal.promoted.__getitem__, default=None)
             current = Version(journal.adopted.get(token, ""), token) if token else None
             now = assembly.clock.now()
@@ -244,7 +244,7 @@ class _Search:
             can = registry.capabilities(assembly.config.issuers[policy.issuer], assembly.config.root)
             can = can or assembly.issuers[policy.issuer].capabilities
             self._looks.append(_Look(target, seen, Situation(seen, Evidence(), can, Order(), now)))
-        self._managed = [(target, policy) for target, policy, _ in apart]
+        self._managed = apart
         self._look()
 
     def _look(self) -> None:

@@ -22,11 +22,15 @@ _NOT_SOURCES = (
 
 def uv(*arguments: str, cwd: Path = ROOT) -> str:
     """Runs uv, from its cache if that has everything, else with the package index. Returns what it printed."""
-    for offline in (["--offline"], []):
-        done = subprocess.run([UV, *arguments, *offline], cwd=cwd, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout
-    raise AssertionError(done.stderr)
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([UV, *arguments, *more], cwd=cwd, capture_output=True, text=True, check=False)
+
+    done = run("--offline")
+    if done.returncode != 0:
+        done = run()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Environment:
     def keyturn(self, *arguments: str, **env: str) -> Ran:
         """Runs the console script with these variables and hardly any others."""
         given = {"PATH": os.environ["PATH"], "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "200", **env}
-        command = [self.python.parent / "keyturn", *arguments]
+        command = [str(self.python.parent / "keyturn"), *arguments]
         done = subprocess.run(command, cwd=self.home, env=given, capture_output=True, text=True, check=False)
         return Ran(done.returncode, done.stdout, done.stderr)
 
