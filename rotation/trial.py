@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 from rotation.errors import Code, Trouble
 from rotation.model import Check, Counting, Credential, Issued, KeyInfo, Model, Propagation, Verdict
 from rotation.names import KeyName
-from rotation.ports import Clock, Issuer, TellsUsage
+from rotation.policy import show_duration
+from rotation.ports import Clock, Issuer, RevokesInSteps, TellsUsage
 
 T = TypeVar("T")
 
@@ -64,18 +65,28 @@ class Trial:
         self._unsure = False
         """A mint went out, and what came of it is not known."""
         self._dead = False
+        self._left = False
+        """It is dead, and something of it is at the issuer."""
+        self._before: set[str] = set()
+        """Ids of the keys that were there already."""
+        self._strangers: list[str] = []
+        """Ids of keys without a name that came since: perhaps the one that was minted, and perhaps not ours."""
 
     @property
     def alive(self) -> str | None:
         """What may be alive although it should not, in words; None when there is nothing."""
+        if self._issued and self._left:
+            return f"the key {self._issued.key_id}, which is refused and not deleted"
         if self._issued and not self._dead:
             return f"the key {self._issued.key_id}, called {self.key_name}"
+        if self._unsure and self._strangers:
+            return f"one of {', '.join(self._strangers)}, unless somebody else has made it"
         return f"a key called {self.key_name}" if self._unsure else None
 
     def run(self) -> Iterator[Step]:
         """Every step as soon as it is over, up to the first that fails. Raises nothing but what interrupts it."""
         issuer, can = self._issuer, self._issuer.capabilities
-        named = can.model is Model.MINT
+        named = can.model is Model.MINT and can.names_keys
         before = yield from self._step("list", self._list)
         if before is None:
             return
@@ -113,7 +124,10 @@ class Trial:
         revoked = yield from self._step("revoke", lambda: self._revoke(issued))
         if revoked is None:
             return
-        yield from self._step("prove", lambda: self._prove(issued))
+        proven = yield from self._step("prove", lambda: self._prove(issued))
+        issuer = self._issuer
+        if proven and isinstance(issuer, RevokesInSteps):
+            yield from self._step("clear", lambda: self._cleared(issuer, issued))
 
     # --- steps: each gives what it found and a sentence, or raises Trouble --------------------------------
 
@@ -129,8 +143,8 @@ class Trial:
         return found
 
     def _list(self) -> tuple[int, str]:
-        count = len(self._listed())
-        return count + 1, f"{count} keys are listed"
+        self._before = {info.key_id for info in self._listed()}
+        return len(self._before) + 1, f"{len(self._before)} keys are listed"
 
     def _listed(self) -> list[KeyInfo]:
         return list(self._issuer.keys())
@@ -175,14 +189,14 @@ class Trial:
     def _used(self, issued: Issued) -> tuple[bool, str]:
         use = self._issuer.last_use(issued.key_id)
         told = "unknown" if not use.known else f"{use.at:%Y-%m-%d %H:%MZ}" if use.at else "never"
-        return True, f"{told}, as the vendor says it; it may lag by {use.granularity}"
+        return True, f"{told}, as the vendor says it; it may lag by {show_duration(use.granularity)}"
 
     def _counted(self, issuer: TellsUsage, issued: Issued, counting: Counting) -> tuple[bool, str]:
         now = self._clock.now()
         use = issuer.usage([issued.key_id], now - counting.width, now).get(issued.key_id)
         if use is None or use.counts is None:
             raise Trouble(Code.INVALID, self._issuer.name, "what is counted has no place for a key with such an id")
-        number, lag = sum(span.count for span in use.counts), counting.lag
+        number, lag = sum(span.count for span in use.counts), show_duration(counting.lag)
         return True, f"{number} {counting.of} are counted so far; the vendor may be late by {lag}"
 
     def _toggled(
@@ -196,10 +210,18 @@ class Trial:
         """Finds the key of a mint that was not answered by its name."""
         end = self._clock.monotonic() + LOOKS_FOR.total_seconds()
         while True:
-            found = next((info for info in self._listed() if info.name == self.key_name), None)
+            listed = self._listed()
+            found = next((info for info in listed if info.name == self.key_name), None)
             if found is not None:
                 self._issued = Issued(found.key_id, Credential({}))
                 return True, f"found as {found.key_id}"
+            if not self._issuer.capabilities.names_keys:
+                self._strangers = [info.key_id for info in listed if info.key_id not in self._before]
+                if self._strangers:
+                    told = (
+                        f"keys have no names here, and since the mint there is {', '.join(self._strangers)}: left alone"
+                    )
+                    raise Trouble(Code.CONFLICT, self._issuer.name, told)
             if self._clock.monotonic() + _LOOKS_EVERY.total_seconds() > end:
                 told = f"it is not in the list {LOOKS_FOR.total_seconds():.0f} s after its mint"
                 raise Trouble(Code.NOT_FOUND, self._issuer.name, told)
@@ -208,6 +230,12 @@ class Trial:
     def _revoke(self, issued: Issued) -> tuple[bool, str]:
         self._issuer.revoke(issued.key_id)
         return True, issued.key_id
+
+    def _cleared(self, issuer: RevokesInSteps, issued: Issued) -> tuple[bool, str]:
+        self._left = True
+        issuer.clear(issued.key_id)
+        self._left = False
+        return True, "what its revocation had left is gone"
 
     def _prove(self, issued: Issued) -> tuple[bool, str]:
         """The key is refused, and gone from the list; where nobody has its value, the latter alone tells."""

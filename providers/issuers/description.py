@@ -700,7 +700,10 @@ def parsed(part: type[_P], text: str, source: str) -> _P:
         return part.model_validate(given)
     except ValidationError as error:
         faults = [_fault(details) for details in error.errors()]
-        raise DescriptionFault(source, faults) from None
+        # A list of which no member is sound counts as empty; what is wrong with its members says it all.
+        empty = [fault for fault in faults if fault.text == _EMPTY]
+        hollow = [f for f in empty if any(o.path.startswith(f"{f.path}[") for o in faults if o not in empty)]
+        raise DescriptionFault(source, [fault for fault in faults if fault not in hollow]) from None
 
 
 @cache
@@ -741,12 +744,21 @@ def _yaml_fault(error: yaml.YAMLError) -> Fault:
     return Fault(place, getattr(error, "problem", None) or "is not YAML")
 
 
+_EMPTY: Final = "needs at least one"
+
+
 def _fault(details: Any) -> Fault:
     location, context = list(details["loc"]), details.get("ctx", {})
     if details["type"] == "unknown_field":
         location.append(context["field"])
     raised = context.get("error")
-    words = {"missing": "is needed", "model_type": "must be a mapping", "dict_type": "must be a mapping"}
+    words = {
+        "missing": "is needed",
+        "model_type": "must be a mapping",
+        "dict_type": "must be a mapping",
+        "tuple_type": "must be a list",
+        "too_short": _EMPTY,
+    }
     text = str(raised) if isinstance(raised, ValueError) else words.get(details["type"], details["msg"])
     return Fault(_path(location), text[0].lower() + text[1:] if text.startswith("Input") else text)
 

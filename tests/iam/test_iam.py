@@ -21,6 +21,7 @@ from rotation.journal import Journal
 from rotation.model import Credential, Policy, SecretValue, Verdict
 from rotation.ports import Grade, Issuer, RevokesInSteps
 from rotation.resilience import PatientIssuer, Service
+from rotation.trial import Trial
 from sandbox.aws.control import Kind
 from sandbox.aws.server import AwsServer
 from tests.contracts.issuer import IssuerContract, IssuerHarness, Mishap, Operation, key_name
@@ -146,6 +147,36 @@ def test_a_revoked_key_is_inactive_until_it_is_cleared(harness: IamHarness) -> N
     cast("IamIssuer", harness.issuer).clear(issued.key_id)
     cast("IamIssuer", harness.issuer).clear(issued.key_id)
     assert harness.statuses() == {}
+
+
+def test_a_trial_leaves_nothing(harness: IamHarness) -> None:
+    """Not even an inactive key, which would take up room; that keys have no names is no fault of a step."""
+    trial = Trial(harness.issuer, harness.clock, "0" * 32)
+    steps = list(trial.run())
+    assert [step.name for step in steps if not step.good] == []
+    assert [step.name for step in steps][-3:] == ["revoke", "prove", "clear"]
+    assert (trial.alive, harness.statuses()) == (None, {})
+
+
+def test_a_trial_tells_what_it_could_not_clear(harness: IamHarness) -> None:
+    """A key that is refused, and there."""
+    trial = Trial(harness.issuer, harness.clock, "0" * 32)
+    harness.server.control.fail("iam:DeleteAccessKey", FAULTS[Mishap.ADDRESS_REFUSED])
+    assert [(step.name, step.good) for step in trial.run()][-1] == ("clear", False)
+    (key_id,) = harness.statuses()
+    assert f"{key_id}, which is refused and not deleted" in (trial.alive or "")
+
+
+def test_a_trial_whose_mint_was_not_answered_touches_no_key(harness: IamHarness) -> None:
+    """Without names nobody can tell whose it is: a person is told which one it may be."""
+    harness.happen(Mishap.LOST_AFTER, "mint")
+    trial = Trial(harness.issuer, harness.clock, "0" * 32)
+    list(trial.run())
+    steps = list(trial.clean())
+    assert [(step.name, step.good) for step in steps] == [("look for the key", False)]
+    (key_id,) = harness.statuses()
+    assert harness.statuses() == {key_id: "Active"}
+    assert key_id in (trial.alive or "")
 
 
 def test_a_key_that_was_made_active_again_is_not_deleted(harness: IamHarness) -> None:
