@@ -32,7 +32,7 @@ from sandbox.clock import SandboxClock
 from sandbox.consumer import READERS
 from sandbox.home import Home
 from sandbox.services import supervisor
-from sandbox.supervisor import load_consumer_env, load_env
+from sandbox.supervisor import Supervisor, load_consumer_env, load_env
 from tests.docs.pages import ROOT, Block, Command, Event, commands
 
 ID = re.compile(r"(?<![A-Z_])ID\b")
@@ -81,13 +81,16 @@ class World:
 
     def down(self) -> None:
         """In this process: what was started is stopped although a command of a page can not be."""
-        supervisor(Home(self.folder.resolve()), print).reset()
+        self.services().reset()
+
+    def services(self) -> Supervisor:
+        return supervisor(Home(self.folder.resolve()), print)
 
     def mend(self) -> None:
         """After a page that was not followed to its end: all servers run, and Keyturn gets at them."""
         self.extra = {}
         self.restore()
-        self.shell("keyturn sandbox up")
+        self.services().up()
         self.change("issuers", "openai", "admin", value={"env": "OPENAI_ADMIN_KEY"})
         self.ask_openai("POST", "reset", {})
 
@@ -246,10 +249,10 @@ class World:
                 findings = [found("deploy/.env", 12, value, "openai-api-key"), found("README.md", 3, "z" * 20 + "9")]
                 report.write_text(json.dumps(findings))
             case ["stop", service]:
-                listing: list[dict[str, Any]] = json.loads(self.shell("keyturn sandbox status --json").output)
-                os.kill(next(one["pid"] for one in listing if one["service"] == service), signal.SIGTERM)
+                pids = {one.service: one.pid for one in self.services().status()}
+                os.kill(pids[service] or 0, signal.SIGTERM)
             case ["start", _]:
-                self.shell("keyturn sandbox up")
+                self.services().up()
             case ["kill", *words]:
                 self.kill(["keyturn", *words, "--yes"])
             case ["revocations", "take", seconds, "s"]:
