@@ -154,6 +154,8 @@ class Entry:
     """How many facts its journal may have in all; None where there is no limit that matters."""
     service: ServiceRotation | None = None
     """None where the store's service rotates nothing, or was never told to rotate this."""
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """Places that the store's service itself copies the entry to, and that may hand out something older; and why."""
 
 
 class Ending(StrEnum):
@@ -308,6 +310,8 @@ class Capabilities:
     """The places of the model SLOTS."""
     revokes: bool = True
     """Can be asked to revoke a single key. False: creating does it (REPLACE), or a person must."""
+    regenerates: bool = False
+    """Revoking gives its slot another value, whatever it holds by the time: a request that comes late destroys that."""
     max_keys: int | None = None
     """How many of our keys may live at once; None when there is no limit that matters."""
     registry: bool = True
