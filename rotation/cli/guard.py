@@ -96,8 +96,8 @@ def guard(
     prints = context.assembly.fingerprints
     if not thorough and prints.ready() is None:
         raise UsageFault(
-            f"without fingerprints no key can be known again: {prints.fault}. `keyturn fingerprints init` makes their key; "
-            "--thorough compares values instead"
+            f"without fingerprints no key can be known again: {prints.fault}. Put that right; where they have no key yet, "
+            "`keyturn fingerprints init` makes it. --thorough compares values instead"
         )
     managed, unseen = context.managed()
     matches = match(context.assembly, findings, managed, unseen, journals_only=not thorough)

@@ -54,7 +54,7 @@ def test_the_hooks_keep_to_what_pre_commit_reads(tmp_path: Path) -> None:
     broken.write_text(HOOKS.read_text().replace("entry:", "enter:"))
     assert ran(BIN / "pre-commit", "validate-manifest", broken) == 1
     hooks = {hook["id"]: hook for hook in yaml.safe_load(HOOKS.read_text())}
-    version = next(pin.version for pin in pins.read(pins.DEVELOPMENT) if pin.name == Scanner.DETECT_SECRETS)
+    version = next(pin.version for pin in pins.read(pins.DEVELOPMENT) if str(pin.name) == Scanner.DETECT_SECRETS.value)
     assert f"{Scanner.DETECT_SECRETS}=={version}" in hooks["keyturn-guard"]["additional_dependencies"]
 
 
