@@ -148,8 +148,8 @@ def warnings(key: Watched, use: KeyUse, counting: Counting | None) -> Iterator[W
         if last > 0 and use.counts and counting and (found := jump(counts[:last])):
             start = use.counts[last - 1].start
             text = (
-                f"{key.key_id} has {found.requests} {of} from {start:%Y-%m-%d %H:%M}Z on, where {found.baseline} were "
-                "the most in nine of ten spans before"
+                f"{key.key_id} has {found.requests} {of} from {start:%Y-%m-%d %H:%M}Z on, more than {FACTOR} times its "
+                f"baseline of {found.baseline}"
             )
             yield Warned(Why.JUMP, key.key_id, Severity.WARNING, text, found.requests)
             return

@@ -157,3 +157,13 @@ def test_an_admin_credential_of_several_parts(tmp_path: Path) -> None:
             store.promote("prod/datadog", pending, None)
             with opened(config, "dd", {"vault": store}) as issuer:
                 assert list(issuer.keys()) == []
+
+
+def test_only_who_tells_is_watched(tmp_path: Path) -> None:
+    """An issuer that tells of no key's use, or of one key at a time, can not be watched in a sweep."""
+    (told,) = faults(stack(tmp_path, sendgrid(watchUsage=True)))
+    assert told.startswith("keyturn:issuers.mail.watchUsage: has no use: SendGrid")
+    about = {"kind": "openai", "project": "proj_1", "admin": {"env": "KEY"}, "watchUsage": True}
+    assert getattr(load(stack(tmp_path, {"openai": about})).issuers["openai"], "watch_usage", None) is True
+    about = {"kind": "mistral", "variables": shipped_samples("mistral").variables, "admin": {"env": "KEY"}}
+    assert load(stack(tmp_path, {"mistral": {**about, "watchUsage": True}})), "its list tells"

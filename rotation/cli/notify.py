@@ -121,6 +121,6 @@ def _place(about: Any) -> str:
 
 
 def _route(route: Any) -> dict[str, Any]:
-    on = list(route.on) if route.on is not None else ["failed", "hold", "incident"]
+    on = list(route.on) if route.on is not None else ["failed", "hold", "incident", "usage"]
     least = route.least or ("warning" if route.on is None else "info")
     return {"channel": route.channel, "from": least, "on": on}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import requests
 
+from rotation.daemon import Daemon
+from rotation.observe.board import SUSPECT, Board
 from tests.cli.project import BATCH, CHAT, HOOK, Project
+from tests.notify.places import endpoint
 
 HOUR = timedelta(hours=1)
 USAGE = "/v1/organization/usage/completions"
@@ -118,6 +123,16 @@ class TestStatus:
         assert "shown dead: it is accepted" in ran.err
 
 
+@pytest.fixture(scope="module")
+def _apprise() -> None:
+    """Loads what Apprise loads at its first use, which takes longer than a command waits on a busy machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import apprise
+
+        assert apprise.Apprise().add("json://127.0.0.1:1/")
+
+
 def watch(project: Project) -> None:
     project.change("issuers.openai.watchUsage", True)
 
@@ -132,29 +147,53 @@ class TestSweeps:
         assert applied.run("sweep").code == 0
         assert asked(applied)[before:].count(USAGE) == 1
 
+    @pytest.mark.usefixtures("_apprise")
     def test_a_jump_is_told(self, applied: Project) -> None:
-        """By the sweep, by its metrics, and to the owner."""
+        """By the sweep, by its metrics, and to the owner: once a day, however many sweeps."""
         watch(applied)
+        applied.change("channels", {"box": {"apprise": {"env": "BOX"}}})
+        applied.change("owners.support-platform.notify", ["box"])
         value = applied.value(CHAT)
         for _ in range(13):
             chat(applied, value, 2)
             applied.services.time.move(HOUR)
-        assert "far more" not in applied.run("sweep").text
-        assert (
-            'suspect_keys{environment="sandbox",issuer="openai",owner="support-platform",secret="support-copilot-chat",store="vault",why="jump"} 0'
-            in sorted_labels(applied)
-        )
-        chat(applied, value, 101)
-        ran = applied.run("sweep")
-        assert ran.code == 0
-        assert "has 101 model requests" in ran.text
-        assert 'why="jump"} 1' in sorted_labels(applied)
+        with endpoint() as box:
+            told = {"BOX": f"json://127.0.0.1:{box.port}/", "KEYTURN_NOTICES_FILE": str(applied.root / "notices.json")}
+            assert "model requests" not in applied.run("sweep", **told).text
+            assert 'secret="support-copilot-chat",store="vault",why="jump"} 0' in sorted_labels(applied, **told)
+            chat(applied, value, 101)
+            for _ in range(2):
+                ran = applied.run("sweep", **told)
+                assert ran.code == 0
+                assert "has 101 model requests" in ran.text
+                applied.services.time.move(timedelta(minutes=5))
+            assert 'secret="support-copilot-chat",store="vault",why="jump"} 1' in sorted_labels(applied, **told)
+        (asked,) = box.asked
+        assert "is used far more than before" in asked.json["title"]
+        assert "101 model requests" in asked.json["message"]
+        assert value not in str(asked.json)
+
+    def test_a_daemon_asks_once_in_a_while(self, applied: Project) -> None:
+        """Its sweeps come every few minutes, and counts change by the hour."""
+        watch(applied)
+        board, time = Board(), applied.services.time
+        daemon = Daemon(applied.assembly(), board, threading.Event(), timedelta(minutes=5), lambda: 0.0)
+        before = len(asked(applied))
+        for _ in range(3):
+            daemon.turn()
+            time.move(timedelta(minutes=4))
+        assert asked(applied)[before:].count(USAGE) == 1
+        time.move(timedelta(minutes=4))
+        daemon.turn()
+        assert asked(applied)[before:].count(USAGE) == 2
+        told = {labels["why"]: value for gauge, labels, value in board.read(time.now()) if gauge is SUSPECT}
+        assert told == {"retired": 0, "jump": 0}
 
 
-def sorted_labels(project: Project) -> str:
+def sorted_labels(project: Project, **env: str) -> str:
     """The metrics, with the labels of each line in the order of their names."""
     lines = []
-    for line in project.run("metrics").out.splitlines():
+    for line in project.run("metrics", **env).out.splitlines():
         name, brace, rest = line.partition("{")
         labels, _, value = rest.partition("}")
         lines.append(f"{name}{brace}{','.join(sorted(labels.split(',')))}}}{value}" if brace else line)

@@ -59,14 +59,14 @@ def test_channels_are_listed_by_where_their_address_stands(project: Project, the
             "mail: apprise, its URL in the file mail.url",
             "page: apprise, its URL in the entry shared/page in vault",
             f"topic: sns, {arn}",
-            "support-platform is told through ops: failed, hold, incident, from warning on; topic: done, from info on",
+            "support-platform is told through ops: failed, hold, incident, usage, from warning on; topic: done, from info on",
         ],
     )
     assert project.run("notify", "list", "--json").json["owners"] == [
         {
             "name": "support-platform",
             "notify": [
-                {"channel": "ops", "from": "warning", "on": ["failed", "hold", "incident"]},
+                {"channel": "ops", "from": "warning", "on": ["failed", "hold", "incident", "usage"]},
                 {"channel": "topic", "from": "info", "on": ["done"]},
             ],
         }
