@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import aws_lambda, incident
+from benchmarks import aws_lambda, fleet, incident
 
 if __name__ == "__main__":
-    sys.exit(0 if all([aws_lambda.main(), incident.main()]) else 1)
+    sys.exit(0 if all([aws_lambda.main(), incident.main(), fleet.main()]) else 1)
