@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from rotation import form as forms
 from rotation import names, native, timing
 from rotation.declared import Config, ConfigError, Fault, Handling, entry_name
+from rotation.journal import stores_room
 from rotation.model import Consumer, Drain, Ending, Policy, Schedule
 from rotation.notify import templates
 from rotation.policy import show_duration, written
@@ -217,11 +218,18 @@ def _replicas_elsewhere(secret: SecretSection, declared: _Declared) -> _Found:
             yield f"replicas[{i}]", f"{replica} is the primary store already", others
 
 
-def _stores_fit(secret: SecretSection, _: _Declared) -> _Found:
-    # The journal keeps the stores of an attempt beside its ids and times in one tag of 256 characters.
+def _stores_fit(secret: SecretSection, declared: _Declared) -> _Found:
+    # The journal keeps the stores of an attempt beside its ids and times in one tag.
     size = len("+".join((secret.store, *secret.replicas)))
-    if size > 128:
-        yield "replicas", f"the names of its stores take {size} characters", "at most 128"
+    if size <= stores_room(("-" * 63,)):  # beside any slot's name: a role of PostgreSQL has 63 at most
+        return
+    from providers.registry import capabilities  # noqa: PLC0415 - descriptions are read where they matter
+
+    about = declared.issuers.get(secret.issuer)
+    able = capabilities(about, declared.root) if about else None
+    room = stores_room(able.slots if able else ())
+    if size > room:
+        yield "replicas", f"the names of its stores take {size} characters", f"at most {room}"
 
 
 def _issuer_known(secret: SecretSection, declared: _Declared) -> _Found:
@@ -453,7 +461,7 @@ _RULES: Final[tuple[tuple[frozenset[str], Callable[[SecretSection, _Declared], _
     (frozenset({"store"}), _store_known),
     (frozenset({"replicas"}), _replicas_known),
     (frozenset({"store", "replicas"}), _replicas_elsewhere),
-    (frozenset({"store", "replicas"}), _stores_fit),
+    (frozenset({"store", "replicas", "issuer"}), _stores_fit),
     (frozenset({"issuer"}), _issuer_known),
     (frozenset({"issuer", "name"}), _roles_alone),
     (frozenset({"owner"}), _owner_known),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -157,19 +158,61 @@ class Effects:
         run.evidence.issued[attempt.token] = issued.key_id
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
-        self._records.write(run, "mint.done", seen, token=attempt.token, key_id=issued.key_id)
+        unheard = self._told("mint.done", attempt, issued.key_id, seen, run)
         # What no list of this issuer will tell again, another run may need.
         able = issuer.capabilities
         told_again = able.model is Model.MINT and able.names_keys
         written = {} if told_again else facts.key_fact(attempt.token, issued.key_id)
         written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
+        if written and run.order.token:
+            self._settle_twins(attempt, issued.key_id, seen, run)
         seen = self._record(seen, run, written) if written else seen
-        self._stage(attempt, issued.credential, issued.key_id, seen, run)
+        if written and run.order.token:
+            self._settle_twins(attempt, issued.key_id, seen, run)
+        self._stage(attempt, issued.credential, issued.key_id, seen, run, unheard=unheard)
+
+    def _settle_twins(self, attempt: Attempt, key_id: str, seen: Observation, run: Run) -> None:
+        """A service may deliver one step twice, side by side: both mint under one token, and one id can stand under it.
+
+        Before and after ours is written: where another one stands, ours goes by a token of its own, condemned.
+        """
+        there = self._stores[run.target.store].observe(run.target.entry).journal.key_ids.get(attempt.token)
+        if there in (None, key_id):
+            return
+        token = uuid.uuid5(uuid.NAMESPACE_OID, key_id).hex
+        twin = replace(attempt, token=token, why=Why.ORPHAN)
+        written = facts.key_fact(token, key_id) | facts.condemned(token, self._outside.now(seen), Why.LOST)
+        self._record(seen, run, twin.written() | written)
+        told = f"{run.target.entry}: another step of the same rotation has made a key, too"
+        raise Trouble(Code.CONFLICT, run.target.store, told)
+
+    def _told(
+        self, event: str, attempt: Attempt, key_id: str | None, seen: Observation, run: Run, store: str | None = None
+    ) -> Trouble | None:
+        """Writes a record of what has to go on without, too: a value that is in memory alone must be stored."""
+        try:
+            self._records.write(run, event, seen, token=attempt.token, key_id=key_id, store=store)
+        except Trouble as trouble:
+            return trouble
+        return None
+
+    def _take_back(self, attempt: Attempt, key_id: str, seen: Observation, run: Run) -> None:
+        """The entry was deleted while its key was minted: nobody has its value, and nothing could name it any more."""
+        issuer = self._outside.issuer(seen)
+        able = issuer.capabilities
+        if able.model is not Model.MINT or not able.registry or not able.revokes:
+            return
+        self._records.write(run, "revoke", seen, reason="its entry is gone", token=attempt.token, key_id=key_id)
+        issuer.revoke(key_id)
+        if isinstance(issuer, RevokesInSteps):
+            issuer.clear(key_id)
 
     def _give_up(self, attempt: Attempt, trouble: Trouble, seen: Observation, run: Run) -> None:
         """The issuer refused for certain: nothing was minted, so the intent goes, and the next try waits."""
         s = self._situation(seen, run)
         store = self._stores[run.target.store]
+        if run.order.token and attempt.token in store.observe(run.target.entry).journal.key_ids:
+            return  # the same step, delivered twice, has minted: what stands under the token is its
         store.record(run.target.entry, backoff(s, trouble.code.value))
         # Somebody may have condemned it meanwhile, not knowing that it never came to be.
         kinds = ("attempt", "condemned", "contain", "key")
@@ -184,22 +227,40 @@ class Effects:
         run: Run,
         *,
         rendered: bool = False,
+        unheard: Trouble | None = None,
     ) -> None:
-        self._records.write(run, "stage", seen, token=attempt.token, key_id=key_id, store=run.target.store)
+        """Stores a value.
+
+        Parameters:
+            rendered: it is in the form that it is to be stored in.
+            unheard: what kept the audit trail from being told of its mint; raised once it is stored.
+        """
+        fresh = attempt.of is None
+        unheard = unheard or self._told("stage", attempt, key_id, seen, run, store=run.target.store)
+        if unheard and not fresh:
+            raise unheard
         self._in_time(attempt.token, run)
         try:
             stored = credential if rendered else self._values.rendered(seen, credential)
             self._stores[run.target.store].stage(run.target.entry, attempt.token, stored, key_id=key_id)
         except Trouble as trouble:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
-            if not trouble.maybe_applied and attempt.of is None:
+            if not trouble.maybe_applied and fresh:
                 s = self._situation(seen, run)
                 written |= facts.condemned(attempt.key, self._outside.now(seen), Why.LOST) | backoff(
                     s, trouble.code.value
                 )
             if written:
-                self._record(seen, run, written)
+                try:
+                    self._record(seen, run, written)
+                except Trouble as refused:
+                    gone = {trouble.code, refused.code} == {Code.NOT_FOUND} and not trouble.maybe_applied
+                    if gone and fresh and key_id and not refused.maybe_applied:
+                        self._take_back(attempt, key_id, seen, run)
+                    raise
             raise
+        if unheard:
+            raise unheard
 
     def _restage(self, action: actions.Restage, seen: Observation, run: Run) -> None:
         attempt = action.attempt
@@ -373,7 +434,9 @@ class Effects:
         run.evidence.listed_at = at
         return seen
 
-    def _revoke(self, action: actions.Revoke, seen: Observation, run: Run) -> Observation:
+    def _revoke(self, action: actions.Revoke, seen: Observation, run: Run) -> Observation | None:
+        if self._outside.issuer(seen).capabilities.regenerates and self._outdated(run):
+            return None  # another run may have revoked it, and its slot hold what is handed out
         self._records.write(
             run,
             "contain" if action.contained else "revoke",

@@ -36,6 +36,9 @@ _ASK_AGAIN: Final = 5.0
 _ASK_SELDOM: Final = 40.0
 """Seconds between tries while an emergency waits for something outside: at first, doubling, and at most."""
 
+ENDING: Final = timedelta(minutes=30)
+"""For so long after an entry's deletion was begun nothing is minted for it. Then it was given up."""
+
 _NOTICE: Final = 0.5
 """Seconds within which a run that waits notices that the process is stopping."""
 
@@ -209,6 +212,7 @@ class Engine:
         *,
         contain_after: timedelta | None = None,
         everything: bool = False,
+        leaked: frozenset[str] = frozenset(),
         incident: str | None = None,
     ) -> list[Record]:
         """Marks every live credential of a secret for an emergency: final, and picked up by any runner.
@@ -219,6 +223,7 @@ class Engine:
         Parameters:
             contain_after: when to revoke although stores still hand it out; the policy's when None.
             everything: also what has replaced an earlier condemned key just now.
+            leaked: tokens of keys that are known to have leaked; those of them that have replaced one just now, too.
             incident: freezes scheduled work, too, under this id, unless another incident has. Where there is no room
                 for that, the keys are condemned all the same.
 
@@ -242,7 +247,8 @@ class Engine:
         for key in s.keys:
             held = journal.condemned.get(key)
             young = begun and s.attempts_of(key) and all(a.at >= min(begun) for a in s.attempts_of(key))
-            if held is None and young and not everything and (fresh or s.promoted_at(key) is None):
+            spared = young and not everything and key not in leaked
+            if held is None and spared and (fresh or s.promoted_at(key) is None):
                 continue
             if key in journal.revoked:
                 continue
@@ -396,6 +402,13 @@ class Engine:
 
         The outcome's rest is Done when nothing of the secret lives any more.
         """
+        # What is condemned is replaced by whoever runs it next, unless it is told not to. It is a help, not a lock.
+        ending = facts.ending(self.outside.now(self.observe(target)) + ENDING)
+        try:
+            self._stores[target.store].record(target.entry, ending)
+        except Trouble as trouble:
+            if trouble.code is not Code.INVALID:  # no room for it
+                raise
         self.condemn(target, contain_after=timedelta(0), everything=True)
         return self.run(target, Order(take_over=True, destroy=True))
 

@@ -112,6 +112,11 @@ class Frozen:
         return {"frozen": _words({"at": _time(self.at), "incident": _escape(self.incident)})}
 
 
+def ending(until: datetime) -> dict[str, str]:
+    """The entry is being deleted: until then nothing is minted for it."""
+    return {"ending": _words({"at": _time(until)})}
+
+
 def key_fact(token: str, key_id: str, prints: Iterable[str] = ()) -> dict[str, str]:
     """The issuer's id of a key.
 
@@ -123,6 +128,20 @@ def key_fact(token: str, key_id: str, prints: Iterable[str] = ()) -> dict[str, s
 
 LONGEST: Final = 256
 """Characters of a fact: what a tag of Secrets Manager or of Key Vault holds."""
+
+
+def stores_room(slots: Iterable[str] = ()) -> int:
+    """How many characters the names of an attempt's stores may have in all, in whichever kind of attempt is longest.
+
+    Parameters:
+        slots: the places of its issuer.
+    """
+    at, uuid, digest = datetime(2026, 1, 1, tzinfo=UTC), "-" * 36, "-" * 8
+    carrying = Attempt("", uuid, (), at, Why.ROLLBACK, of=uuid, form=digest, scope=digest)
+    made = Attempt("", uuid, (), at, Why.REPLACE, form=digest, slot=max(slots, key=len, default=None), scope=digest)
+    return LONGEST - max(len(text) for attempt in (carrying, made) for text in attempt.written().values())
+
+
 PRINTED: Final = frozenset(("key", "adopted"))
 """Kinds of facts that may carry fingerprints."""
 
@@ -236,6 +255,8 @@ class Journal:
         self.proven: Final[dict[str, datetime]] = {}
         self.backoff: Backoff | None = None
         self.frozen: Frozen | None = None
+        self.ending: datetime | None = None
+        """Until when nothing is minted, as the entry is being deleted."""
         for key, text in self.facts.items():
             kind, token, fact = _read(key, text)
             match kind:
@@ -256,6 +277,8 @@ class Journal:
                     self.backoff = fact
                 case "frozen":
                     self.frozen = fact
+                case "ending":
+                    self.ending = fact
                 case _ if kind in _KINDS:
                     getattr(self, kind)[token] = fact
 
@@ -329,7 +352,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
                 parts.get("scope", ""),
                 _prints(parts),
             )
-        case "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
+        case "ending" | "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":
             return _read_time(parts["at"])
         case "condemned":
             return Condemned(_read_time(parts["at"]), Why(parts["why"]))

@@ -61,7 +61,12 @@ class Observer:
         ahead = self._outside.ahead(store) if self._outside.ahead else timedelta(0)
         ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta(0)
         named = named_as_adopted(replace(primary, read_at=primary.read_at - ahead) if ahead else primary)
-        replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()}
+        replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()} | {
+            f"{entry.store}/{place}": Absent(f"{entry.store}/{place}", why, missing=False)
+            for entry in (primary, *replicas.values())
+            if isinstance(entry, Entry)
+            for place, why in entry.behind.items()  # its service copies the entry to them
+        }
         return Observation(self._policy(primary), named, replicas, ahead=ahead, unfenced=frozenset(open_doors))
 
     def _look(self, store: str, policy: Policy) -> Entry | Absent | None:

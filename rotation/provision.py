@@ -240,7 +240,7 @@ class Provisioner:
         target = self._target(policy)
         if resumed:
             # A person who applies again has changed something, or wants to see it fail: no back-off from the last time.
-            self._stores[policy.store].forget(target.entry, ["backoff"])
+            self._stores[policy.store].forget(target.entry, ["backoff", "ending"])
         # An attempt that lies there is that of the create that was interrupted; the engine's rules hold if it is not.
         outcome = self._engine.run(target, Order(take_over=resumed))
         seen = self._engine.observe(target)
@@ -340,9 +340,10 @@ class Provisioner:
             if seen is not None:
                 if turn == 0:
                     self._refuse_in_use(seen, force_revoke=force_revoke)
-                dead |= self._end(target, seen)
+                ended, last = self._end(target, seen)
+                dead |= ended
                 policy = seen.policy
-                if alive := self._alive(policy, dead):
+                if (alive := self._alive(policy, dead)) or self._has_moved(target, last):
                     continue
             for store in (*policy.replicas, policy.store):
                 # The primary last: its journal is what a repetition goes on from.
@@ -412,9 +413,18 @@ class Provisioner:
             f"same: KEYTURN_FORCE_REVOKE={policy.name} in the environment of this command."
         )
 
-    def _end(self, target: Target, seen: Observation) -> set[str]:
-        """No key that the secret's journal knows lives on when this returns; gives the ids of those that are dead, or
-        the tokens where there was no id to know.
+    def _has_moved(self, target: Target, last: Observation) -> bool:
+        """Whether another run has begun or promoted something since a look; a list of its issuer may be behind that."""
+        now, then = self._engine.observe(target).primary, last.primary
+        if now.journal.attempts.keys() - then.journal.attempts.keys():
+            return True
+        seen = {(version and version.id) for version in (then.current, then.pending)}
+        return not {(version and version.id) for version in (now.current, now.pending)} <= seen
+
+    def _end(self, target: Target, seen: Observation) -> tuple[set[str], Observation]:
+        """No key that the secret's journal knows lives on when this returns.
+
+        Gives the ids of those that are dead, or the tokens where there was no id to know, and the look by which they are.
         """
         found = list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock))
         elsewhere = self._claimed_elsewhere(seen.policy) if found else None
@@ -435,7 +445,8 @@ class Provisioner:
         after, proven = self._situation(outcome.seen), outcome.seen.primary.journal.proven
         alive = {name for key in after.keys if key not in proven for name in (key, after.key_id(key))}
         looks = (self._situation(before), after)
-        return {s.key_id(key) or key for s in looks for key in s.keys if key not in alive} - {*filter(None, alive)}
+        ended = {s.key_id(key) or key for s in looks for key in s.keys if key not in alive} - {*filter(None, alive)}
+        return ended, outcome.seen
 
     def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.

@@ -174,6 +174,10 @@ HASTY_FOR: Final = timedelta(seconds=30)
 """For so long after a change; what takes longer is not sooner known by asking oftener."""
 
 
+REGENERATED_WITHIN: Final = timedelta(minutes=2, seconds=15)
+"""After one run has noted that a slot's key is revoked another one may still be about it: by a look of before, which
+may be a minute old when its request goes out, and the request may take a minute."""
+
 MOST_DOOMED: Final = 2
 """Condemned keys that wait for their revocation; with as many nothing is minted, or the journal would fill up."""
 MOST_RETIRING: Final = 6
@@ -344,14 +348,24 @@ class Situation:
         return mints and (not given or any(a.of is None for a in self.attempts_of(key)))
 
     def gone(self, key: str, since: datetime) -> bool:
-        """Whether a list of the issuer, taken well after a time, shows a key no more."""
-        if not self.listable(key) or (key_id := self.key_id(key)) is None:
+        """Whether two lists of the issuer, taken well after a time, show a key no more: the sweep's, and this run's."""
+        asked, at = self.evidence.listed_ids, self.evidence.listed_at
+        return self.missed(key, since) and at is not None and self._lacks(asked, at, key, since)
+
+    def missed(self, key: str, since: datetime) -> bool:
+        """Whether the sweep's list lacks a key. One list alone may be short."""
+        listed, at = self.order.listed, self.listed_at
+        return listed is not None and at is not None and self._lacks(listed, at, key, since)
+
+    def _lacks(self, listed: frozenset[str], at: datetime, key: str, since: datetime) -> bool:
+        """Whether a key would be in a list if it lived; of one that lacks what works that can not be told."""
+        if not self.listable(key) or (key_id := self.key_id(key)) is None or key_id in listed:
+            return False
+        current = self.current_key
+        if current is not None and not self.urgent and self.listable(current) and self.key_id(current) not in listed:
             return False
         born = max((a.at for a in self.attempts_of(key) if a.of is None), default=self.promoted_at(key) or since)
-        after = max(since + self.issuer.revoke.timeout, born + self.issuer.create.timeout + LISTED_WITHIN)
-        lists = ((self.order.listed, self.listed_at), (self.evidence.listed_ids, self.evidence.listed_at))
-        shown = [key_id in ids for ids, at in lists if ids is not None and at is not None and at > after]
-        return bool(shown) and not any(shown)
+        return at > max(since + self.issuer.revoke.timeout, born + self.issuer.create.timeout + LISTED_WITHIN)
 
     def promoted_at(self, key: str) -> datetime | None:
         """When a key last became current, as far as noted."""
@@ -475,8 +489,9 @@ class Situation:
         """Whether the current key is absent from a list that the issuer gave after its promotion."""
         key = self.current_key
         since = self.promoted_at(key) if key else None
-        if self.issuer.model is not Model.MINT:
-            return False  # slots, and the one credential of an issuer, stand in no list under our ids
+        slotted = self.issuer.regenerates and any(a.of is None for a in self.attempts_of(self.current_key or ""))
+        if self.issuer.model is not Model.MINT and not slotted:
+            return False  # what was not made under our ids stands in no list, nor does the one credential of an issuer
         if self.order.listed is None or self.listed_at is None or key is None or since is None:
             return False
         key_id = self.key_id(key)
@@ -564,6 +579,11 @@ class Situation:
         return self.sure >= attempt.at + ATTEMPT_LIFE
 
     @property
+    def behind(self) -> timedelta:
+        """How far the primary's clock is behind ours, or grace where that is less: what protects begins by the later."""
+        return min(max(self.seen.ahead, timedelta(0)), self.policy.grace)
+
+    @property
     def sure(self) -> datetime:
         """The time by whichever is behind, our clock or the primary's: what protects ends by no clock that is ahead."""
         return self.now + min(self.seen.ahead, timedelta(0))
@@ -633,13 +653,23 @@ class Situation:
     def free_slot(self) -> str | None:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
         revoked = self.seen.primary.journal.revoked
-        taken = {slot for key in self.keys if key not in revoked for slot in self.slots_of(key)}
+        over = [key for key in self.keys if (key in revoked and self.settled(key)) or self._dead_current(key)]
+        taken = {slot for key in self.keys if key not in over for slot in self.slots_of(key)}
         free = [slot for slot in self.issuer.slots if slot not in taken]
         if not free or (self.slot_unknown and not self.urgent):  # it matters no more once that is to die
             return None
         # The issuer may refuse to touch the one that holds what is handed out: each try takes another.
         off = self.seen.primary.journal.backoff if self.slot_unknown else None
         return free[off.failures % len(free)] if off else free[0]
+
+    def settled(self, key: str) -> bool:
+        """Whether no request to revoke a key is under way any more that would destroy what its slot holds by then."""
+        revoked = self.seen.primary.journal.revoked.get(key)
+        return revoked is None or not self.issuer.regenerates or self.sure >= revoked + REGENERATED_WITHIN
+
+    def _dead_current(self, key: str) -> bool:
+        """The current key, refused by its issuer: nothing is lost with what its slot holds."""
+        return key == self.current_key and self.found_dead
 
     def slots_of(self, key: str) -> set[str]:
         """Where a key is: its attempts say so, or the id with which it was adopted."""

@@ -624,7 +624,7 @@ FAULTS: list[tuple[Change, str]] = [
             v["keyturn:stores"].update({f"{c * 30}": v["keyturn:stores"]["near"] | {"mount": c} for c in "abcd"}),
             setting("secrets.1.replicas", [c * 30 for c in "abcd"] + ["near"])(v),
         ],
-        "secrets[1].replicas: the names of its stores take 132 characters; allowed: at most 128",
+        "secrets[1].replicas: the names of its stores take 132 characters; allowed: at most 101",
     ),
     (
         setting("secrets.1.consumers", [{"name": f"support-reader-{i:02}"} for i in range(12)]),

@@ -40,7 +40,7 @@ from rotation.situation import ATTEMPT_LIFE, Absent, Evidence, Observation, Orde
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD, NEW, OTHER = "0" * 31 + "1", "0" * 31 + "2", "0" * 31 + "3"
 PAGE = Path(__file__).parent.parent / "docs" / "decisions.md"
-DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
 def attempt(token: str, base: str | None, at: datetime, **more: Any) -> dict[str, str]:
@@ -127,6 +127,7 @@ HAND_PUT = settled() | facts.superseded(OLD, NOW - 2 * DAY) | facts.adopted(OTHE
 QUIET = Evidence(last_use={OLD: LastUse(known=True)})
 AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
 SLOTS = Capabilities(model=Model.SLOTS, slots=("key1", "key2"))
+MADE_ANEW = Capabilities(model=Model.SLOTS, slots=("key1", "key2"), regenerates=True)
 IDLE, BEGUN = ServiceRotation(enabled=True), ServiceRotation(enabled=True, begun=NEW)
 OURS = Version(NEW, NEW, created_at=NOW)
 CREATE, TEST = Order(token=NEW, stop=Stop.STAGED), Order(token=NEW, stop=Stop.VERIFIED)
@@ -141,6 +142,13 @@ def condemned(token: str, why: Why = Why.LOST) -> dict[str, str]:
 def asked(**more: Any) -> Evidence:
     return Evidence(**more)
 
+
+IN_SLOTS = (
+    rotated(2 * DAY)
+    | attempt(OLD, None, NOW - 9 * DAY, slot="key1")
+    | attempt(NEW, "v1", NOW - 2 * DAY, slot="key2")
+    | facts.superseded(OLD, NOW - 2 * DAY)
+)
 
 WORKS = asked(current={"v1": streak(Verdict.VALID)})
 
@@ -183,6 +191,13 @@ ROWS: dict[str, list[Row]] = {
         Row("the clock is behind: promoted in the future", "nothing; later", actions.Done, journal=settled(NOW + DAY)),
         Row("a person must make the credential", "hold, and say how", actions.Hold, "keyturn submit", journal=settled(NEW_AT),
             issuer=Capabilities(model=Model.MANUAL)),
+        Row("slots: the other one's key was revoked a minute ago", "wait until no request to do so is under way", actions.Wait,
+            "not given out at once", issuer=MADE_ANEW, current=V2, order=Order(replace=NEW),
+            journal=IN_SLOTS | facts.condemned(OLD, NOW - HOUR, Why.RETIRED) | facts.revoked(OLD, NOW - MINUTE)
+            | facts.proven(OLD, NOW, "refused")),
+        Row("… and longer ago than that", "forget it, which frees the slot", actions.Forget, issuer=MADE_ANEW, current=V2,
+            order=Order(replace=NEW), journal=IN_SLOTS | facts.condemned(OLD, NOW - HOUR, Why.RETIRED)
+            | facts.revoked(OLD, NOW - 3 * MINUTE) | facts.proven(OLD, NOW - 3 * MINUTE, "refused")),
         Row("slots: the other one is free", "intent names it", actions.Intend, issuer=SLOTS,
             journal=settled(NEW_AT) | attempt(OLD, None, NEW_AT, slot="key1")),
         Row("slots: nobody knows which one holds what is handed out", "hold: any mint might destroy it", actions.Hold,
@@ -273,9 +288,17 @@ ROWS: dict[str, list[Row]] = {
             journal=LOST | Backoff(1, NOW, NOW + 5 * MINUTE, "not-in-time").written()),
     ],
     "The old credential": [
-        Row("the issuer knows nothing of its use, and lists it no more", "nobody can be cut off: condemn it", actions.Condemn,
+        Row("the sweep's list lacks it", "ask for another list", actions.ListKeys, "another one",
+            current=V2, journal=rotated(2 * DAY), order=Order(listed=frozenset({"key_2"}), listed_at=NOW)),
+        Row("… as does another one", "nobody can be cut off: condemn it", actions.Condemn,
             current=V2, journal=rotated(2 * DAY), order=Order(listed=frozenset({"key_2"}), listed_at=NOW),
-            evidence=asked(last_use={OLD: LastUse(known=False)})),
+            evidence=asked(listed={NEW: KeyInfo("key_2", "n")}, listed_ids=frozenset({"key_2"}), listed_at=NOW)),
+        Row("… and they lack what works, too", "they are short: its grace counts", actions.Wait, "grace",
+            current=V2, journal=rotated(2 * HOUR), order=Order(listed=frozenset(), listed_at=NOW),
+            evidence=asked(listed={}, listed_at=NOW, current={"v2": streak(Verdict.VALID)})),
+        Row("never used, by counts that lag behind its grace", "wait until they would tell", actions.Wait, "used recently",
+            current=V2, journal=rotated(25 * HOUR - MINUTE),
+            evidence=asked(last_use={OLD: LastUse(known=True, granularity=DAY)})),
         Row("within its grace period", "wait", actions.Wait, "grace", current=V2, journal=rotated(MINUTE)),
         Row("grace is over", "ask when it was last used", actions.AskLastUse, current=V2, journal=rotated(2 * DAY)),
         Row("… used a minute ago", "wait until it is quiet", actions.Wait, "used recently", current=V2, journal=rotated(2 * DAY),
@@ -284,6 +307,11 @@ ROWS: dict[str, list[Row]] = {
             journal=rotated(2 * DAY), evidence=asked(last_use={OLD: LastUse(known=False)})),
         Row("… quiet", "condemn it", actions.Condemn, "quiet", current=V2, journal=rotated(2 * DAY),
             evidence=asked(last_use={OLD: LastUse(known=True, at=NOW - DAY)})),
+        Row("… condemned, where no list tells of what is current", "see that that works first", actions.VerifyCurrent,
+            "does the current one work", current=V2, journal=IN_SLOTS | facts.condemned(OLD, NOW - HOUR, Why.RETIRED), issuer=SLOTS),
+        Row("… and it does not", "the old one lives until it is replaced: in the slot of what is dead", actions.Intend,
+            "condemned or dead", current=V2, journal=IN_SLOTS | facts.condemned(OLD, NOW - HOUR, Why.RETIRED), issuer=SLOTS,
+            evidence=asked(current={"v2": streak(Verdict.INVALID, 3)})),
         Row("… in use after the longest drain, `then: hold`", "hold, overdue", actions.Hold, "longest drain", current=V2,
             journal=rotated(15 * DAY), evidence=asked(last_use={OLD: LastUse(known=True, at=NOW)})),
         Row("… in use after the longest drain, `then: revoke`", "condemn it", actions.Condemn, current=V2,
@@ -356,6 +384,8 @@ ROWS: dict[str, list[Row]] = {
             journal=rotated(MINUTE) | facts.condemned(OLD, NOW, Why.EMERGENCY) | facts.contain(OLD, NOW)),
         Row("contained, and nothing replaces it yet", "replace it before proving anything", actions.Intend, "condemned",
             journal=CONDEMNED | facts.revoked(OLD, NOW)),
+        Row("somebody is deleting the entry", "replace nothing", actions.Wait, "deleted",
+            journal=CONDEMNED | facts.ending(NOW + MINUTE)),
         Row("the entry is being deleted", "revoke everything, replace nothing", actions.Revoke, "deleted",
             journal=CONDEMNED | facts.contain(OLD, NOW), order=Order(destroy=True)),
         Row("the issuer revokes nothing", "hold: alive, by hand", actions.Hold, "alive",

@@ -257,6 +257,7 @@ class SecretsManagerStore:
             policy=_policy(tags),
             room=_MOST_TAGS - sum(not key.startswith(_JOURNAL) for key in tags),
             service=_service_rotation(about, begun),
+            behind=_behind(about),
         )
 
     def read(self, entry: str, version: Version) -> Credential:
@@ -780,6 +781,12 @@ def _quota(count: int) -> Diagnosis:
 def _labels(about: Json) -> dict[str, str]:
     """Version id by label. Each label is on one version at most."""
     return {label: version for version, labels in about.get("VersionIdsToStages", {}).items() for label in labels}
+
+
+def _behind(about: Json) -> dict[str, str]:
+    """Regions to which the service has not copied what is current, by its own word (ReplicationStatusType)."""
+    told = ((one["Region"], one.get("Status", "")) for one in about.get("ReplicationStatus", ()))
+    return {region: f"replication is {status or 'unknown'}" for region, status in told if status != "InSync"}
 
 
 def _service_rotation(about: Json, begun: str | None) -> ServiceRotation | None:

@@ -71,6 +71,8 @@ class KeyRecord:
     role: str
     since: datetime | None = None
     ours: bool = True
+    leaked: bool = False
+    """A report has its value: it is condemned even if it has replaced another one just now."""
     condemned_at: datetime | None = None
     contained_at: datetime | None = None
     """Revoked although stores still handed it out."""
@@ -301,6 +303,7 @@ def begin(
 
 
 def _secret(step: Step) -> SecretRecord:
+    leaked = {leak.token for leak in step.leaks}
     return SecretRecord(
         name=step.name,
         owner=step.owner,
@@ -312,7 +315,10 @@ def _secret(step: Step) -> SecretRecord:
         enforced=step.enforced,
         contain_after_seconds=step.contain_after.total_seconds(),
         consumers=[ConsumerRecord(one.name, one.refresh_within.total_seconds()) for one in step.consumers],
-        keys=[KeyRecord(key.token, key.key_id, key.role, key.since, key.ours) for key in step.keys],
+        keys=[
+            KeyRecord(key.token, key.key_id, key.role, key.since, key.ours, leaked=key.token in leaked)
+            for key in step.keys
+        ],
         person=step.person,
         missing=step.missing,
     )

@@ -169,7 +169,10 @@ class Runner:
                 records: list[Record] = []
                 if unmarked:
                     delay = timedelta(seconds=secret.contain_after_seconds)
-                    records = self._engine.condemn(target, contain_after=delay, incident=self._incident.id)
+                    leaked = frozenset(key.token for key in unmarked if key.leaked)
+                    records = self._engine.condemn(
+                        target, contain_after=delay, leaked=leaked, incident=self._incident.id
+                    )
                 marked = {record.token for record in records} | set(journal.contain) | set(journal.revoked)
             except Trouble as trouble:
                 with self.lock:
@@ -180,8 +183,10 @@ class Runner:
                 return False
         self._records[secret.name] = records
         with self.lock:
-            # What has replaced a key that was condemned before is spared by the engine, and so none of ours.
-            secret.keys = [key for key in secret.keys if key.ended or not key.ours or key.token in marked]
+            # What has replaced a key that was condemned before is spared by the engine, and so none of ours. If that
+            # were all, the plan's keys would be taken for dead.
+            ours = [key for key in secret.keys if key.ended or not key.ours or key.leaked or key.token in marked]
+            secret.keys = ours or secret.keys
             secret.trouble, secret.rest = None, None
             secret.condemned_at = secret.condemned_at or self._now()
             if secret.state is not State.REPLACED:

@@ -36,6 +36,9 @@ def begin(s: Situation) -> Iterator[Decision]:
     why = _why(s)
     if why is None:
         return
+    if (ending := s.seen.primary.journal.ending) and s.now < ending:
+        yield Wait(until=ending, reason="its entry is being deleted")
+        return
     if s.evidence.gave_way:
         yield Wait(until=s.now + EMERGENCY_CLAIM, reason="the next run asks for a new credential again")
         return

@@ -31,7 +31,7 @@ def note(s: Situation) -> Iterator[Decision]:
     if not s.lagging and (s.explained or s.current_id in s.evidence.identified):
         for key in s.keys:
             if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):
-                noted |= facts.superseded(key, s.now)
+                noted |= facts.superseded(key, s.now + s.behind)
     if noted:
         yield Note(facts=noted, reason="note what was promoted")
     if journal.backoff and s.current and s.current.token:

@@ -22,6 +22,9 @@ def mirror(s: Situation) -> Iterator[Decision]:
                     f"{store} hands out an old credential, which lives until it is released there; an apply does that"
                 )
                 yield Hold(cause=Cause.STORE, reason=told)
+            elif isinstance(entry, Absent) and not entry.missing:
+                told = "old credentials live until it hands out what the primary does"
+                yield Hold(cause=Cause.STORE, reason=f"{store}: {entry.reason}; {told}")
             continue
         if isinstance(entry, Absent):
             if store in s.policy.replicas:

@@ -10,7 +10,7 @@ from rotation.actions import Cause, Decision, Forget, Hold, ListKeys, Note, Prov
 from rotation.journal import Why
 from rotation.model import Model, Verdict
 from rotation.rules.explaining import try_current
-from rotation.situation import Situation
+from rotation.situation import REGENERATED_WITHIN, Situation
 
 
 def prove(s: Situation, key: str) -> Iterator[Decision]:
@@ -60,11 +60,11 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
 
 def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decision]:
     """Dead. The journal keeps a contained key condemned until no store hands it out any more."""
-    held = s.seen.primary.journal.condemned.get(key)
+    held, revoked_at = s.seen.primary.journal.condemned.get(key), s.seen.primary.journal.revoked.get(key, s.now)
     if held and held.why in (Why.ORPHAN, Why.LOST) and s.current and s.issuer.registry and not s.urgent:
         # Nothing told what it was for. Had it been the current one under another name, then that is dead now.
-        tried, revoked = s.evidence.current.get(s.current.id), s.seen.primary.journal.revoked.get(key, s.now)
-        after = revoked + timedelta(seconds=1)  # the journal has whole seconds
+        tried = s.evidence.current.get(s.current.id)
+        after = revoked_at + timedelta(seconds=1)  # the journal has whole seconds
         if s.now < after:
             yield Wait(until=after, soon=True, reason="dead; does the current one still work?")
             return
@@ -76,7 +76,9 @@ def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decisio
             return
     if key not in s.roles and (until := s.last_write(key)) and s.now < until:
         yield Wait(until=until, reason="dead; a delayed write may still bring it back")
-    elif key not in s.roles:
+    elif key not in s.roles and not s.settled(key) and key in s.seen.primary.journal.proven:
+        yield Wait(until=revoked_at + REGENERATED_WITHIN, reason="dead; its slot is not given out at once")
+    elif key not in s.roles and s.settled(key):
         yield Forget(key=key, proof=proof, facts=s.seen.primary.journal.about(key), reason=reason)
     elif key not in s.seen.primary.journal.proven:
         yield Note(facts=facts.proven(key, s.now, proof), reason=reason)

@@ -133,6 +133,8 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     drain, ends = s.policy.drain, s.seen.primary.journal.expires.get(key)
     if (ends and ends <= s.sure) or s.gone(key, since):
         return None  # nobody can be cut off any more; the proof follows as always
+    if s.missed(key, since) and s.evidence.listed is None:
+        return ListKeys(reason="the sweep's list lacks the old credential; does another one?")
     if s.sure < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
     if not s.issuer.tells_last_use:
@@ -146,11 +148,13 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     use = s.evidence.last_use.get(key)
     if use is None:
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")
-    if use.known and (use.at is None or use.at + use.granularity + drain.quiet_for <= s.sure):
+    # "Never" says nothing of the time that the issuer's counts lag behind, and it was handed out until its drain began.
+    last = use.at or (since if use.granularity else None)
+    quiet_at = last + use.granularity + drain.quiet_for if last else s.sure + drain.quiet_for
+    if use.known and (last is None or quiet_at <= s.sure):
         return None
     end = since + drain.at_most
     if s.sure < end:
-        quiet_at = use.at + use.granularity + drain.quiet_for if use.known and use.at else s.sure + drain.quiet_for
         told = "was used recently" if use.known else "has no known last use"
         return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
     if drain.then is Ending.HOLD:

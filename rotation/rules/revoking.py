@@ -65,9 +65,17 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
         about = s.seen.primary.journal.about(key)
         yield Forget(key=key, proof="void", facts=about, reason="another name of the current key")
         return
-    if s.seen.primary.journal.condemned[key].why in (Why.ORPHAN, Why.LOST) and _in_doubt(s):
-        # Nothing is known of how it came about: a vault that was restored from a backup looks the same.
+    why = s.seen.primary.journal.condemned[key].why
+    # Nothing is known of how those came about: a vault that was restored from a backup looks the same. And where no
+    # list tells of what is current, nobody has looked at it since it was promoted.
+    drained = why is Why.RETIRED and key not in s.seen.primary.journal.contain
+    unlisted = drained and s.issuer.model is not Model.MINT and s.issuer.revokes
+    if (why in (Why.ORPHAN, Why.LOST) or unlisted) and _in_doubt(s):
         yield from try_current(s, "before the last key besides it goes: does the current one work?")
+        return
+    if unlisted and s.found_dead:
+        told = "the current credential is refused: the one before lives until it is replaced"
+        yield Hold(cause=Cause.UNVERIFIED, reason=told)
         return
     if _alive_attempts(s, key):
         yield from _make_void(s, key)
@@ -93,8 +101,8 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
     if not s.issuer.revokes:
         yield from _revoked_by_hand(s, key)
         return
-    why = s.seen.primary.journal.condemned[key].why.value  # only its time to be contained lets an unclear one come here
-    yield Revoke(key=key, key_id=key_id, contained=_unclear(s, key), reason=why)
+    # Only its time to be contained lets an unclear one come here.
+    yield Revoke(key=key, key_id=key_id, contained=_unclear(s, key), reason=why.value)
 
 
 def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:

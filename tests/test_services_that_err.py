@@ -1,0 +1,356 @@
+"""Schedules in which nobody edits anything: a service is late, short, wrong about the time, or delivers twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.issuers.http import HttpIssuer
+from providers.issuers.memory import MemoryIssuer
+from providers.issuers.wire import Silence
+from providers.stores.aws import AwsLogin, SecretsManagerStore
+from rotation import actions
+from rotation import policy as policies
+from rotation.engine import Engine
+from rotation.errors import Code, Trouble
+from rotation.incident.plan import Leak
+from rotation.incident.selection import Selection
+from rotation.model import Capabilities, KeyInfo, LastUse, Model, Propagation
+from rotation.ports import Record
+from rotation.provision import Refusal
+from rotation.resilience import PatientIssuer, Service
+from rotation.situation import Stop
+from sandbox.aws.records import ReplicaStatus
+from sandbox.aws.server import REGION, AwsServer
+from tests.incident.site import Site, policy
+from tests.issuers.test_described_life import world as described
+from tests.pulumi.test_provision import Place
+from tests.test_native_crash import NativeWorld
+from tests.world import ENTRY, Trail, World
+
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+SHORT = Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=MINUTE)
+
+
+def sweeps(world: World, span: timedelta, step: timedelta) -> Iterator[actions.Rest | None]:
+    """One sweep after another; the world checks at every call that nobody is handed what is refused."""
+    until = world.clock.now() + span
+    while world.clock.now() < until:
+        world.clock.move(step)
+        yield world.sweep().rest
+
+
+# --- lists, counts and clocks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lacks", [slice(0), slice(1, None)], ids=["all", "the oldest"])
+def test_a_list_that_is_short_ends_no_grace(lacks: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good answer by its form. The key that it lacks is in use."""
+    world = World()
+    world.run()
+    world.clock.move(31 * DAY)
+    world.engine().rotate(world.target)
+    world.clock.move(2 * HOUR)
+    listed, asked = MemoryIssuer.keys, list[int]()
+
+    def short(issuer: MemoryIssuer) -> Iterator[KeyInfo]:
+        asked.append(1)
+        return iter(list(listed(issuer))[lacks]) if len(asked) == 1 else listed(issuer)
+
+    monkeypatch.setattr(MemoryIssuer, "keys", short)
+    world.sweep()
+    assert asked
+    assert "value-1" in world.live()
+
+
+def test_counts_that_lag_say_nothing_of_a_young_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Current for two hours only, at an issuer whose counts are a day behind: it reads as never used, and is in use."""
+    lag, uses = DAY, list[datetime]()
+    world = World(grace=6 * HOUR)
+
+    def counted(_: MemoryIssuer, key_id: str) -> LastUse:
+        assert key_id
+        return LastUse(True, max((at for at in uses if at + lag <= world.clock.now()), default=None), granularity=lag)
+
+    monkeypatch.setattr(MemoryIssuer, "last_use", counted)
+    world.run()
+    world.clock.move(2 * HOUR)
+    world.engine().rotate(world.target)
+    for _ in sweeps(world, 3 * DAY, HOUR):
+        assert world.vendor.accepts("value-1")
+        uses.append(world.clock.now())
+
+
+@pytest.mark.parametrize(("behind", "grace"), [(2 * HOUR, DAY), (25 * HOUR, 23 * HOUR)])
+def test_a_store_whose_clock_is_put_right_ends_no_grace(behind: timedelta, grace: timedelta) -> None:
+    """What is written is in its time, which was behind at the promotion."""
+    world = World()
+    world.run()
+    world.clock.move(31 * DAY)
+    parts = world.engine().outside
+    there = Engine(
+        parts.stores, parts.issuers, parts.places, world.clock, world.trail, parts.tokens, ahead=lambda _: behind
+    )
+    there.rotate(world.target)
+    since = world.clock.now()
+    for _ in sweeps(world, 2 * DAY, 10 * MINUTE):
+        if not world.vendor.accepts("value-1"):
+            break
+    assert grace <= world.clock.now() - since < 2 * DAY
+
+
+# --- slots -------------------------------------------------------------------------------------------
+
+
+def test_a_regeneration_that_comes_late_meets_no_new_key() -> None:
+    """Its answer was lost and it was sent again; the first is carried out a minute after the second."""
+    with described("azure-storage") as world:
+
+        def engine(send: Any = None) -> Engine:
+            parts = World.engine(world).outside
+            issuer = HttpIssuer("vendor", world.asked.about, world.asked.variables, world.admin, world.clock)
+            if send:
+                real = issuer._wire.send
+                issuer._wire.send = lambda *call: send(real, *call)  # type: ignore[method-assign]
+            patient = PatientIssuer(issuer, Service("vendor", world.clock, lambda: 0.5))
+            return Engine(parts.stores, {"vendor": patient}, parts.places, world.clock, world.trail, parts.tokens)
+
+        late: list[Any] = []
+
+        def lost(real: Any, call: Any, *more: Any) -> Any:
+            if "regenerate" in call.url and not late:
+                late.append((world.clock.now() + MINUTE, lambda: real(call, "admin")))
+                return Silence("the connection broke before an answer came", sent=True)
+            return real(call, *more)
+
+        def carry_out(*_: Any) -> None:
+            if late and late[0] and world.clock.now() >= late[0][0]:
+                _, go = late[0]
+                late[0] = ()
+                go()
+
+        engine().run(world.target)
+        world.clock.move(30 * DAY)
+        engine().run(world.target)
+        world.clock.move(2 * HOUR)  # one drains in the first slot, the other is current in the second: both leak
+        leaked = world.current()
+        world.fault = carry_out
+        engine(lost).emergency(world.target)
+        assert late == [()]
+        assert world.current() != leaked
+        assert world.asked.accepts({"value": world.current()}, use=False)
+
+
+def test_the_one_key_that_works_is_not_revoked() -> None:
+    """A server fails over to a standby that lacks its last commits: what is current is dead, and in no list."""
+    world = World(model=Model.SLOTS)
+    world.allow_outage = True
+    world.run()
+    world.clock.move(31 * DAY)
+    world.engine().rotate(world.target)
+    next(key for key in world.vendor.keys if key.value == "value-2").revoked = True
+    for _ in sweeps(world, 3 * DAY, HOUR):
+        assert world.vendor.accepts("value-1") or world.vendor.accepts(world.handed_out()["vault"] or "")
+    assert world.vendor.accepts(world.handed_out()["vault"] or "")
+
+
+# --- the audit trail, and the service's own rotation ---------------------------------------------------
+
+
+class Broken(Trail):
+    """Takes no record from the end of a mint on."""
+
+    down = False
+    armed = False
+
+    def write(self, record: Record) -> None:
+        self.down |= self.armed and record.event == "mint.done"
+        if self.down:
+            raise Trouble(Code.UNAVAILABLE, "audit", "the trail did not answer")
+        super().write(record)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_trail_that_fails_after_a_mint_loses_no_key(named: bool) -> None:
+    """The value is in memory alone: it is stored first, and complained about then."""
+    able = Capabilities(tells_last_use=True, max_keys=2, names_keys=named, create=SHORT, revoke=SHORT)
+    world = World(max_keys=2, capabilities=able)
+    world.trail = trail = Broken()
+    world.run()
+    world.clock.move(31 * DAY)
+    trail.armed = True
+    outcome = world.run()
+    assert outcome.trouble is not None
+    assert outcome.trouble.service == "audit"
+    trail.armed = trail.down = False
+    for _ in sweeps(world, 3 * DAY, 6 * HOUR):
+        pass
+    assert world.live() == {"value-2"} == set(world.handed_out().values())
+
+
+@pytest.mark.parametrize("at", ["after observe", "before record", "after record", "before mint", "after mint"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_step_that_is_delivered_twice_leaves_one_key(at: str, whole: bool) -> None:
+    """At an issuer that knows no names, and has room for two keys."""
+    able = Capabilities(tells_last_use=True, names_keys=False, max_keys=2, create=SHORT, revoke=SHORT)
+    world = NativeWorld(stores=("vault",), max_keys=2, capabilities=able)
+    world.run()
+    world.clock.move(30 * DAY)
+    world.begin()
+    (token,) = world.service.asked
+    came: list[str] = []
+
+    def twin(_: int, call: str) -> None:
+        if call != at or came:
+            return
+        came.append(call)
+        for stop in Stop if whole else (Stop.STAGED,):
+            world.step(token, stop)
+
+    world.fault = twin
+    world.serve()
+    assert came
+    for _ in sweeps(world, 40 * DAY, 6 * HOUR):
+        pass
+    world.check_settled()
+
+
+# --- other regions -----------------------------------------------------------------------------------
+
+
+def test_a_region_that_lags_keeps_its_key_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets Manager copies the entry to another region by itself, and says that it can not any more."""
+    other, world = "us-east-1" if REGION != "us-east-1" else "us-west-2", World()
+    with AwsServer(now=world.clock.now) as server:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server._secret_access_key)
+        parts = world.engine().outside
+
+        def engine() -> Engine:
+            store = SecretsManagerStore(
+                "vault", region=REGION, endpoint_url=server.endpoint, login=AwsLogin(), replica_regions=(other,),
+                clock=world.clock,
+            )  # fmt: skip
+            return Engine({"vault": store}, parts.issuers, parts.places, world.clock, world.trail, parts.tokens)
+
+        engine().outside.stores["vault"].create(ENTRY, policies.written(world.policy))
+        engine().run(world.target)
+        service = next(one for one in vars(server._service).values() if type(one).__name__ == "SecretsManager")
+        replicas = service.region(REGION).secrets[ENTRY].replicas
+        replicas[other] = ReplicaStatus(other, "k", "Failed", "Replication failed: the KMS key is disabled")
+        world.clock.move(31 * DAY)
+        rotated = engine().run(world.target)
+        world.clock.move(3 * DAY)
+        held = engine().run(world.target)
+        for outcome in (rotated, held):
+            assert isinstance(outcome.rest, actions.Hold)
+            assert f"vault/{other}: replication is Failed" in outcome.rest.reason
+        assert world.live() == {"value-1", "value-2"}
+        replicas[other] = ReplicaStatus(other, "k", "InSync", "")
+        engine().run(world.target)
+        world.clock.move(3 * DAY)
+        engine().run(world.target)
+        assert world.live() == {"value-2"}
+
+
+# --- incidents, and the end of an entry ----------------------------------------------------------------
+
+
+def test_a_replacement_that_leaks_too_is_replaced(tmp_path: Path) -> None:
+    """Its source is still open; what it replaced is not shown dead yet, as the issuer takes its time."""
+    site = Site([policy("chat-api")], tmp_path)
+    site.vendors["openai"].revoke_delay = 12 * MINUTE
+    first = site.begin(Selection(names=("chat-api",)), identity="2026-01-01-0000-ab12")
+    site.run(first, patience=timedelta(seconds=10))
+    replacement = site.value("chat-api")
+    site.clock.move(8 * MINUTE)
+    (step,) = site.plan(Selection(names=("chat-api",))).steps
+    token = next(key.token for key in step.keys if key.role == "current")
+    leak = Leak("github", "secret", "repo/log", "current", "value", token=token, public=True)
+    second = site.begin(
+        Selection(names=("chat-api",)), identity="2026-01-01-0010-cd34", leaks={site.target("chat-api"): [leak]}
+    )
+    site.run(second)
+    assert token in {key.token for key in second.secrets[0].keys}
+    assert not second.over or not site.accepted(replacement)
+    assert site.value("chat-api") != replacement
+    for _ in range(24):
+        site.clock.move(HOUR)
+        site.sweep()
+    assert not site.accepted(replacement)
+
+
+@pytest.mark.parametrize("call", ["after revoke", "before verify", "before keys", "after record", "before delete"])
+@pytest.mark.parametrize("turn", [1, 2, 3, 4])
+def test_a_deletion_beside_a_sweep_leaves_no_key(call: str, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole sweep runs between two calls of it, and the issuer's list is a minute behind."""
+    listed = MemoryIssuer.keys
+
+    def late(issuer: MemoryIssuer) -> Iterator[KeyInfo]:
+        now = issuer._vendor.now()
+        return iter([key for key in listed(issuer) if key.created_at and key.created_at + MINUTE <= now])
+
+    monkeypatch.setattr(MemoryIssuer, "keys", late)
+    place = Place()
+    place.create()
+    world, seen = place.world, list[str]()
+    world.allow_outage = True
+    place.quiet()
+
+    def sweep_at(_: int, made: str) -> None:
+        if made == call and any(record.event == "condemn" for record in world.trail.records):
+            seen.append(made)
+            if len(seen) == turn:
+                world.fault = None
+                world.run()
+
+    world.fault = sweep_at
+    try:
+        place.delete(force=True)
+    except Refusal:
+        assert not place.deleted()
+    else:
+        assert not world.live()
+
+
+@pytest.mark.parametrize(
+    "begun", ["before observe", "before record", "before revoke", "before verify", "before delete"]
+)
+def test_a_mint_that_a_deletion_overtakes_is_taken_back(begun: str) -> None:
+    """A sweep that looked before the deletion began is held up before its mint until the entry is gone."""
+    place = Place()
+    place.create()
+    world = place.world
+    world.allow_outage = True
+    place.quiet()
+    world.clock.move(31 * DAY)
+    held, go, main = threading.Event(), threading.Event(), threading.current_thread()
+
+    def hold(_: int, call: str) -> None:
+        if threading.current_thread() is not main and call == "before mint" and not go.is_set():
+            held.set()
+            go.wait(20)
+
+    sweep = threading.Thread(target=world.run)
+
+    def start(number: int, call: str) -> None:
+        if threading.current_thread() is main and call == begun and sweep.ident is None:
+            sweep.start()
+            held.wait(1)
+        hold(number, call)
+
+    world.fault = start
+    try:
+        place.delete(force=True)
+    except Refusal:
+        pass
+    finally:
+        go.set()
+        sweep.join(20)
+        world.fault = None
+    assert not (place.deleted() and world.live())
