@@ -15,6 +15,8 @@ import requests
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 
+from providers.issuers.description import shipped
+from providers.issuers.samples import shipped_samples
 from sandbox.clock import real_time
 from sandbox.openai.control import Control
 from sandbox.openai.harness import OpenAIServer
@@ -245,3 +247,20 @@ def test_the_check_can_fail(called: Caller, document: Json) -> None:
         {**entry, "id": 7},
     ):
         assert errors({**good, "data": [bad]}, schema, document) != []
+
+
+def test_the_usage_that_is_asked_for_is_documented(document: Json) -> None:
+    """By the description that comes along: its parameters, and the answer that it is tried with."""
+    operation = document["paths"]["/organization/usage/completions"]["get"]
+    parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+    asked, sample = shipped("openai").usage, shipped_samples("openai").usage
+    assert asked is not None
+    assert sample is not None
+    assert asked.pagination is not None
+    assert {*asked.request.query, asked.pagination.parameter} <= parameters.keys()
+    assert asked.request.query["bucket_width"].text in parameters["bucket_width"]["enum"]
+    assert asked.request.query["group_by"].text in parameters["group_by"]["items"]["enum"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert errors(sample.body, schema, document) == []
+    broken = {**sample.body, "data": [{**sample.body["data"][0], "start_time": "then"}]}
+    assert errors(broken, schema, document)
