@@ -88,32 +88,41 @@ def row(engine: Engine, target: Target, policy: Policy, now: datetime, issuers: 
         policy: as declared; shown where nothing is applied.
         issuers: by configured name.
     """
-    plain = Row(
-        policy.name,
-        policy.environment,
-        policy.store,
-        policy.replicas,
-        policy.issuer,
-        policy.owner,
-        Phase.UNREACHABLE,
-    )
     try:
         decision, seen = engine.plan(target)
     except Trouble as trouble:
-        missing = trouble.code is Code.NOT_FOUND
-        return replace(
-            plain,
-            phase=Phase.NOT_APPLIED if missing else Phase.UNREACHABLE,
-            next_action="pulumi up" if missing else "the next sweep asks again",
-            last_error=None if missing else str(trouble),
-        )
+        return unseen(policy, trouble)
+    return looked(policy, decision, seen, now, issuers)
+
+
+def unseen(policy: Policy, trouble: Trouble) -> Row:
+    """The row of a secret that could not be looked at, or is not there."""
+    missing = trouble.code is Code.NOT_FOUND
+    return replace(
+        declared(policy),
+        phase=Phase.NOT_APPLIED if missing else Phase.UNREACHABLE,
+        next_action="pulumi up" if missing else "the next sweep asks again",
+        last_error=None if missing else str(trouble),
+    )
+
+
+def declared(policy: Policy) -> Row:
+    """What a policy tells alone."""
+    where = (policy.store, policy.replicas, policy.issuer, policy.owner)
+    return Row(policy.name, policy.environment, *where, Phase.UNREACHABLE)
+
+
+def looked(
+    policy: Policy, decision: actions.Decision, seen: Observation, now: datetime, issuers: Mapping[str, Issuer]
+) -> Row:
+    """The row of a secret that was looked at; see row()."""
     s = Situation(seen, Evidence(), issuers[seen.policy.issuer].capabilities, Order(), now)
     applied, journal = seen.policy, seen.primary.journal
     previous = next((key for key in reversed(s.retiring)), None)
     ended = s.superseded_at(previous) if previous else None
     staged = s.pending.token if s.pending else None
     return replace(
-        plain,
+        declared(policy),
         replicas=applied.replicas,
         issuer=applied.issuer,
         owner=applied.owner,

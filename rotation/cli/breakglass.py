@@ -11,7 +11,7 @@ import typer
 
 from rotation import breakglass
 from rotation.breakglass import Doomed, Found, Held, Rebuilt
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.admin import AdminFd, AdminFrom, ask_for, given, recorded
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
@@ -131,7 +131,7 @@ def revoke(
 
 @app.command()
 def rebuild(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret.", autocompletion=completion.secrets)],
     stack: Stack = None,
     config: File = None,
     admin_from: AdminFrom = None,

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from rotation.cli import completion
 from rotation.cli.context import Context, UsageFault, absent
 from rotation.model import Policy
 from rotation.status import Phase, Row
@@ -37,15 +38,44 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 """Sorts after all that have a time."""
 
 Many = list[str] | None
-Owners = Annotated[Many, typer.Option("--owner", metavar="NAME", help="Only those of this owner.")]
-Issuers = Annotated[Many, typer.Option("--issuer", metavar="NAME", help="Only those minted by this issuer.")]
-Stores = Annotated[
-    Many, typer.Option("--store", metavar="NAME", help="Only those kept in this store, or copied to it.")
+Owners = Annotated[
+    Many,
+    typer.Option(
+        "--owner", metavar="NAME", help="Only those of this owner.", autocompletion=completion.keys_of("owners")
+    ),
 ]
-Environments = Annotated[Many, typer.Option("--environment", metavar="NAME", help="Only those of this environment.")]
+Issuers = Annotated[
+    Many,
+    typer.Option(
+        "--issuer",
+        metavar="NAME",
+        help="Only those minted by this issuer.",
+        autocompletion=completion.keys_of("issuers"),
+    ),
+]
+Stores = Annotated[
+    Many,
+    typer.Option(
+        "--store",
+        metavar="NAME",
+        help="Only those kept in this store, or copied to it.",
+        autocompletion=completion.keys_of("stores"),
+    ),
+]
+Environments = Annotated[
+    Many,
+    typer.Option(
+        "--environment", metavar="NAME", help="Only those of this environment.", autocompletion=completion.environments
+    ),
+]
 Phases = Annotated[
     Many,
-    typer.Option("--phase", metavar="PHASE", help=f"Only those that stand so: {', '.join(map(hyphened, Phase))}."),
+    typer.Option(
+        "--phase",
+        metavar="PHASE",
+        help=f"Only those that stand so: {', '.join(map(hyphened, Phase))}.",
+        autocompletion=completion.words([hyphened(phase) for phase in Phase]),
+    ),
 ]
 Overdue = Annotated[bool, typer.Option("--overdue", help="Only those whose credential is older than is allowed.")]
 Sorted = Annotated[

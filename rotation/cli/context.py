@@ -19,7 +19,7 @@ from rotation.assembly import Assembly, Opened, assemble, clock_of
 from rotation.audit.around import Callers, Requests
 from rotation.audit.opening import open_trail
 from rotation.audit.trail import Anchoring, Surroundings
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.config import Config, ConfigError, find_stack_file, load
 from rotation.engine import Outcome, Target
 from rotation.environ import Environ
@@ -39,6 +39,7 @@ Stack = Annotated[
         metavar="NAME",
         help="The stack whose Pulumi.NAME.yaml declares the secrets.",
         show_default=False,
+        autocompletion=completion.stacks,
     ),
 ]
 File = Annotated[
@@ -49,7 +50,10 @@ File = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, on standard output.")]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Secrets by name; all of the stack when none is given.")
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME", help="Secrets by name; all of the stack when none is given.", autocompletion=completion.secrets
+    ),
 ]
 
 CLOCK: ContextVar[Clock | None] = ContextVar("clock", default=None)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from rotation.audit.trail import ChainedAuditor
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.emergency import incidents_folder
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
+from rotation.cli.help import Sentences
 from rotation.errors import Trouble
 from rotation.incident import drill as drills
 from rotation.incident import evidence as evidences
@@ -37,7 +37,7 @@ _ON_INTERRUPT: Final = (
 )
 
 
-class _OneOrMany(TyperGroup):
+class _OneOrMany(Sentences):
     """Lets `keyturn drill NAME…` stand for `keyturn drill run NAME…`: no secret can be called like a subcommand."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -56,7 +56,12 @@ app = typer.Typer(
 def run_drill(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Secrets that are there, in place of canaries.", show_default=False),
+        typer.Argument(
+            metavar="NAME",
+            help="Secrets that are there, in place of canaries.",
+            autocompletion=completion.secrets,
+            show_default=False,
+        ),
     ] = None,
     stack: Stack = None,
     config: File = None,

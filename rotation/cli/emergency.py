@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import ALIVE, DONE, FAILED, left_at_once
@@ -45,7 +45,9 @@ _MANY: Final = 20
 
 
 def emergency(
-    names: Annotated[Many, typer.Argument(metavar="NAME", help="Whose credentials have leaked.")] = None,
+    names: Annotated[
+        Many, typer.Argument(metavar="NAME", help="Whose credentials have leaked.", autocompletion=completion.secrets)
+    ] = None,
     stack: Stack = None,
     config: File = None,
     leak: Annotated[
@@ -62,13 +64,26 @@ def emergency(
         typer.Option("--check", help="Only tell what the report has of ours; exit code 3 when any of it is alive."),
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Every secret of the stack.")] = False,
-    owner: Annotated[Many, typer.Option("--owner", metavar="NAME", help="Of this owner.")] = None,
+    owner: Annotated[
+        Many,
+        typer.Option("--owner", metavar="NAME", help="Of this owner.", autocompletion=completion.keys_of("owners")),
+    ] = None,
     environment: Annotated[
         Many,
         typer.Option("--environment", metavar="NAME", help="Of this stack's environment."),
     ] = None,
-    store: Annotated[Many, typer.Option("--store", metavar="NAME", help="Kept in this store.")] = None,
-    issuer: Annotated[Many, typer.Option("--issuer", metavar="NAME", help="Minted by this issuer.")] = None,
+    store: Annotated[
+        Many,
+        typer.Option(
+            "--store", metavar="NAME", help="Kept in this store.", autocompletion=completion.keys_of("stores")
+        ),
+    ] = None,
+    issuer: Annotated[
+        Many,
+        typer.Option(
+            "--issuer", metavar="NAME", help="Minted by this issuer.", autocompletion=completion.keys_of("issuers")
+        ),
+    ] = None,
     project: Annotated[Many, typer.Option("--project", metavar="ID", help="Of this project at its issuer.")] = None,
     admin: Annotated[
         Many,
@@ -308,14 +323,25 @@ def _announce(step: Step, plan: Plan) -> None:
 def _as_table(context: Context, plan: Plan) -> None:
     how = "revoke at once, then replace" if plan.contain_first else "replace, then revoke without grace"
     show.say(f"{len(plan.steps)} secrets of {context.config.environment} ({plan.selected}), in this order: {how}")
+    leaks = any(step.leaks for step in plan.steps)
     rows = []
     for number, step in enumerate(plan.steps, 1):
         leaked = ", ".join(dict.fromkeys(leak.standing + (" (public)" if leak.public else "") for leak in step.leaks))
         consumers = ", ".join(f"{c.name} within {show_duration(c.refresh_within)}" for c in step.consumers)
-        contained = "at once" if plan.contain_first else show_duration(step.contain_after)
+        contained = "at once" if plan.contain_first else f"after {show_duration(step.contain_after)}"
         keys = "?" if step.trouble else str(len(step.keys))
-        rows.append((str(number), step.name, step.owner, step.issuer, leaked or "-", keys, contained, consumers or "-"))
-    headings = ("#", "SECRET", "OWNER", "ISSUER", "LEAKED", "KEYS", "CONTAINED AFTER", "CONSUMERS REFRESH")
+        found = (leaked or "-",) if leaks else ()
+        rows.append((str(number), step.name, step.owner, step.issuer, *found, keys, contained, consumers or "-"))
+    headings = (
+        "#",
+        "SECRET",
+        "OWNER",
+        "ISSUER",
+        *(("LEAKED",) if leaks else ()),
+        "KEYS",
+        "CONTAINED",
+        "CONSUMERS REFRESH",
+    )
     show.table(headings, rows)
     for step in plan.steps:
         if step.wave == 0:

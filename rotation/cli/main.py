@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from typing import Annotated, NoReturn
 
 import typer
 
-from rotation import actions, checkup, extras, logs
-from rotation import status as statuses
+from rotation import checkup, extras, logs
 from rotation import sweep as sweeps
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.admin import AdminFd, AdminFrom, given, recorded
 from rotation.cli.audit import app as audit_app
 from rotation.cli.breakglass import app as breakglass_app
@@ -25,15 +24,17 @@ from rotation.cli.daemon import run as run_daemon
 from rotation.cli.doctor import doctor
 from rotation.cli.drill import app as drill_app
 from rotation.cli.emergency import emergency
+from rotation.cli.ending import DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
 from rotation.cli.exec import execute
-from rotation.cli.ending import ALIVE, DONE, FAILED, INTERRUPTED, ON_INTERRUPT, USAGE
-from rotation.cli.fleet import fleet as fleets
 from rotation.cli.fingerprints import app as fingerprints_app
+from rotation.cli.fleet import fleet as fleets
 from rotation.cli.guard import guard
+from rotation.cli.help import Root, Sentences, explain
 from rotation.cli.incident import app as incident_app
 from rotation.cli.issuer import app as issuer_app
 from rotation.cli.metrics import metrics
 from rotation.cli.notify import notify as notify_app
+from rotation.cli.outcomes import each, finish
 from rotation.cli.plan import NOT_APPLIED, plan
 from rotation.cli.policy import policy as policy_command
 from rotation.cli.progress import watched
@@ -43,17 +44,16 @@ from rotation.cli.serve import serve
 from rotation.cli.status import status
 from rotation.cli.thaw import thaw
 from rotation.cli.watch import WatchCommand
-from rotation.engine import Outcome
-from rotation.errors import Code, Trouble
+from rotation.errors import Trouble
 from rotation.model import Credential, Policy, SecretValue
 from rotation.notify import uses
-from rotation.ports import Clock, Record
-from rotation.sweep import Ended
+from rotation.ports import Clock
 from rotation.telemetry import sweeping
 from sandbox.cli import app as sandbox_app
 
 app = typer.Typer(
     name="keyturn",
+    cls=Root,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -126,7 +126,9 @@ def verify(names: Names = None, stack: Stack = None, config: File = None, json: 
 
 @app.command()
 def rotate(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Which secrets.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Which secrets.", autocompletion=completion.secrets)
+    ],
     stack: Stack = None,
     config: File = None,
     take_over: Annotated[
@@ -143,7 +145,7 @@ def rotate(
     context = open_context(stack, config, admins=given(admin_from, admin_fd))
     recorded(context, admin_from)
     engine = context.assembly.engine
-    _finish(
+    finish(
         context,
         context.declared(names),
         "rotating",
@@ -178,7 +180,7 @@ def sweep(
         if begun.missing:
             tell(f"{', '.join(begun.missing)}: {NOT_APPLIED}", "yellow")
         targets = {policy: target for target, policy in begun.secrets}
-        code = _each(
+        code = each(
             context,
             [policy for _, policy in begun.secrets],
             "sweeping",
@@ -202,7 +204,9 @@ app.command()(guard)
 
 @app.command()
 def rollback(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Which secrets.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Which secrets.", autocompletion=completion.secrets)
+    ],
     stack: Stack = None,
     config: File = None,
     json: Json = False,
@@ -215,7 +219,7 @@ def rollback(
     """
     context = open_context(stack, config)
     engine = context.assembly.engine
-    _finish(
+    finish(
         context,
         context.declared(names),
         "rolling back",
@@ -226,7 +230,9 @@ def rollback(
 
 @app.command()
 def submit(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A secret whose issuer is manual.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A secret whose issuer is manual.", autocompletion=completion.secrets)
+    ],
     stack: Stack = None,
     config: File = None,
     key_id: Annotated[
@@ -250,7 +256,7 @@ def submit(
     policies = context.declared([name])
     fields = assembly.issuers[policies[0].issuer].capabilities.fields
     credential = Credential({field: SecretValue(text) for field, text in _values(fields, descriptor).items()})
-    _finish(
+    finish(
         context,
         policies,
         "submitting",
@@ -279,7 +285,12 @@ def _values(fields: Sequence[str], descriptor: int | None) -> dict[str, str]:
 
 @app.command()
 def adopt(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret whose entry exists already.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A declared secret whose entry exists already.", autocompletion=completion.secrets
+        ),
+    ],
     stack: Stack = None,
     config: File = None,
     key_id: Annotated[
@@ -310,7 +321,7 @@ def adopt(
 
 @app.command()
 def release(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A managed secret.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A managed secret.", autocompletion=completion.secrets)],
     stack: Stack = None,
     config: File = None,
     json: Json = False,
@@ -360,100 +371,23 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(fingerprints_app, name="fingerprints")
 app.add_typer(config_app, name="config")
 app.add_typer(sandbox_app, name="sandbox")
+app.command()(completion.completion)
+app.command("help")(explain)
+for group in app.registered_groups:
+    if group.typer_instance and not isinstance(group.typer_instance.info.cls, type):  # else it has chosen for itself
+        group.cls = Sentences
 
 
 # --- reporting -----------------------------------------------------------------------------------
-
-
-def _finish(
-    context: Context, policies: Sequence[Policy], doing: str, work: Callable[[Policy], Outcome], *, json: bool
-) -> NoReturn:
-    """Runs every secret, says how each ended, and exits with what that means."""
-    raise typer.Exit(_each(context, policies, doing, work, json=json))
-
-
-def _each(
-    context: Context,
-    policies: Sequence[Policy],
-    doing: str,
-    work: Callable[[Policy], Outcome],
-    *,
-    json: bool,
-    failed: bool = False,
-) -> int:
-    """Runs every secret, says how each ended, and gives the exit code that means.
-
-    Parameters:
-        failed: whether something went wrong before.
-    """
-    context.open(policies)
-    outcomes = watched(doing, policies, work)
-    code = FAILED if failed else DONE
-    shown: list[dict[str, object]] = []
-    for policy, outcome in zip(policies, outcomes, strict=True):
-        missed = outcome.achieved is False
-        code = max(code, _CODES[sweeps.ended(outcome)])
-        shown.append(
-            {
-                "name": policy.name,
-                "done": not missed and outcome.trouble is None,
-                "did": [_did(record) for record in outcome.records if record.event in sweeps.TOLD],
-                "rest": statuses.words(outcome.rest) if outcome.rest else None,
-                "error": str(outcome.trouble) if outcome.trouble else None,
-            }
-        )
-        if not json:
-            _tell(policy, outcome, missed=missed)
-        if outcome.seen:
-            show.unapplied(policy.name, context.unapplied(outcome.seen.policy), context.path.name)
-    if json:
-        show.as_json(shown)
-    return code
-
-
-_CODES = {Ended.DONE: DONE, Ended.FAILED: FAILED, Ended.UNPROVEN: ALIVE}
-
-
-def _did(record: Record) -> str:
-    what = show.key(record.key_id) if record.key_id else ""
-    where = f" in {record.store}" if record.store and record.event == "promote.done" else ""
-    return f"{sweeps.TOLD[record.event]} {what}".strip() + where
-
-
-def _tell(policy: Policy, outcome: Outcome, *, missed: bool) -> None:
-    did = ", ".join(_did(record) for record in outcome.records if record.event in sweeps.TOLD)
-    rest = statuses.words(outcome.rest) if outcome.rest else ""
-    if outcome.trouble:
-        show.complain(f"✗ {policy.name}: {outcome.trouble}")
-        show.say(f"    {_left(outcome, did)} {_then(outcome.trouble, outcome)}")
-    elif missed:
-        show.say(f"✗ {policy.name}: not done; {'; '.join(part for part in (did, rest) if part)}", "yellow")
-    else:
-        mark = "!" if isinstance(outcome.rest, actions.Hold) else "✓" if did else "·"
-        style = "yellow" if mark == "!" else "green" if did else ""
-        show.say(f"{mark} {policy.name}: {'; '.join(part for part in (did, rest) if part)}", style)
-
-
-def _left(outcome: Outcome, did: str) -> str:
-    """In what state a secret was left."""
-    told = f"Done all the same: {did}." if did else "No credential was changed."
-    if not did and outcome.trouble and outcome.trouble.maybe_applied:
-        told = "Whether the last call had its effect is not known; the next run finds out."
-    current = outcome.seen.primary.current if outcome.seen else None
-    return f"{told} Handed out is {show.key(current.key_id or current.id)}." if current else told
-
-
-def _then(trouble: Trouble, outcome: Outcome) -> str:
-    """What to do next."""
-    if trouble.code is Code.NOT_FOUND and outcome.seen is None:
-        return "The secret is not applied; `pulumi up` makes it."
-    return "Put that right, then run this again." if trouble.code.permanent else "The next sweep goes on from there."
 
 
 def _explain(fault: typer.TyperException) -> None:
     """Prints what was wrong on the command line, and the usage where Typer's own kinds of this have it."""
     if (shown := getattr(fault, "show", None)) is not None:
         shown()
+        name, given_to = getattr(fault, "option_name", None), getattr(fault, "ctx", None)
+        if name and given_to is not None and given_to.parent is None:
+            show.complain("Options stand after the command, as in `keyturn status --stack prod`.")
     else:
         show.complain(fault.format_message())
 

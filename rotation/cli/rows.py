@@ -65,7 +65,8 @@ def drawn(rows: Sequence[Row], now: datetime, *, exact: bool = False) -> list[Te
 
 
 def _paragraph(row: Row, now: datetime, *, exact: bool) -> list[Text]:
-    times = f"rotated {_rotated(row, now, exact=exact)}, due {_due(row, now, exact=exact).plain}"
+    due = _due(row, now, exact=exact).plain
+    times = f"rotated {_rotated(row, now, exact=exact)}, {due if due.startswith('overdue') else f'due {due}'}"
     facts = f"{show.key(row.key_id)}, {times}" if row.key_id else ""
     return [
         show.plain(f"{row.name}  ").append_text(_phase(row)),
@@ -96,15 +97,14 @@ def _due(row: Row, now: datetime, *, exact: bool) -> Text:
 
 def remarks(rows: Iterable[Row]) -> list[tuple[str, str]]:
     """What is wrong and what is frozen, in sentences with a style each. What many have in common is said once."""
-    told: dict[tuple[str, str], list[str]] = {}
+    told: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
-        if row.last_error:
-            told.setdefault((row.last_error.replace(row.name, "…"), "yellow"), []).append(row.name)
-        if row.frozen:
-            told.setdefault((row.frozen.told(row.name).replace(row.name, "…"), "cyan"), []).append(row.name)
+        for text, style in ((row.last_error, "yellow"), (row.frozen and row.frozen.told(row.name), "cyan")):
+            if text:
+                told.setdefault((text.replace(row.name, "…"), style), []).append((row.name, text))
     return [
-        (f"{several(names)}: {text.replace('…', names[0]) if len(names) == 1 else text}", style)
-        for (text, style), names in told.items()
+        (f"{several([name for name, _ in alike])}: {common if len(alike) > 1 else alike[0][1]}", style)
+        for (common, style), alike in told.items()
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from rotation import runbook as pages
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.context import Context, File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import DONE, FAILED
 
@@ -16,7 +16,7 @@ _STYLES: Final = {"title": "bold", "warning": "bold yellow", "command": "cyan", 
 
 
 def runbook(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A declared secret.", autocompletion=completion.secrets)],
     stack: Stack = None,
     config: File = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a wiki.")] = False,

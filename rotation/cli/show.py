@@ -29,7 +29,10 @@ _KEY: Final = 16
 _NARROW: Final = 80
 _LEAST: Final = 16
 """Columns that the last column of a table needs to be read."""
-_QUOTED: Final = re.compile(r"`[^`]*`")
+_SAID: Final = 40
+"""Columns that what is said of a secret needs beside its name."""
+_WHOLE: Final = re.compile(r"`[^`]*`|\d (?:d|h|min|s)\b")
+"""What is not to be torn apart: commands that are there to be copied, and lengths of time."""
 
 
 def on_terminal(console: Console) -> bool:
@@ -85,15 +88,43 @@ def _sentence(console: Console, text: str, style: str) -> None:
     console.print(Text(told, style=style), soft_wrap=True)
 
 
+MANY: Final = 20
+"""From so many on, secrets of which there is nothing to tell are counted."""
+
+
+def name_width(names: Iterable[str]) -> int:
+    """For entry(): what a terminal lines names up to, where that leaves room for what is said of them; 0 elsewhere."""
+    widest = max(map(len, names), default=0)
+    return widest if on_terminal(out) and widest + _SAID <= out.width else 0
+
+
+def entry(mark: str, name: str, said: str, style: str, *, width: int = 0, more: Sequence[str] = ()) -> None:
+    """A secret and what is said of it: `✓ support-chat: minted …`; a terminal lines up what is said.
+
+    Parameters:
+        mark: tells in one character what the colour tells.
+        width: see name_width().
+        more: sentences below it.
+    """
+    if not width:
+        say(f"{mark} {name}: {said}", style)
+        for text in more:
+            say(f"    {text}")
+        return
+    lines(beside(plain(f"{mark} {name}:".ljust(width + 4), style), plain(said, style)))
+    for text in more:
+        lines(beside(Text(" " * (width + 4)), plain(text)))
+
+
 def fold(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
-    """Lines of at most this many columns. What stands in backticks is there to be copied, and stays in one piece.
+    """Lines of at most this many columns, broken between words.
 
     Parameters:
         first: what the first line begins with.
         rest: what the others begin with.
     """
     room = width - len(rest)
-    whole = _QUOTED.sub(lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}") if len(m[0]) <= room else m[0], text)
+    whole = _WHOLE.sub(lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}") if len(m[0]) <= room else m[0], text)
     lines = textwrap.wrap(
         whole, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
@@ -211,7 +242,7 @@ def progress() -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None if err.width < _NARROW else 40),
+        BarColumn(bar_width=20 if err.width < _NARROW else 40),
         MofNCompleteColumn(),
         _Pace(),
         console=err,

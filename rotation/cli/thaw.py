@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rotation import fleet
-from rotation.cli import show
+from rotation.cli import completion, show
 from rotation.cli.context import File, Json, Stack, UsageFault, open_context
 from rotation.cli.ending import DONE, FAILED, left_at_once
 from rotation.errors import Code, Trouble
@@ -17,7 +17,8 @@ from rotation.model import Policy
 
 def thaw(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Which secrets.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Which secrets.", autocompletion=completion.secrets, show_default=False),
     ] = None,
     stack: Stack = None,
     config: File = None,
