@@ -21,6 +21,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "celery": "celery",
     "cryptography": "keys",
     "hvac": "vault",
+    "kombu": "celery",
     "opentelemetry": "otel",
     "psycopg": "postgres",
     "pulumi": "pulumi",
