@@ -117,10 +117,12 @@ def cli() -> str:
         parts += _help(node)
         arguments = [p for p in node.params if p.param_type_name == "argument" and p.help]
         if arguments:
-            parts.append(table(("argument", ""), [(f"`{p.metavar or p.name}`", prose(p.help)) for p in arguments]))
+            parts.append(
+                table(("argument", "what it is"), [(f"`{p.metavar or p.name}`", prose(p.help)) for p in arguments])
+            )
         options = [p for p in node.params if p.param_type_name == "option" and not p.hidden]
         if options:
-            parts.append(table(("option", ""), [_option(option) for option in options]))
+            parts.append(table(("option", "what it does"), [_option(option) for option in options]))
     return "\n\n".join(parts)
 
 
@@ -299,7 +301,7 @@ def issuers() -> str:
                     "required" if variable.required else "" if variable.default is None else f"`{variable.default}`"
                 )
                 rows.append((f"`variables.{name}`", variable.type, prose(variable.about), otherwise))
-            parts.append(table(("variable", "type", "", "otherwise"), rows))
+            parts.append(table(("variable", "type", "what it is", "otherwise"), rows))
         sources = ", ".join(_source(source) for source in about.sources)
         parts.append(f"From: {sources}")
         if about.unverified:
@@ -366,7 +368,7 @@ def metadata() -> str:
         "## Journal",
         "Each fact is added and removed by itself. [Its rules](../design.md#journal).",
         table(
-            ("fact", "as written", ""),
+            ("fact", "as written", "says"),
             [
                 (name, "<br>".join(f"`{key}` = `{text}`" for key, text in fact.items()), why)
                 for name, (fact, why) in facts.items()
@@ -402,7 +404,7 @@ def metrics() -> str:
             "ship: [metrics and traces](../observability.md). OpenTelemetry has the same under names with dots, without unit and `_total`."
         ),
         f"*secret* stands for {', '.join(f'`{label}`' for label in SECRET)}.",
-        table(("metric", "kind", "labels", ""), rows),
+        table(("metric", "kind", "labels", "says"), rows),
         "## Phases",
         ", ".join(f"`{phase.value}`" for phase in Phase) + ".",
         "## Causes of a hold",
@@ -439,7 +441,7 @@ def exit_codes() -> str:
         table(("code", "means"), [(str(code), said) for code, said in meanings]),
         "The worst of several secrets counts. For a scheduler: 1 is worth a look, 3 is worth waking somebody.",
         "## Where a command says more",
-        table(("command", ""), rows),
+        table(("command", "says"), rows),
     ]
     return "\n\n".join(parts)
 
@@ -450,7 +452,7 @@ def index() -> str:
 
 For looking things up. All but the last three pages are written from the code, and a test holds them to it.
 
-| page | |
+| page | for |
 | --- | --- |
 | [Commands](cli.md) | every command with its arguments, options and an example |
 | [Configuration](configuration.md) | every field of a stack file |

@@ -194,6 +194,20 @@ def test_pages_are_shown_at_every_size(browser: Any, site: Path, size: tuple[int
     assert tab.complaints == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_can_be_read_by_everybody(browser: Any, site: Path, scheme: str) -> None:
+    """Nothing serious by axe: contrast, names for screen readers, links that are told by more than their colour."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab, found = Tab(browser, scheme=scheme), []
+    for name in TRIED:
+        tab.open(site / name)
+        told = Axe().run(tab.page).response["violations"]
+        grave = [one for one in told if one["impact"] in ("serious", "critical")]
+        found += [f"{name}: {one['id']}: {one['nodes'][0]['html'][:200]}" for one in grave]
+    assert found == []
+
+
 def test_search_works_from_disk(browser: Any, site: Path) -> None:
     """A file that was opened, with no server and no network: the search finds a field, and leads to it."""
     tab = Tab(browser)
