@@ -136,15 +136,17 @@ def data(value: object, identity: str) -> Safe:
     return Safe(f'<script type="application/json" id="{text(identity)}">{inert}</script>')
 
 
-def page(title: str, body: Iterable[Child], *, style: str = "", script: str = "") -> str:
+def page(title: str, body: Iterable[Child], *, style: str = "", script: str = "", unscripted: str = "") -> str:
     """One document. It loads nothing, sends nothing, and runs no script but this one.
 
     Parameters:
         style: of this kind of page, beside STYLE.
         script: is run when all of the body is there; needs no markup of its own, and may make none from text.
+        unscripted: a style for where no script is run.
     """
     look = STYLE + style
-    allowed = ["default-src 'none'", f"style-src {_digest(look)}", "base-uri 'none'", "form-action 'none'"]
+    styles = " ".join(_digest(one) for one in (look, unscripted) if one)
+    allowed = ["default-src 'none'", f"style-src {styles}", "base-uri 'none'", "form-action 'none'"]
     if script:
         allowed += [f"script-src {_digest(script)}", "require-trusted-types-for 'script'", "trusted-types 'none'"]
     head = el(
@@ -156,6 +158,7 @@ def page(title: str, body: Iterable[Child], *, style: str = "", script: str = ""
         el("meta", name="color-scheme", content="light dark"),
         el("title", title),
         Safe(f"<style>{look}</style>"),
+        Safe(f"<noscript><style>{unscripted}</style></noscript>") if unscripted else None,
     )
     ended = Safe(f"<script>{script}</script>") if script else None
     return f'<!doctype html>\n<html lang="en">{head}{el("body", body, ended)}</html>\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsons
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,12 +34,11 @@ class Reporting(TyperCommand):
     """Lets `--csv` stand for `--csv -` where no file follows."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = [*args[1:], "--"]
-        spelled = [
-            part
-            for word, after in zip(args, following, strict=True)
-            for part in ((word, _STDOUT) if word == "--csv" and after.startswith("--") else (word,))
-        ]
+        spelled: list[str] = []
+        for word, after in pairwise([*args, "--"]):
+            spelled.append(word)
+            if word == "--csv" and after.startswith("-") and after != _STDOUT:
+                spelled.append(_STDOUT)
         return super().parse_args(ctx, spelled)
 
 

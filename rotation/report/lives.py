@@ -117,13 +117,13 @@ class History:
         self._steps: dict[str, dict[What, Step]] = {}
         """By token, as the trail has it."""
         self._ids: dict[str, str] = {}
-        self._promotions: list[tuple[datetime, datetime, str]] = []
-        """First store, last store, token."""
+        self._promotions: dict[str, dict[str, Step]] = {}
+        """By token and store: the first time."""
         self.events: list[Event] = []
 
     @property
     def empty(self) -> bool:
-        return not self._steps and not self.events
+        return not self._steps and not self._promotions and not self.events
 
     def hear(self, line: Line) -> None:
         """Takes in one record of the secret. What it does not understand, it leaves out."""
@@ -173,15 +173,9 @@ class History:
                     self._add(token, Step(What.SUPERSEDED, ended))
 
     def _promoted(self, token: str, told: _Told, store: str) -> None:
-        before = self._steps.get(token, {}).get(What.PROMOTED)
-        stores = list(dict.fromkeys([*(before.note.split(", ") if before and before.note else ()), store]))
-        step = told.step(What.PROMOTED, ", ".join(filter(None, stores)))
-        first = step if before is None else replace(before if before.at <= step.at else step, note=step.note)
-        self._steps.setdefault(token, {})[What.PROMOTED] = first
-        spans = {of: (begun, ended) for begun, ended, of in self._promotions}
-        begun, ended = spans.get(token, (told.at, told.at))
-        self._promotions = [one for one in self._promotions if one[2] != token]
-        self._promotions.append((min(begun, told.at), max(ended, told.at), token))
+        stores = self._promotions.setdefault(token, {})
+        if store not in stores or told.at < stores[store].at:
+            stores[store] = told.step(What.PROMOTED)
 
     def _add(self, token: str, step: Step, *, last: bool = False) -> None:
         steps = self._steps.setdefault(token, {})
@@ -197,14 +191,20 @@ class History:
                 that was not shown dead is over.
         """
         steps = {token: dict(found) for token, found in self._steps.items()}
+        promotions: list[tuple[datetime, datetime, str]] = []
         same = self._same(journal)
+        for token, stores in self._promotions.items():
+            ordered = sorted(stores.items(), key=lambda one: (one[1].at, one[0]))
+            note = ", ".join(store for store, _ in ordered if store)
+            steps.setdefault(token, {})[What.PROMOTED] = replace(ordered[0][1], note=note)
+            promotions.append((ordered[0][1].at, ordered[-1][1].at, same.get(token, token)))
+        promotions.sort()
         for token, key in same.items():
             for step in steps.pop(token, {}).values():
                 # That a credential is stored anew, or gone back to, is no second beginning of it.
                 if step.what not in _MAKING:
                     steps.setdefault(key, {}).setdefault(step.what, step)
         ids = {same.get(token, token): key_id for token, key_id in self._ids.items()}
-        promotions = sorted((begun, ended, same.get(token, token)) for begun, ended, token in self._promotions)
         for (_, _, token), (_, ended, later) in pairwise(promotions):
             if token != later:
                 by = steps[later][What.PROMOTED]

@@ -1,8 +1,8 @@
 "use strict";
 /* Search, sorting and accounts of a report. Everything that is written becomes text, never markup. */
 (() => {
-  const PAGE = 200, PRINTED = 100;
-  const facts = JSON.parse(document.getElementById("facts").textContent);
+  const PRINTED = 100, MORE = 1000;
+  const facts = JSON.parse(document.getElementById("facts").textContent), PAGE = facts.listed;
   const [NAME, OWNER, STANDING, ALIVE, PHASE, ISSUER, STORES, SINCE, DUE, TOLD, LIVES, EVENTS] = Array(12).keys();
   const word = (number) => (number < 0 ? "" : facts.words[number]);
   const id = (name) => document.getElementById(name);
@@ -51,12 +51,13 @@
     const said = [];
     const say = (name, verb, joint) => {
       const step = found.get(name), note = step ? word(step.note) : "";
-      if (!step || (!verb && !note)) return;
+      if (!step) return;
       const by = step.run >= 0 && step.run !== run ? " by " + short(word(step.run)) : "";
       const within = step.incident >= 0 && step.incident !== incident ? " in incident " + word(step.incident) : "";
       run = step.run;
       incident = step.incident;
-      said.push(verb + by + within + (note ? joint + note : "") + ".");
+      const told = verb + by + within + (note ? joint + note : "");
+      if (told) said.push(capital(told.trim()) + ".");
     };
     if (found.has("adopted")) say("adopted", "Taken over", ": ");
     else say(found.has("begun") ? "begun" : "created", "Made", ": ");
@@ -65,7 +66,7 @@
     say("condemned", "Condemned", ": ");
     say("contained", "Contained", ": ");
     if (!found.has("condemned")) say("revoked", "Revoked", ": ");
-    say("shown dead", "Shown dead", ": ");
+    say("shown dead", "", "");
     say("closed", "Closed", ": ");
     const named = make("th", [key, make("span", facts.states[state], { class: "mark " + (MARKS[facts.states[state]] || "none") })],
       { scope: "row", role: "rowheader" });
@@ -100,10 +101,12 @@
     runs.delete(-1);
     if (runs.size) {
       parts.push(make("h3", "Runs"));
-      parts.push(make("ul", [...runs].map((run) => {
+      const known = new Map();
+      for (const run of runs) {
         const who = word(facts.actors[run] ?? -1);
-        return make("li", short(word(run)) + (who ? ", known as " + who : ""));
-      })));
+        known.set(who, [...(known.get(who) || []), short(word(run))]);
+      }
+      parts.push(make("ul", [...known].map(([who, those]) => make("li", (who ? "As " + who + ": " : "Of whom nothing is told: ") + those.join(", ")))));
     }
     return parts;
   };
@@ -122,7 +125,8 @@
   /* --- search and sorting --- */
 
   const search = id("search"), standing = id("standing"), owner = id("owner"), form = search.form, rest = id("rest");
-  let blobs = null, order = lines.map((_, number) => number), most = PAGE, matching = order;
+  let blobs = null, order = lines.map((_, number) => number), most = PAGE, matching = order, sorted = false;
+  let before = lines.flatMap((line, number) => (line.hidden ? [] : [number]));
   const blob = (number) => {
     blobs = blobs || facts.accounts.map((a) => [
       a[NAME], word(a[OWNER]), word(a[ISSUER]), word(a[STORES]), word(a[PHASE]), ...a[LIVES].map((one) => one[0]),
@@ -138,16 +142,21 @@
   const show = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     matching = order.filter((number) => fits(number, words));
-    const visible = new Set(matching.slice(0, most));
-    lines.forEach((line, number) => { line.hidden = !visible.has(number); });
-    accounts.forEach((details, number) => { details.hidden = !visible.has(number); });
+    const visible = matching.slice(0, most), seen = new Set(visible);
+    for (const number of before) if (!seen.has(number)) lines[number].hidden = accounts[number].hidden = true;
+    for (const number of visible) lines[number].hidden = accounts[number].hidden = false;
+    if (sorted) {
+      rows.prepend(...visible.map((number) => lines[number]));
+      list.prepend(...visible.map((number) => accounts[number]));
+    }
+    before = visible;
     const all = facts.accounts.length, some = Math.min(matching.length, most);
     const count = (number) => number.toLocaleString("en-US");
     shownAt.textContent = !matching.length ? "No secret fits. Reset shows all again."
       : (some < matching.length ? "The first " + count(some) + " of " + count(matching.length) : count(matching.length)) +
-        (matching.length < all ? " that fit, of " + count(all) : "") + (matching.length === 1 ? " secret." : " secrets.");
+        (matching.length < all ? " that fit, of " + count(all) : "") + (all === 1 ? " secret." : " secrets.");
     rest.hidden = some === matching.length;
-    id("all").textContent = "Show all " + count(matching.length);
+    id("more").textContent = "Show " + count(Math.min(MORE, matching.length - some)) + " more";
   };
   const ranks = { standing: ["overdue", "due", "within policy", "age unknown", "gone"] };
   const KEYS = {
@@ -166,8 +175,7 @@
       if (a === null || b === null) return (a === null) - (b === null) || one - other;
       return sign * (typeof a === "string" ? compare(a, b) : a - b) || one - other;
     });
-    rows.append(...order.map((number) => lines[number]));
-    list.append(...order.map((number) => accounts[number]));
+    sorted = true;
     show();
   };
   id("table").querySelector("thead").addEventListener("click", (event) => {
@@ -181,13 +189,14 @@
   owner.addEventListener("change", soon);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(() => { most = PAGE; show(); search.focus(); }));
-  id("all").addEventListener("click", () => { most = Infinity; show(); shownAt.setAttribute("tabindex", "-1"); shownAt.focus(); });
+  id("more").addEventListener("click", () => { most += MORE; show(); shownAt.setAttribute("tabindex", "-1"); shownAt.focus(); });
 
   /* --- links to accounts, and paper --- */
 
   const follow = () => {
     const details = accounts.find((one) => "#" + one.id === decodeURIComponent(location.hash));
     if (!details) return;
+    if (details.hidden) before = [...before, accounts.indexOf(details)];
     details.hidden = false;
     details.open = true;
     fill(details);

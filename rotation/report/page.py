@@ -26,6 +26,10 @@ ATTENTION: Final = 25
 """Lines of what needs attention; the rest is counted, and found in the inventory."""
 PROSE: Final = 20
 """Incidents and drills that are listed."""
+LISTED: Final = 200
+"""Secrets that are listed at first: a browser lays out five thousand rows for seconds. page.js shows the others."""
+UNSCRIPTED: Final = "#rows tr[hidden]{display:table-row!important}#list>[hidden]{display:block!important}"
+"""Where no script runs, all are listed."""
 
 NOTHING: Final = "\N{EN DASH}"
 
@@ -67,7 +71,7 @@ def _html(report: Report) -> str:
     ]
     own = files("rotation.report")
     style, script = (own.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return h.page(f"Secrets report: {whose}", body, style=style, script=script)
+    return h.page(f"Secrets report: {whose}", body, style=style, script=script, unscripted=UNSCRIPTED)
 
 
 def _sections(report: Report) -> Iterator[tuple[str, str, Sequence[Child]] | None]:
@@ -79,8 +83,8 @@ def _sections(report: Report) -> Iterator[tuple[str, str, Sequence[Child]] | Non
     yield "incidents", "Incidents and drills", _incidents(report)
     yield "owners", "Who owns what", _owners(report)
     yield "inventory", "Inventory", _inventory(report)
-    yield "accounts", "Accounts", _accounts(report)
     yield "about", "About this report", _about(report)
+    yield "accounts", "Accounts", _accounts(report)
 
 
 def _section(identity: str, title: str, content: Sequence[Child]) -> Safe:
@@ -362,7 +366,7 @@ def _trend(
     """A figure with one column for each period, and its numbers."""
     rows = [(_label(period, report), *row(period)) for period in reversed(report.periods)]
     numbers = h.table(f"{title}, the latest first", (_unit(report), *headings), rows)
-    ends = (_date(report.periods[0].start), _date(report.periods[-1].until - timedelta(days=1)))
+    ends = (_date(report.periods[0].start), _date(min(report.periods[-1].until - timedelta(days=1), report.at)))
     keys = el(
         "ul",
         [el("li", el("span", class_=f"key {style}", aria_hidden="true"), word) for style, word in legend],
@@ -554,14 +558,14 @@ def _inventory(report: Report) -> Sequence[Child]:
         "table",
         el("caption", caption),
         el("thead", el("tr", head)),
-        el("tbody", [_row(account, report.at) for account in report.accounts], id="rows"),
+        el("tbody", [_row(number, account, report.at) for number, account in enumerate(report.accounts)], id="rows"),
         id="table",
     )
     return [
         controls,
         el("p", f"{_count(len(report.accounts), 'secret')}.", id="shown", role="status", class_="muted"),
         el("div", table, class_="wide", role="region", aria_label="Inventory table", tabindex="0"),
-        el("p", el("button", "Show all", type="button", id="all"), hidden=True, id="rest"),
+        el("p", el("button", "Show more", type="button", id="more"), hidden=True, id="rest"),
     ]
 
 
@@ -569,7 +573,7 @@ def _select(identity: str, words: Sequence[str]) -> Safe:
     return el("select", el("option", "all", value=""), [el("option", word, value=word) for word in words], id=identity)
 
 
-def _row(a: Account, now: datetime) -> Safe:
+def _row(number: int, a: Account, now: datetime) -> Safe:
     policy = a.policy
     phase = "gone" if a.phase is None else a.phase.value
     frozen = ", frozen" if a.frozen else ""
@@ -583,6 +587,7 @@ def _row(a: Account, now: datetime) -> Safe:
         el("td", " + ".join(policy.stores) if policy else NOTHING, class_="c-store"),
         el("td", _age(a, now), _share(a, now), class_="c-age"),
         el("td", _day(a.due_at), " ", el("span", _ahead(a.due_at, now), class_="muted") if a.due_at else None),
+        hidden=number >= LISTED,
     )
 
 
@@ -636,13 +641,8 @@ def _summary(number: int, a: Account) -> Safe:
         "not shown dead" if a.alive else "gone" if a.gone else a.standing.value,
         class_=f"mark {'bad' if a.alive else style}",
     )
-    return el(
-        "details",
-        el("summary", el("b", a.name), " ", owner, " ", mark),
-        id=_id(a.name),
-        class_="account",
-        data_n=number,
-    )
+    head = el("summary", el("b", a.name), " ", owner, " ", mark)
+    return el("details", head, id=_id(a.name), class_="account", data_n=number, hidden=number >= LISTED)
 
 
 def _about(report: Report) -> Sequence[Child]:
@@ -702,6 +702,7 @@ def _data(report: Report) -> dict[str, Any]:
     actors = {words.of(writer): words.of(actor.who) for writer, actor in report.actors.items()}
     return {
         "at": _stamp(report.at),
+        "listed": LISTED,
         "accounts": accounts,
         "actors": actors,
         "words": words.all,

@@ -105,9 +105,7 @@ class Made:
                 break
             at = min(at + every * 0.97, current)
         if number % 211 == 7:
-            keeps |= Backoff(
-                3, NOW - timedelta(hours=2), NOW + timedelta(hours=2), "openai: minting: HTTP 429"
-            ).written()
+            keeps |= Backoff(3, NOW - timedelta(hours=2), NOW + timedelta(hours=2), "limit").written()
             for hours in (2, 5, 9):
                 self._line(policy, "mint.failed", NOW - timedelta(hours=hours), reason="openai: minting: HTTP 429")
         if number % 499 == 11:
