@@ -102,7 +102,7 @@ def _until(outcome: Outcome, now: datetime, announced: timedelta, chance: int) -
     if seen is None or outcome.trouble or outcome.records or not _passes(rest, now):
         return None
     entries = (seen.primary, *seen.replicas.values())
-    if not all(isinstance(entry, Entry) for entry in entries) or seen.primary.pending is not None:
+    if not all(isinstance(entry, Entry) for entry in entries) or _waits(seen.primary):
         return None
     if any(now < attempt.at + ATTEMPT_LIFE for attempt in seen.primary.journal.attempts.values()):
         return None  # some part of an entry that is not listed may be written without another fact
@@ -115,6 +115,12 @@ def _until(outcome: Outcome, now: datetime, announced: timedelta, chance: int) -
         return latest
     told = rest.due_at - announced
     return min(latest, told if now < told else rest.due_at)
+
+
+def _waits(entry: Entry) -> bool:
+    """Whether something but the current version's own copy is pending."""
+    current = entry.current.token if entry.current else None
+    return entry.pending is not None and (current is None or entry.pending.token != current)
 
 
 def _digest(target: Target, mark: int) -> int:

@@ -22,7 +22,7 @@ from rotation import policy as policies
 from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Backoff, Why
 from rotation.model import MASK, Consumer, Credential, Drain, Entry, Policy, Version, values_alive
-from rotation.ports import SecretStore
+from rotation.ports import Glances, SecretStore
 
 AT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 KEY_ID = "proj_1/user é/key_äöü+42=="
@@ -729,6 +729,42 @@ class StoreContract:
         else:
             assert version.created_at is not None
             assert abs(told.promoted[token] - version.created_at) < timedelta(seconds=1)
+
+    def test_what_a_listing_tells_of_an_entry_is_what_a_look_sees(
+        self, store: SecretStore, second_client: SecretStore, entry: str, by_hand: ByHand
+    ) -> None:
+        """At each point of a rotation: all of the same, but for the value, or nothing. What is changed has another mark."""
+        marks: list[int] = []
+        token = new_token()
+        attempt = Attempt(token, None, ("primary",), AT, Why.FIRST)
+        steps: list[Callable[[], object]] = [
+            lambda: None,
+            lambda: store.record(entry, attempt.written()),
+            lambda: store.stage(entry, token, value(), key_id=KEY_ID),
+            lambda: store.promote(entry, pending(store, entry), None),
+            lambda: store.record(entry, journal.promoted(token, AT) | journal.key_fact(token, KEY_ID)),
+            lambda: by_hand(entry, value()),
+        ]
+        for step in steps:
+            step()
+            assert isinstance(second_client, Glances)
+            parts = [glance for glance in second_client.glances() if glance.name == entry]
+            assert [dict(part.policy) for part in parts if part.policy] == [full_policy()]
+            marks.append(sum(part.mark for part in parts))
+            told, seen = next((part.entry for part in parts if part.entry), None), second_client.observe(entry)
+            if told is None:
+                continue
+            for mine, theirs in ((told.current, seen.current), (told.pending, seen.pending)):
+                assert mine is None or mine.credential is None
+                if mine is None and theirs is not None:
+                    assert seen.current is not None
+                    assert theirs.token == seen.current.token, "what is pending is but a copy of what is current"
+                    continue
+                assert (mine and (mine.id, mine.token)) == (theirs and (theirs.id, theirs.token))
+            assert told.journal.facts == seen.journal.facts
+            assert (told.policy, told.room) == (seen.policy, seen.room)
+        if any(marks):
+            assert len(set(marks)) == len(marks)
 
     def test_an_empty_store_lists_nothing(self, store: SecretStore) -> None:
         assert list(store.listing()) == []

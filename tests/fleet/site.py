@@ -25,7 +25,7 @@ from rotation import by_celery, crew, fleet
 from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor
 from rotation.config import load
-from rotation.model import Policy
+from rotation.model import Entry, Policy
 from rotation.provision import Provisioner
 from sandbox.clock import SandboxClock
 from sandbox.openai.harness import OpenAIServer
@@ -200,7 +200,9 @@ class Site:
             if points and len(self.issued()) - began > points[0]:
                 points.pop(0)
                 self.kill()
-            assert all(process.poll() is None for process in self._running), f"a worker has ended: {self.said()[-3000:]}"
+            assert all(process.poll() is None for process in self._running), (
+                f"a worker has ended: {self.said()[-3000:]}"
+            )
             if time.monotonic() > end:
                 raise TimeoutError(f"work is left after {_SECONDS:g} s: {self.said()[-3000:]}")
             threading.Event().wait(0.02)
@@ -226,22 +228,30 @@ class Site:
         answer = self.session.get(f"{self.openai.base_url}/models", headers=_bearer(value), timeout=20)
         return "" if answer.ok else f"{answer.status_code}"
 
+    def attempts(self, name: str) -> int:
+        """How many attempts the journal knows."""
+        return len(self._entry(name).journal.attempts)
+
     def facts(self, name: str) -> set[str]:
         """Kinds of the facts in the journal, and what waits for promotion."""
-        assembly = self.assembly
-        policy = next(policy for policy in assembly.config.policies if policy.name == name)
-        entry = assembly.stores["vault"].observe(assembly.target(policy).entry)
+        entry = self._entry(name)
         current = entry.current.token if entry.current else None
         waits = {"pending"} if entry.pending and entry.pending.token != current else set()
         return {fact.partition(".")[0] for fact in entry.journal.facts} | waits
+
+    def _entry(self, name: str) -> Entry:
+        return self.assembly.stores["vault"].observe(f"sandbox/{name}")
 
     def issued(self) -> list[dict[str, Any]]:
         return [key for key in self.openai.control.issued() if key["project_id"] == self.project]
 
     def records(self) -> list[dict[str, Any]]:
-        """The audit trails of all workers."""
-        folder = self.directory / ".keyturn" / "audit"
-        return [json.loads(line) for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
+        """The audit trails of all workers; a record whose writer was killed in it is broken off, and on a line of its own."""
+        folder, found = self.directory / ".keyturn" / "audit", []
+        for line in "\n".join(path.read_text() for path in folder.rglob("*.jsonl")).splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def said(self) -> str:
         return (self.directory / "workers.log").read_text(errors="replace")
