@@ -73,14 +73,17 @@ _GLANCE: Final = 12
 
 
 def absent(what: str, name: str, there: Collection[str]) -> str:
-    """`there is no owner suport (did you mean support?); there are: sales, support`. Of many, only the one that is meant."""
+    """A name that is none, what it may be meant for, and while they are few what there is.
+
+    `there is no owner suport (did you mean support?); there are: sales, support`
+    """
+    are = f"; there {'is' if len(there) == 1 else 'are'}: {', '.join(there) or 'none'}" if len(there) <= _GLANCE else ""
+    return f"there is no {what} {name}{_meant(name, there)}{are}"
+
+
+def _meant(name: str, there: Collection[str]) -> str:
     near = difflib.get_close_matches(name, there, n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    if len(there) > _GLANCE:
-        are = "" if near else f"; there are {len(there):,} others"
-    else:
-        are = f"; there {'is' if len(there) == 1 else 'are'}: {', '.join(there) or 'none'}"
-    return f"there is no {what} {name}{meant}{are}"
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,8 +131,10 @@ class Context:
         by_name = {policy.name: policy for policy in self.config.policies}
         unknown = [name for name in names or [] if name not in by_name]
         if unknown:
-            told = "; ".join(absent("secret", name, by_name) for name in unknown)
-            raise UsageFault(f"{self.path.name}: {told}. Nothing was changed")
+            told = ", ".join(f"{name}{_meant(name, by_name)}" for name in unknown)
+            few = f"declared are: {', '.join(by_name) or 'none'}"
+            known = few if len(by_name) <= _GLANCE else f"`keyturn status` lists the {len(by_name):,} that are declared"
+            raise UsageFault(f"{self.path.name} declares no secret {told}; {known}. Nothing was changed")
         return [by_name[name] for name in dict.fromkeys(names)] if names else list(by_name.values())
 
     def unapplied(self, applied: Policy) -> tuple[str, ...]:

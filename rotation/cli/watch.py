@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -107,9 +108,9 @@ def watch_each(every: timedelta, clock: Clock, title: str, look: Callable[[], Pi
 def _screen(title: str, picture: Picture, at: datetime, left: float) -> Text:
     """One screenful: heading, summary, rows as far as they fit, remarks where there is room left."""
     width, height = show.out.size
-    again = f"again in {left:.0f} s" if left >= 1 else "looking again …"
+    again = f"again in {math.ceil(left)} s" if left else "looking again …"
     head = [
-        Text(f"{title}   {at:%Y-%m-%d %H:%M:%S}Z, {again}; Ctrl-C ends", "bold"),
+        Text(f"{at:%Y-%m-%d %H:%M:%S}Z, {again}; Ctrl-C ends   {title}", "bold"),
         show.plain(picture.summary),
         Text(),
     ]
@@ -119,7 +120,10 @@ def _screen(title: str, picture: Picture, at: datetime, left: float) -> Text:
         hidden = len(rows) - room + 1
         rows = [
             *rows[: room - 1],
-            Text(f"… and {hidden:,} more lines: a taller window, a filter or --sort shows them", "yellow"),
+            Text(
+                f"… and {hidden:,} more {'line' if hidden == 1 else 'lines'}: a taller window, a filter or --sort shows them",
+                "yellow",
+            ),
         ]
     more = [show.plain(line, style) for text, style in picture.remarks for line in show.fold(text, width, "", "    ")]
     room -= len(rows)

@@ -56,8 +56,8 @@ def test_an_unknown_name_is_refused_with_those_that_exist(project: Project, comm
     asked = len(project.services.openai.control.requests())
     ran = project.run(command, *names, *(["--yes"] if command == "emergency" else []))
     assert (ran.code, ran.out) == (2, "")
-    told = f"there is no secret nope; there are: {CHAT}, {HOOK}. Nothing was changed"
-    assert ran.err == f"Pulumi.sandbox.yaml: {told}\n"
+    told = f"declares no secret nope; declared are: {CHAT}, {HOOK}. Nothing was changed"
+    assert ran.err == f"Pulumi.sandbox.yaml {told}\n"
     assert len(project.services.openai.control.requests()) == asked
     assert project.everything() == {}
 

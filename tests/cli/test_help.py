@@ -85,6 +85,10 @@ def test_help_is_had_in_three_ways(project: Project, words: tuple[str, ...]) -> 
         (("help", "stauts"), "keyturn has no command stauts (did you mean status?); `keyturn -h` lists its commands"),
         (("help", "issuer", "shwo"), "has no command shwo (did you mean show?); `keyturn issuer -h` lists"),
         (("help", "status", "now"), "keyturn status has no command now; it has no commands of its own"),
+        (
+            ("rotate", "support-copilot-caht"),
+            "declares no secret support-copilot-caht (did you mean support-copilot-chat?);",
+        ),
         (("--stack", "sandbox", "status"), "Options stand after the command, as in `keyturn status --stack prod`."),
     ],
 )
