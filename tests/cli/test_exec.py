@@ -246,6 +246,26 @@ def test_a_terminal_is_the_programs(applied: Project) -> None:
     assert ran.code == 3
 
 
+def test_what_a_terminal_sends_to_both_is_not_sent_twice(applied: Project) -> None:
+    """Shown by a program that left the terminal's foreground: Ctrl-C is for Keyturn alone then, which keeps it to itself."""
+    code = (
+        "import os, signal\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: (os.write(1, b'times %d' % len(heard)), os._exit(4)))\n"
+        "os.setpgid(0, 0)\n"
+        "os.write(1, b'ready')\n"
+        "while True: signal.pause()\n"
+    )
+    terminal = applied.at_terminal("exec", "--secret", f"{HOOK}=KEY", "--", sys.executable, "-c", code)
+    terminal.read_until("ready")
+    terminal.type("\x03")
+    terminal.read_until("^C")
+    os.kill(terminal._process.pid, signal.SIGUSR1)  # the kernel hands out lower numbers first, so this one comes after
+    ran = terminal.end()
+    assert ("times 0" in ran.out, ran.code) == (True, 4), ran.out
+
+
 def test_as_a_containers_first_process_it_leaves_no_zombie(applied: Project) -> None:
     """Orphans of the program become its children, and are reaped when they end."""
     orphaned = "import os, sys\nif os.fork() == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n" + SHOW

@@ -164,6 +164,23 @@ def test_one_that_is_not_due_to_the_credential_is_left_alone(vault: Vault) -> No
     assert (len(calls), vault.reads) == (1, 1)
 
 
+def test_a_service_that_refuses_everything_is_not_asked_for_ever(vault: Vault) -> None:
+    """Even where the vault has another value at each read: one that was read after the refusal is the last to be tried."""
+    secret, tried = vault.secret(), []
+
+    def replaced() -> None:
+        vault.version += 1
+
+    def work(value: Value) -> None:
+        tried.append(value.version)
+        raise RefusedError
+
+    vault.during = replaced
+    with pytest.raises(RefusedError):
+        secret.call(work)
+    assert tried == ["1", "2"]
+
+
 def test_where_the_vault_has_no_other_the_refusal_is_the_applications(vault: Vault) -> None:
     """And a storm of refusals is not passed on to the vault: it is asked after 1, 2, 4 … 30 s."""
     secret = vault.secret(chance=lambda: 1.0)
