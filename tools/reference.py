@@ -222,6 +222,46 @@ _PARTS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 
+_MEANS: Final[Mapping[str, str]] = {
+    "name": "with the environment, the name of its entry",
+    "store": "its primary store: what is promoted here first counts; the policy and the journal are kept here",
+    "replicas": "further stores that must hold the same credential",
+    "issuer": "who mints and revokes it",
+    "owner": "who answers for it, and is told",
+    "consumers": "who reads it; the grace period is held against how soon they refresh, and an emergency's plan names them",
+    "consumers[].name": "as people and the store's own rights call it",
+    "consumers[].refreshWithin": "how long it may go on using what it has read",
+    "consumers[].onRotate": "how it is [made to read](../notifications.md#making-consumers-read)",
+    "rotateEvery": "it is never older than this; the same as `schedule: {every: …}`",
+    "schedule": "[when](../schedules.md) it rotates, where an interval alone does not say it",
+    "schedule.every": "the age at which it should rotate",
+    "schedule.latest": "the age that it must not exceed; without it, `every`",
+    "schedule.cron": "moments in place of an interval",
+    "schedule.timeZone": "of cron, windows and dates",
+    "schedule.window": "when a rotation may begin",
+    "schedule.blackouts": "when none may begin",
+    "schedule.jitter": "how far moments may be spread",
+    "schedule.earliest": "the schedule leaves a younger credential alone",
+    "schedule.overrides": "what gives way before the secret becomes overdue",
+    "grace": "how long the old credential is accepted after every store hands out the new one",
+    "drain": "what has to be so before the old one is revoked",
+    "drain.quietFor": "for how long its issuer must have seen no use of it",
+    "drain.atMost": "how long that may take",
+    "drain.then": "and after that: leave it alive and tell the owner, or revoke it",
+    "containAfter": "in an emergency: revoke by then even if it could not be replaced everywhere",
+    "pairedWith": "they take turns, so that one of two keys of a service works whatever happens",
+    "smokeTest": "one minimal real request with the new credential before it is promoted",
+    "allowedCidrs": "[from where](../access.md#from-where-a-value-may-be-read) its value may be read",
+    "allowedVpces": "through which endpoints its value may be read",
+    "format": "how the fields of the credential stand in the entry",
+    "tags": "your own tags of the entry",
+    "adopt": "`pulumi up` [takes an existing entry over](../adopting.md), with its value as it is",
+    "adoptKeyId": "which key that value is, so that it retires like one of Keyturn's",
+    "forceRevoke": "when the stack is destroyed: revoke although consumers may still use it",
+}
+"""What the fields of a secret are for; what they may be, the schema says."""
+
+
 def configuration() -> str:
     """Every field of a stack file, by its path."""
     whole = schema()
@@ -268,6 +308,12 @@ def configuration() -> str:
                 if len(names) >= 4:
                     parts.append(f"`kind` is one of {', '.join(f'`{name}`' for name in names)}.")
             rows = list(dict.fromkeys(fields.rows(section, path)))
+            if part == "secrets":
+                told = [
+                    (*row[:1], _MEANS.get(row[0].strip("`").removeprefix("secrets[]."), ""), *row[1:]) for row in rows
+                ]
+                parts.append(table(("path", "for", "allowed", "otherwise"), told))
+                continue
             parts.append(table(("path", "allowed", "otherwise"), [row for row in rows if row[0] != f"`{path}.{kind}`"]))
     return "\n\n".join(part for part in parts if part)
 

@@ -45,3 +45,8 @@ def test_every_field_of_the_schema_is_listed() -> None:
     listed = set(re.findall(r"[.`](\w+)(?:\[\])?`", page))
     fields = {name for section in schema()["$defs"].values() for name in section.get("properties", {})}
     assert fields - listed - {"kind", "method"} == set()
+
+
+def test_every_field_of_a_secret_is_explained() -> None:
+    """What may stand there is half of it."""
+    assert schema()["$defs"]["SecretSection"]["properties"].keys() - reference._MEANS.keys() == set()
