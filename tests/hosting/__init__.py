@@ -1,0 +1,1 @@
+"""The programs that deploy Keyturn, against Pulumi's mocks: what they register, and with what."""
