@@ -200,6 +200,6 @@ tbody th{overflow-wrap:anywhere}
 thead th{font-size:.82rem;font-weight:600;color:var(--muted);white-space:nowrap;vertical-align:bottom}
 tbody th{font-weight:500;min-width:9rem}
 td{min-width:4.5rem}
-@media print{body{max-width:none;padding:0;font-size:10pt}.wide{overflow:visible}thead{display:table-header-group}
+@media print{html{font-size:12px}body{max-width:none;padding:0;font-size:8.6pt}.wide{overflow:visible}thead{display:table-header-group}
 tr{break-inside:avoid}h2,h3,caption{break-after:avoid}}
 """

@@ -225,7 +225,7 @@ class History:
             for token, seen in steps.items()
             if seen
         ]
-        return tuple(sorted(found, key=lambda life: (life.first, life.token)))
+        return tuple(sorted(found, key=lambda life: (_LATEST.get(life.state, 0), life.first, life.token)))
 
     def _same(self, journal: Journal | None) -> dict[str, str]:
         """By token of an attempt that carries a key made under another token: that one."""
@@ -241,6 +241,8 @@ class History:
         return same
 
 
+_LATEST: Final = {State.CURRENT: 1, State.UNDER_WAY: 2}
+"""States of the last ones, whatever is known of those before: of some, only the end may be."""
 _MAKING: Final = frozenset({What.BEGUN, What.CREATED, What.VERIFIED, What.PROMOTED})
 _EVENTS: Final = {
     "freeze": (Kind.FROZEN, "scheduled work stopped"),

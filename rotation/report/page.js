@@ -24,6 +24,7 @@
   /* --- one account --- */
 
   const MARKS = { current: "good", condemned: "bad", "revoked, unproven": "bad", "under way": "warn", draining: "warn" };
+  const USUAL = "refused by its issuer";
   const capital = (name) => name[0].toUpperCase() + name.slice(1);
   const COLUMNS = ["created", "verified", "promoted", "superseded", "condemned", "revoked", "shown dead"];
 
@@ -56,8 +57,8 @@
       const within = step.incident >= 0 && step.incident !== incident ? " in incident " + word(step.incident) : "";
       run = step.run;
       incident = step.incident;
-      const told = verb + by + within + (note ? joint + note : "");
-      if (told) said.push(capital(told.trim()) + ".");
+      if (verb === "Shown dead" && !by && !within && note === USUAL) return; // its time and its state say so
+      said.push(verb + by + within + (note ? joint + note : "") + ".");
     };
     if (found.has("adopted")) say("adopted", "Taken over", ": ");
     else say(found.has("begun") ? "begun" : "created", "Made", ": ");
@@ -66,7 +67,7 @@
     say("condemned", "Condemned", ": ");
     say("contained", "Contained", ": ");
     if (!found.has("condemned")) say("revoked", "Revoked", ": ");
-    say("shown dead", "", "");
+    say("shown dead", "Shown dead", ": ");
     say("closed", "Closed", ": ");
     const named = make("th", [key, make("span", facts.states[state], { class: "mark " + (MARKS[facts.states[state]] || "none") })],
       { scope: "row", role: "rowheader" });

@@ -144,7 +144,7 @@ def test_an_account_tells_a_life(look: Look, sixty: str) -> None:
     assert "current" in text
     assert "shown dead" in text
     assert re.search(r"Made by [0-9a-f]{6}@runner-\d+: due since 20", text)
-    assert "Refused by its issuer." in text
+    assert "Condemned" in text
     type_into(shown, "-0003")
     shown.locator("#rows tr:not([hidden]) th a").click()
     told = shown.locator("#list details[open]:not([hidden])").inner_text()
@@ -158,7 +158,7 @@ def test_what_is_gone_has_its_account(look: Look, sixty: str) -> None:
     shown.evaluate("() => new Promise(requestAnimationFrame)")
     assert names(shown) == ["legacy-exporter-token"]
     shown.locator("#rows tr:not([hidden]) th a").click()
-    assert "Refused by its issuer." in shown.locator("#list details[open]").inner_text()
+    assert "key_legacy\nshown dead" in shown.locator("#list details[open]").inner_text()
 
 
 def test_by_keyboard_alone(look: Look, sixty: str) -> None:
