@@ -200,7 +200,7 @@ def test_pages_can_be_read_by_everybody(browser: Any, site: Path, scheme: str) -
     from axe_playwright_python.sync_playwright import Axe
 
     tab, found = Tab(browser, scheme=scheme), []
-    for name in TRIED:
+    for name in ("index.html", "tutorial.html", "stores.html"):  # prose, commands, tables and YAML; axe takes its time
         tab.open(site / name)
         told = Axe().run(tab.page).response["violations"]
         grave = [one for one in told if one["impact"] in ("serious", "critical")]
