@@ -19,11 +19,22 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rotation import batches
 from rotation import policy as policies
 from rotation.assembly import Assembly, assemble
 from rotation.config import Config, ConfigError, parse
 from rotation.functions import azure_functions
-from rotation.functions.azure_functions import Host, Prompt, Redeliver, SweepFailed, open_host, preflight, prompts
+from rotation.functions.azure_functions import (
+    FLEET,
+    Host,
+    Prompt,
+    Redeliver,
+    SweepFailed,
+    is_fleet,
+    open_host,
+    preflight,
+    prompts,
+)
 from rotation.functions.event_grid import Mangled
 from rotation.model import SecretValue
 from rotation.sweep import Ended
@@ -314,6 +325,25 @@ def test_a_run_touches_no_secret_but_its_own(site: Site) -> None:
     assert site.app().run(CHAT) == [Ended.DONE]
     assert {record.secret for record in site.trail.records} == {ENTRY}
     assert len(site.minted()) == 1
+
+
+def test_a_fleets_timer_fills_the_queue_and_other_instances_do_the_work(site: Site) -> None:
+    """As many instances as there are messages; one that comes again, or to an app whose vault is away, does no harm."""
+    site.apply(CHAT, BATCH)
+    messages = site.app().dispatch()
+    assert sorted(name for message in messages for name in batches.parse(message).names) == sorted([CHAT, BATCH])
+    assert site.minted() == []
+    with site.vault.down(), pytest.raises(Redeliver, match=CHAT):
+        site.app().run(messages[0])
+    assert [site.app().run(message.encode()) for message in (*messages, *messages)] == [[Ended.DONE] * 2] * 2
+    assert len(site.minted()) == 2
+    assert site.app().run('{"keyturn": "runs"}') == []
+
+
+def test_a_setting_makes_an_app_a_fleet() -> None:
+    """Nothing else: a timer that sweeps is what most need."""
+    assert [is_fleet({FLEET: text}) for text in ("1", "true", "0", "")] == [True, True, False, False]
+    assert not is_fleet({})
 
 
 def test_a_reason_that_passes_brings_the_message_back(site: Site) -> None:
