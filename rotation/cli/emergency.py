@@ -401,7 +401,7 @@ def _step_json(step: Step) -> dict[str, object]:
 def _confirm(plan: Plan, identity: str) -> None:
     """One secret is confirmed by yes; more by what nobody types by habit."""
     if not sys.stdin.isatty():
-        raise UsageFault("nobody is there to confirm; give --yes")
+        raise UsageFault("nobody is there to confirm; give --yes. Nothing was changed")
     number = len(plan.steps)
     if number == 1:
         agreed = typer.confirm("Go ahead?", err=True)
@@ -439,7 +439,7 @@ def _resume(context: Context, identity: str, *, yes: bool, json: bool) -> NoRetu
         )
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageFault("nobody is there to confirm; give --yes")
+            raise UsageFault("nobody is there to confirm; give --yes. Nothing was changed")
         if not typer.confirm("Go ahead?", err=True):
             show.complain("Nothing was changed.")
             raise typer.Exit(FAILED)

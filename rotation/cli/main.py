@@ -405,7 +405,11 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -
             stream.reconfigure(errors="replace")  # a mark that a terminal can not show is no reason to fail
     try:
         code = app(arguments, prog_name="keyturn", standalone_mode=False)
-    except (ConfigError, UsageFault) as fault:
+    except ConfigError as faults:
+        show.complain(str(faults))
+        show.complain("Nothing was changed. Put that right, then run this again.", "")
+        code = USAGE
+    except UsageFault as fault:
         show.complain(str(fault))
         code = USAGE
     except Trouble as trouble:

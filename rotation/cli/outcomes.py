@@ -21,6 +21,10 @@ from rotation.model import Policy
 from rotation.ports import Record
 from rotation.sweep import Ended
 
+_WAITS: Final = (
+    "The first sweep after that goes on by itself. If the run that began it is dead, "
+    "`keyturn rotate` with --take-over does not wait."
+)
 _CODES: Final = {Ended.DONE: DONE, Ended.FAILED: FAILED, Ended.UNPROVEN: ALIVE}
 
 
@@ -111,7 +115,8 @@ def _tell(policy: Policy, outcome: Outcome, width: int) -> None:
         show.complain(f"✗ {policy.name}: {outcome.trouble}")
         show.say(f"    {_left(outcome, did)} {_then(outcome.trouble, outcome)}")
     elif outcome.achieved is False:
-        show.entry("✗", policy.name, f"not done; {told}", "yellow", width=width)
+        waits = isinstance(outcome.rest, actions.Wait)
+        show.entry("✗", policy.name, f"not done; {told}", "yellow", width=width, more=[_WAITS] if waits else [])
     else:
         mark = "!" if isinstance(outcome.rest, actions.Hold) else "✓" if did else "·"
         style = "yellow" if mark == "!" else "green" if did else ""

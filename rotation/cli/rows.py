@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from rich.text import Text
@@ -26,6 +26,7 @@ _STYLE: Final = {
 """Beside the word, never instead of it."""
 _NEXT: Final = 28
 """Columns that what comes next needs to be read."""
+_SKEW: Final = timedelta(minutes=1)
 _FEW: Final = 3
 """Secrets that are named where the same is said of them; of more, their number."""
 
@@ -81,7 +82,10 @@ def _phase(row: Row) -> Text:
 def _rotated(row: Row, now: datetime, *, exact: bool) -> str:
     if row.rotated_at is None:
         return "-"
-    return f"{row.rotated_at:%Y-%m-%d %H:%M}Z" if exact else f"{show.span(now - row.rotated_at)} ago"
+    gap = now - row.rotated_at
+    if exact or gap < -_SKEW:  # this clock is behind: an age would be nonsense
+        return f"{row.rotated_at:%Y-%m-%d %H:%M}Z"
+    return f"{show.span(max(gap, timedelta(0)))} ago"
 
 
 def _due(row: Row, now: datetime, *, exact: bool) -> Text:
