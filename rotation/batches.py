@@ -94,7 +94,8 @@ def parse(text: str) -> Batch:
         raise Mangled("has an installation, environment or store that is not the name of one")
     if not isinstance(said["list"], bool):
         raise Mangled("does not say whether lists are to be asked for")
-    return Batch(*labels, tuple(named), said["list"])
+    installation, environment, store = labels
+    return Batch(installation, environment, store, tuple(named), said["list"])
 
 
 def partition(

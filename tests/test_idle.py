@@ -101,8 +101,9 @@ def test_what_is_quiet_is_what_a_run_does_nothing_for(steps: list[tuple[int, str
         assert outcome.records == []
         assert isinstance(outcome.rest, Rest)
         assert one.outcome is not None
+        assert one.outcome.rest is not None
         assert type(outcome.rest) is type(one.outcome.rest)
-        assert outcome.rest.reason == one.outcome.rest.reason if one.outcome.rest else False
+        assert outcome.rest.reason == one.outcome.rest.reason
         assert world.vaults["vault"].entries[ENTRY].facts == before
 
 

@@ -67,7 +67,7 @@ class Consumer:
     def round(self) -> None:
         """Each secret once. Refused counts what was handed out before and after it was tried."""
         for name in self._names:
-            value = self._read(name)
+            value, why = self._read(name), ""
             for _ in range(5):
                 why = self._use(value)
                 self.uses += 1
