@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from rotation.report import page, report
 from tests.report.made import facts
@@ -33,7 +33,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def look(browser: Browser, tmp_path: Path) -> Iterator[Look]:
     """Opens pages from files, as people do. Whatever a page complains of, or asks of a network, fails the test."""
-    contexts, complaints = [], []
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
 
     def open_page(shown: str | Path, **options: Any) -> Page:
         file = shown if isinstance(shown, Path) else tmp_path / f"{len(contexts)}.html"
@@ -42,7 +43,7 @@ def look(browser: Browser, tmp_path: Path) -> Iterator[Look]:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
         contexts.append(context)
         opened = context.new_page()
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(60_000)
         opened.on("console", lambda said: complaints.append(f"console: {said.text}"))
         opened.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         opened.on(

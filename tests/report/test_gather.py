@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -41,10 +41,11 @@ class Site:
             assert staged is not None
             primary.promote(known.entry, staged, None)
             primary.record(known.entry, known.facts)
-        stores = {
-            n: MemoryStore(n, v, lambda: NOW, lambda call, n=n: self.calls.append(f"{n} {call}"))
-            for n, v in vaults.items()
-        }  # type: ignore[misc]
+
+        def hearing(name: str) -> Callable[[str], None]:
+            return lambda call: self.calls.append(f"{name} {call}")
+
+        stores = {name: MemoryStore(name, vault, lambda: NOW, hearing(name)) for name, vault in vaults.items()}
         config = SimpleNamespace(installation="acme", environment="prod", policies=tuple(self.policies), issuers={})
         self.stores: dict[str, Any] = dict(stores)
         # Issuers are missing on purpose: whoever asked one would fail.
