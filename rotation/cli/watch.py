@@ -26,6 +26,9 @@ _LEAST: Final = timedelta(seconds=1)
 _TICK: Final = 1.0
 """Seconds between two drawings of the same look: the heading's countdown moves, and a window that was resized is filled."""
 
+_AS_BEFORE: Final = b"\x1b[0m\x1b[?25h\x1b[?1049l"
+"""No colour, the cursor, the first screen: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html."""
+
 Watch = Annotated[
     str | None,
     typer.Option(
@@ -81,11 +84,12 @@ def watch_each(every: timedelta, clock: Clock, title: str, look: Callable[[], Pi
     exit code of the last look: looking changes nothing, so no thread has to be waited for.
     """
     last: Picture | None = None
+    descriptor = show.out.file.fileno()
 
     with Live(console=show.out, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
 
         def leave(number: int, _: object) -> None:
-            live.stop()
+            os.write(descriptor, _AS_BEFORE)  # not by rich: it may be at the middle of writing
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             os._exit(last.code if last else DONE)

@@ -145,7 +145,8 @@ def test_a_watch_shows_what_has_changed(three: Project) -> None:
     three.apply(HOOK)
     terminal.read_until("steady")
     terminal.type("\x03")
-    assert terminal.end().code == 3
+    ended = terminal.end()
+    assert ended.code == 3, screen(ended.out)[-300:]
 
 
 @pytest.mark.parametrize(
