@@ -142,6 +142,23 @@ def test_standing_is_age_held_against_the_policy() -> None:
     assert sum(owner.now.secrets for owner in made.owners) == 400
 
 
+def test_due_is_not_overdue_yet() -> None:
+    """Between the moment a rotation should begin and the one from which the credential is too old."""
+    world = World()
+    lived(world, "first")
+    for gap, standing in ((29.5, Standing.WITHIN), (0.45, Standing.DUE), (0.2, Standing.OVERDUE)):
+        world.clock.move(timedelta(days=gap))
+        assert of(world).accounts[0].standing is standing
+
+
+def test_revoked_is_not_dead() -> None:
+    """Until it is shown: a journal that says revoked and not proven makes a secret one that is not shown dead."""
+    made = report(facts(20, past=timedelta(days=1)))
+    (account,) = made.alive
+    assert account.phase is Phase.UNPROVEN
+    assert [life.state for life in account.lives if life.token == "f" * 32] == [State.UNPROVEN]
+
+
 def test_what_needs_attention_comes_worst_first() -> None:
     """Alive, overdue, failing, frozen."""
     made = report(facts(700, past=timedelta(days=1)))
