@@ -16,16 +16,14 @@ import hmac
 import json
 import re
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode
 
 import jmespath
 from jmespath.visitor import TreeInterpreter
@@ -43,6 +41,7 @@ from providers.issuers.language import (
 )
 from providers.issuers.samples import Sample, Samples
 from sandbox.clock import real_time
+from sandbox.loopback import Answer, Asked, Loopback
 
 if TYPE_CHECKING:
     from providers.issuers.description import (
@@ -166,29 +165,6 @@ def like(sample: Any, serial: int) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request as it arrived."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    """By name in lower case."""
-    body: bytes = field(repr=False)
-
-    @property
-    def json(self) -> Any:
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
-
-    @property
-    def form(self) -> dict[str, str]:
-        return dict(parse_qsl(self.body.decode(errors="replace")))
-
-
-@dataclass(frozen=True, slots=True)
 class _Route:
     """One request of the description."""
 
@@ -278,48 +254,20 @@ class Vendor:
             self.keys.append(Key({}, values, name, now(), now(), slot=name))
 
     def __enter__(self) -> Self:
-        vendor = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body in one packet: the second would wait for a delayed acknowledgement
-
-            def handle_any(self) -> None:
-                parts = urlsplit(self.path)
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {name.lower(): text for name, text in self.headers.items()}
-                asked = Asked(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
-                answer = vendor._serve(asked)
-                if answer is None:
-                    self.close_connection = True
-                    with suppress(OSError):
-                        self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                raw = b"" if answer.body is None else json.dumps(answer.body).encode()
-                self.send_response_only(answer.status)
-                self.send_header("Date", format_datetime(vendor._now(), usegmt=True))
-                for name, text in {"Content-Type": "application/json", **answer.headers}.items():
-                    self.send_header(name, text)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 - as the library calls them
-
-            def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        self._server = Loopback(self._answered).__enter__()
+        self.url = self._server.url
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.__exit__()
+
+    def _answered(self, asked: Asked) -> Answer | None:
+        answer = self._serve(asked)
+        if answer is None:
+            return None
+        headers = {"Date": format_datetime(self._now(), usegmt=True), "Content-Type": "application/json"}
+        body = b"" if answer.body is None else json.dumps(answer.body).encode()
+        return Answer(answer.status, body, {**headers, **answer.headers})
 
     @property
     def variables(self) -> dict[str, Any]:

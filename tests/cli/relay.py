@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 import requests
 
+from sandbox.loopback import Answer, Asked, Loopback
+
 CARRIES = frozenset({"value", "client_token", "secret_id", "key"})
 """Names under which the JSON of vaults and vendors has a secret."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as it came in."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body) if self.body else {}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes back."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def echo(asked: Asked, status: int) -> Answer:
@@ -47,7 +24,7 @@ def echo(asked: Asked, status: int) -> Answer:
     return Answer(status, body.encode(), {"x-request-id": secret, "retry-after": secret, "location": f"/{secret}"})
 
 
-class Relay:
+class Relay(Loopback):
     """On a free port, for as long as the `with` block lasts.
 
     Parameters:
@@ -56,6 +33,7 @@ class Relay:
     """
 
     def __init__(self, upstream: str, ca: str | None = None) -> None:
+        super().__init__(self._passed_on)
         self.upstream = upstream
         self.instead: Callable[[Asked], Answer | None] = lambda _: None
         """Asked before a request is passed on: an answer in its place, or None."""
@@ -66,46 +44,11 @@ class Relay:
         self._session.verify = ca or True
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        relay = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer goes out at once, not in parts that wait for each other
-            disable_nagle_algorithm = True
-
-            def handle_one_request(self) -> None:
-                self.raw_requestline = self.rfile.readline(65537)
-                if not self.raw_requestline or not self.parse_request():
-                    self.close_connection = True
-                    return
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answer = relay._answer(Asked(self.command, self.path, dict(self.headers.items()), body))
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body)
-                self.wfile.flush()
-
-            def log_message(self, *_: object) -> None:
-                """Nothing: the screen is what is under test."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__()
         self._session.close()
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _passed_on(self, asked: Asked) -> Answer:
         token = asked.headers.get("X-Vault-Token") or asked.headers.get("Authorization", "").removeprefix("Bearer ")
         self._hear({"value": token}, asked.json)
         if (answer := self.instead(asked)) is not None:
@@ -114,7 +57,7 @@ class Relay:
         headers = {name: value for name, value in asked.headers.items() if name.lower() not in dropped}
         with self._lock:
             got = self._session.request(
-                asked.method, self.upstream + asked.path, headers=headers, data=asked.body, timeout=30
+                asked.method, self.upstream + asked.target, headers=headers, data=asked.body, timeout=30
             )
         kind = got.headers.get("Content-Type", "")
         if "json" in kind and got.content:
