@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ class Settings(settings.Settings):
     )
     workers: int = Field(5, ge=2, le=1000, description="invocations at once that take messages from the queue")
     log_level: Literal["DEBUG", "INFO", "WARNING"] = Field("INFO", description="of the log; DEBUG tells every call")
-    log_days: Literal[90, 180, 365, 400, 545, 731, 1096, 1827, 3653] = Field(
+    log_days: Annotated[Literal[90, 180, 365, 400, 545, 731, 1096, 1827, 3653], settings.WHOLE] = Field(
         400, description="how long the log is kept; the audit trail is in it, unless `keyturn:audit` says otherwise"
     )
     key: str | None = Field(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import pulumi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from rotation import hosted
@@ -19,6 +19,10 @@ S = TypeVar("S", bound="Settings")
 
 SHOWN: Final = 32
 """The exit code by which Pulumi's Python host knows that the person has been told what is wrong."""
+
+
+WHOLE: Final = BeforeValidator(lambda given: int(given) if isinstance(given, str) and given.isdigit() else given)
+"""For a choice of whole numbers: Pulumi hands over each plain value as text."""
 
 
 class Part(BaseModel):

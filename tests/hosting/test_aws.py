@@ -56,7 +56,9 @@ def _build(folder: Path, change: Callable[[dict[str, Any]], None] | None = None,
     small = {name: text for name, text in packed.items() if name == PACKED or name.endswith((".so", ".pyd"))}
     archive.write(folder / "keyturn-lambda.zip", {name: text[:99_999] for name, text in small.items()})
     given = {"package": str(folder / "keyturn-lambda.zip"), "stackFile": str(file), "owners": [OWNER], **settings}
-    return run("aws", given, CALLS)
+    graph = run("aws", given, CALLS)
+    assert graph.code == 0, graph.told
+    return graph
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Graph:
         key=f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/4f1e",
         tags={"CostCenter": "42"},
         sweepEvery=10,
+        logDays=731,
     )
 
 
@@ -309,7 +312,7 @@ def test_what_others_rely_on_is_protected(full: Graph, plain: Graph) -> None:
         "aws:kms/key:Key",
         "aws:cloudwatch/logGroup:LogGroup",
     }
-    assert plain.one("LogGroup")["retentionInDays"] == 400
+    assert (plain.one("LogGroup")["retentionInDays"], full.one("LogGroup")["retentionInDays"]) == (400, 731)
 
 
 # --- who is called -----------------------------------------------------------------------------------
