@@ -15,6 +15,14 @@ from rotation.situation import Absent, Evidence, Observation, Order, Situation
 
 CLOCKS_AGREE: Final = timedelta(seconds=30)
 """A difference below this is the age of an answer, and not worth telling from none."""
+_UNSEEN: Final = {
+    Code.NOT_FOUND: "there is no such entry",
+    Code.DENIED: "its login may not read the entry",
+    Code.INVALID: "what it answers can not be understood",
+    Code.THROTTLED: "it asks for fewer requests",
+    Code.UNAVAILABLE: "no answer",
+}
+"""Why a replica could not be looked at, in words; `keyturn doctor` looks more closely."""
 
 
 class Observer:
@@ -78,7 +86,8 @@ class Observer:
             entry = self._stores[store].observe(self._outside.places.entry_name(store, policy.environment, policy.name))
         except Trouble as trouble:
             missing = trouble.code is Code.NOT_FOUND
-            return Absent(store, trouble.code.value, missing=missing) if named or not missing else None
+            why = _UNSEEN.get(trouble.code, trouble.code.value)
+            return Absent(store, why, missing=missing) if named or not missing else None
         return entry if named or entry.policy else None
 
     def _policy(self, entry: Entry) -> Policy:

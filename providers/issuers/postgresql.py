@@ -234,8 +234,12 @@ class PostgreSQLIssuer:
                 _lock(connection, user)
                 role = _role(connection, user)
                 if role and role.login and role.mark and not token:
-                    told = f"the comment of {user} says that it holds {role.mark['name']}, and it was adopted without that"
-                    remedy = f"adopt it again with adoptKeyId: {user}/{role.token}, or ALTER ROLE {user} NOLOGIN by hand"
+                    told = (
+                        f"the comment of {user} says that it holds {role.mark['name']}, and it was adopted without that"
+                    )
+                    remedy = (
+                        f"adopt it again with adoptKeyId: {user}/{role.token}, or ALTER ROLE {user} NOLOGIN by hand"
+                    )
                     raise Trouble(Code.INVALID, self.name, f"{what}: {told}: {remedy}; nothing was changed")
                 if role is None or (role.mark and role.token != token) or (role.mark is None and not role.login):
                     return
