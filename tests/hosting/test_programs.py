@@ -9,6 +9,7 @@ import yaml
 
 from rotation import hosted
 from rotation.config import load
+from tests.hosting import tables
 from tests.hosting.packages import KEYTURN, PROGRAMS, ROOT
 
 PACKAGES = {"aws": "pulumi-aws", "azure": "pulumi-azure-native", "kubernetes": "pulumi-kubernetes"}
@@ -50,3 +51,9 @@ def test_what_a_host_has_to_give_is_read_from_the_stack(tmp_path: Path) -> None:
     config = load(tmp_path / "Pulumi.prod.yaml")
     assert hosted.variables(config) == {"VAULT_TOKEN", "PGADMIN"}
     assert hosted.ports(config) == (443, 6432)
+
+
+def test_the_documentation_has_every_setting() -> None:
+    """The tables of docs/hosting.md are those of the code: `python -m tests.hosting.tables` writes them."""
+    page = tables.PAGE.read_text()
+    assert page == tables.written(page)
