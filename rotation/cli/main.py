@@ -171,7 +171,7 @@ def sweep(
     assembly = context.assembly
     with sweeping(assembly.telemetry, assembly.clock, context.config.environment) as watched:
         begun = sweeps.begin(assembly, context.path.name)
-        watched.secrets = len(begun.secrets)
+        watched.secrets = begun.total
         for trouble in begun.troubles:
             show.complain(f"{trouble}. Left alone, and orphans with it; all else goes on. The next sweep looks again.")
         tell = show.complain if json else show.say
@@ -179,6 +179,8 @@ def sweep(
             tell(f"{found} orphaned {'key' if found == 1 else 'keys'} found; condemned, and on the way out.", "yellow")
         if begun.missing:
             tell(f"{', '.join(begun.missing)}: {NOT_APPLIED}", "yellow")
+        if more := begun.total - len(begun.secrets):
+            tell(f"{more} more secrets have nothing to do.")
         targets = {policy: target for target, policy in begun.secrets}
         code = each(
             context,
