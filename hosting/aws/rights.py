@@ -137,6 +137,8 @@ class Rotates(pulumi.ComponentResource):
             title = arn.rpartition("/")[2]
             if not makes or arn.split(":")[4] != account:
                 self.elsewhere[arn] = document
+                # Also what a login in the wrong account looks like.
+                pulumi.log.warn(f"{arn} is not made here, in account {account}: give it the rights of `rightsToGrant`")
                 continue
             path = f"/{arn.partition(':role/')[2].removesuffix(title)}"
             role = aws.iam.Role(

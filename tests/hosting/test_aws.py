@@ -155,6 +155,7 @@ def test_a_role_of_another_account_is_told_and_not_made(tmp_path: Path) -> None:
 
     graph = _build(tmp_path, change)
     assert graph.all("iam/policy:Policy") == []
+    assert any(line.startswith(f"WARNING: {elsewhere} is not made here, in account {ACCOUNT}") for line in graph.told)
     assert graph.outputs["rightsToGrant"] == {elsewhere: printed(tmp_path / "Pulumi.prod.yaml")}
     assert {tuple(s["Resource"]) for _, d in documents(graph) for s in d["Statement"] if s["Sid"] == "Rotate"} == {
         (elsewhere,)
