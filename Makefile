@@ -8,7 +8,7 @@ PYTHON313 ?= 3.13
 LOCK    = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--custom-compile-command 'make lock'
 
-.PHONY: docs reference help setup demo test simulate mutants kill lint types licences audit sbom lock check functions lambda worker bench clean
+.PHONY: docs reference help setup demo test simulate mutants kill lint types licences audit sbom lock check functions lambda programs worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi
 
 lambda: setup ## build/keyturn-lambda.zip for AWS Lambda, from Pulumi.$(STACK).yaml (STACK=prod)
 	@$(BIN)/python -m hosting.packages.aws --stack $(STACK)
+
+programs: setup ## strict types of hosting/aws, azure and kubernetes, against the packages of the clouds; a minute or two
+	@$(BIN)/python -m tests.hosting
 
 bench: setup ## measure what has a target, each beside what it is compared with
 	@$(BIN)/python -m benchmarks

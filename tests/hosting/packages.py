@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = tuple(ROOT / "hosting" / name for name in ("aws", "azure", "kubernetes"))
 KEYTURN = "-e ../.."
 """The line of a program's requirements by which it imports Keyturn. Here the sources are on the path instead."""
+STUBS = "types-PyYAML==6.0.12.20261113"
+"""For `python -m tests.hosting`."""
 
 
 class NotToBeHad(Exception):  # noqa: N818 - says of the packages what they are
@@ -29,7 +31,7 @@ def python() -> Path:
         NotToBeHad: no package index answers, or has them.
     """
     lines = [line for program in PROGRAMS for line in (program / "requirements.txt").read_text().splitlines()]
-    wanted = "\n".join(sorted({line for line in lines if line != KEYTURN})) + "\n"
+    wanted = "\n".join(sorted({line for line in lines if line != KEYTURN} | {STUBS})) + "\n"
     whole = wanted + (ROOT / "pyproject.toml").read_text() + sys.version
     folder = ROOT / ".keyturn" / "hosting" / hashlib.sha256(whole.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
