@@ -166,7 +166,12 @@ class Effects:
         written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
         if written and run.order.token:
             self._settle_twins(attempt, issued.key_id, seen, run)
-        seen = self._record(seen, run, written) if written else seen
+        try:
+            seen = self._record(seen, run, written) if written else seen
+        except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND and not trouble.maybe_applied:
+                self._take_back(attempt, issued.key_id, seen, run)
+            raise
         if written and run.order.token:
             self._settle_twins(attempt, issued.key_id, seen, run)
         self._stage(attempt, issued.credential, issued.key_id, seen, run, unheard=unheard)

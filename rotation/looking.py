@@ -70,7 +70,7 @@ class Observer:
         ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta(0)
         named = named_as_adopted(replace(primary, read_at=primary.read_at - ahead) if ahead else primary)
         replicas = {name: _told_by(primary.journal, look) for name, look in replicas.items()} | {
-            f"{entry.store}/{place}": Absent(f"{entry.store}/{place}", why, missing=False)
+            f"{entry.store}/{place}": Absent(f"{entry.store}/{place}", why, missing=False, soon=place in entry.copying)
             for entry in (primary, *replicas.values())
             if isinstance(entry, Entry)
             for place, why in entry.behind.items()  # its service copies the entry to them

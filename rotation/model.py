@@ -156,6 +156,8 @@ class Entry:
     """None where the store's service rotates nothing, or was never told to rotate this."""
     behind: Mapping[str, str] = field(default_factory=dict)
     """Places that the store's service itself copies the entry to, and that may hand out something older; and why."""
+    copying: frozenset[str] = frozenset()
+    """Of these, where it is at it: a matter of seconds."""
 
 
 class Ending(StrEnum):

@@ -252,7 +252,9 @@ class Provisioner:
 
     def _serves(self, seen: Observation) -> bool:
         s = self._situation(seen)
-        return s.current is not None and not s.urgent and not s.lagging
+        # What a store's service copies by itself comes without us: it holds up what is old, and no apply.
+        lagging = [store for store in s.lagging if store in seen.policy.replicas]
+        return s.current is not None and not s.urgent and not lagging
 
     # --- read and update -------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from rotation import form as forms
 from rotation import schedule as schedules
+from rotation.errors import Code
 from rotation.journal import Attempt, Frozen, Why
 from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Propagation, Verdict, Version
 
@@ -27,6 +28,8 @@ class Absent:
     reason: str
     missing: bool
     """True: the store answered, and there is no such entry. False: no answer."""
+    soon: bool = False
+    """A copy that its service is making."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,17 +351,16 @@ class Situation:
         return mints and (not given or any(a.of is None for a in self.attempts_of(key)))
 
     def gone(self, key: str, since: datetime) -> bool:
-        """Whether two lists of the issuer, taken well after a time, show a key no more: the sweep's, and this run's."""
-        asked, at = self.evidence.listed_ids, self.evidence.listed_at
-        return self.missed(key, since) and at is not None and self._lacks(asked, at, key, since)
+        """Whether a key is dead although nobody here has revoked it: in a list no more, and refused."""
+        refused = self.evidence.refusals.get(key)
+        dead = refused is not None and refused.verdict is Verdict.INVALID
+        return dead and refused.count >= self.issuer.revoke.in_a_row and self.missed(key, since)
 
     def missed(self, key: str, since: datetime) -> bool:
-        """Whether the sweep's list lacks a key. One list alone may be short."""
+        """Whether the sweep's list, taken well after a time, lacks a key. A list may be short: that alone says little."""
         listed, at = self.order.listed, self.listed_at
-        return listed is not None and at is not None and self._lacks(listed, at, key, since)
-
-    def _lacks(self, listed: frozenset[str], at: datetime, key: str, since: datetime) -> bool:
-        """Whether a key would be in a list if it lived; of one that lacks what works that can not be told."""
+        if listed is None or at is None:
+            return False
         if not self.listable(key) or (key_id := self.key_id(key)) is None or key_id in listed:
             return False
         current = self.current_key
@@ -521,6 +523,10 @@ class Situation:
         """As many of our keys live as there may be: more would only pile up."""
         # Keys that are held because a person's value may be theirs wait for the next rotation, so they are no reason.
         waiting = 0 if self.current_unnamed else len(self.retiring)
+        off = self.seen.primary.journal.backoff
+        # The issuer has no room by its own word, whatever is known of its limits: what is to die makes some.
+        if off is not None and off.error == Code.LIMIT.value and self.doomed:
+            return True
         return self.full or self.cramped or len(self.doomed) >= MOST_DOOMED or waiting >= MOST_RETIRING
 
     @cached_property

@@ -25,9 +25,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from sandbox.loopback import Answer, Asked
 from sandbox.openbao import KEYTURN_POLICY
 from tests.cli.project import CHAT, HOOK, Project, Services, services
-from tests.cli.relay import Answer, Asked, Relay, echo
+from tests.cli.relay import Relay, echo
 
 PLANTED = "canary-planted-by-hand-0123456789"
 FORMED = "support-copilot-json"

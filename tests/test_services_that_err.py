@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,17 @@ from typing import Any
 import pytest
 
 from providers.issuers.http import HttpIssuer
-from providers.issuers.memory import MemoryIssuer
+from providers.issuers.memory import MemoryIssuer, VendorKey
 from providers.issuers.wire import Silence
 from providers.stores.aws import AwsLogin, SecretsManagerStore
+from providers.stores.memory import MemoryStore
 from rotation import actions
 from rotation import policy as policies
 from rotation.engine import Engine
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Leak
 from rotation.incident.selection import Selection
-from rotation.model import Capabilities, KeyInfo, LastUse, Model, Propagation
+from rotation.model import Capabilities, Entry, KeyInfo, LastUse, Model, Propagation
 from rotation.ports import Record
 from rotation.provision import Refusal
 from rotation.resilience import PatientIssuer, Service
@@ -31,7 +34,7 @@ from tests.incident.site import Site, policy
 from tests.issuers.test_described_life import world as described
 from tests.pulumi.test_provision import Place
 from tests.test_native_crash import NativeWorld
-from tests.world import ENTRY, Trail, World
+from tests.world import ENTRY, Crash, Trail, World
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SHORT = Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=MINUTE)
@@ -49,8 +52,9 @@ def sweeps(world: World, span: timedelta, step: timedelta) -> Iterator[actions.R
 
 
 @pytest.mark.parametrize("lacks", [slice(0), slice(1, None)], ids=["all", "the oldest"])
-def test_a_list_that_is_short_ends_no_grace(lacks: slice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A good answer by its form. The key that it lacks is in use."""
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_list_that_is_short_ends_no_grace(lacks: slice, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good answer by its form, once or for minutes. The key that it lacks is in use."""
     world = World()
     world.run()
     world.clock.move(31 * DAY)
@@ -60,7 +64,7 @@ def test_a_list_that_is_short_ends_no_grace(lacks: slice, monkeypatch: pytest.Mo
 
     def short(issuer: MemoryIssuer) -> Iterator[KeyInfo]:
         asked.append(1)
-        return iter(list(listed(issuer))[lacks]) if len(asked) == 1 else listed(issuer)
+        return iter(list(listed(issuer))[lacks]) if len(asked) <= times else listed(issuer)
 
     monkeypatch.setattr(MemoryIssuer, "keys", short)
     world.sweep()
@@ -86,6 +90,25 @@ def test_counts_that_lag_say_nothing_of_a_young_key(monkeypatch: pytest.MonkeyPa
         uses.append(world.clock.now())
 
 
+@pytest.mark.parametrize("ahead", [2 * MINUTE, 2 * HOUR, 30 * HOUR])
+def test_a_key_that_leaks_after_a_clock_was_put_right_dies(ahead: timedelta) -> None:
+    """The store's was ahead at the promotion: what is noted afterwards is from before that, by the right time."""
+    world = World()
+    world.run()
+    world.clock.move(31 * DAY)
+    parts = world.engine().outside
+    there = Engine(
+        parts.stores, parts.issuers, parts.places, world.clock, world.trail, parts.tokens, ahead=lambda _: -ahead
+    )
+    there.rotate(world.target)
+    world.clock.move(30 * MINUTE)
+    assert world.emergency().trouble is None
+    for _ in sweeps(world, 3 * HOUR, 10 * MINUTE):
+        pass
+    assert not world.vendor.accepts("value-2")
+    assert world.vendor.accepts(world.handed_out()["vault"] or "")
+
+
 @pytest.mark.parametrize(("behind", "grace"), [(2 * HOUR, DAY), (25 * HOUR, 23 * HOUR)])
 def test_a_store_whose_clock_is_put_right_ends_no_grace(behind: timedelta, grace: timedelta) -> None:
     """What is written is in its time, which was behind at the promotion."""
@@ -102,6 +125,50 @@ def test_a_store_whose_clock_is_put_right_ends_no_grace(behind: timedelta, grace
         if not world.vendor.accepts("value-1"):
             break
     assert grace <= world.clock.now() - since < 2 * DAY
+
+
+# --- a vendor's own limits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", [None, 2])
+@pytest.mark.parametrize("at", ["after mint", "before stage"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_lost_mint_that_takes_the_last_place_is_revoked(at: str, declared: int | None, first: bool) -> None:
+    """Of a quota that the vendor shares with others, which no description declares."""
+    able = Capabilities(tells_last_use=True, max_keys=declared, create=SHORT, revoke=SHORT)
+    world = World(max_keys=2, capabilities=able)
+    if first:
+        now = world.clock.now()
+        world.vendor.keys.append(VendorKey("key_of_somebody", "", "theirs", now, now))
+    else:
+        world.run()
+        world.clock.move(31 * DAY)
+    with suppress(Crash):
+        world.fault = lambda _, call: crash_at(world, call, at)
+        world.run()
+    for _ in sweeps(world, 3 * DAY, HOUR):
+        pass
+    assert world.live() - {"theirs"} == {world.handed_out()["vault"]}
+
+
+def test_a_key_that_never_works_makes_room_for_another() -> None:
+    """And it has taken the last place."""
+    world = World(max_keys=2, capabilities=Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT))
+    world.run()
+    world.clock.move(31 * DAY)
+    world.vendor.create_delay = 400 * DAY
+    world.run()
+    world.vendor.create_delay = timedelta(0)
+    for _ in sweeps(world, 4 * DAY, HOUR):
+        pass
+    assert world.handed_out()["vault"] not in ("value-1", "value-2", None)
+    assert "value-2" not in world.live()
+
+
+def crash_at(world: World, call: str, at: str) -> None:
+    if call == at:
+        world.fault = None
+        raise Crash(call)
 
 
 # --- slots -------------------------------------------------------------------------------------------
@@ -258,6 +325,19 @@ def test_a_region_that_lags_keeps_its_key_alive(monkeypatch: pytest.MonkeyPatch)
         assert world.live() == {"value-2"}
 
 
+def test_an_apply_does_not_wait_for_other_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service copies within seconds, and says InProgress until it has."""
+    place, other = Place(), "us-east-1" if REGION != "us-east-1" else "us-west-2"
+    observe = MemoryStore.observe
+
+    def copying(store: MemoryStore, entry: str) -> Entry:
+        return replace(observe(store, entry), behind={other: "replication is InProgress"}, copying=frozenset({other}))
+
+    monkeypatch.setattr(MemoryStore, "observe", copying)
+    place.create()
+    assert place.world.live() == {place.world.handed_out()["vault"]}
+
+
 # --- incidents, and the end of an entry ----------------------------------------------------------------
 
 
@@ -316,6 +396,28 @@ def test_a_deletion_beside_a_sweep_leaves_no_key(call: str, turn: int, monkeypat
         assert not place.deleted()
     else:
         assert not world.live()
+
+
+@pytest.mark.parametrize("kind", ["named", "unnamed", "expiring"])
+def test_a_mint_after_a_deletion_is_taken_back(kind: str) -> None:
+    """A sweep is held up before its mint. Then the journal may be written first, and that is what fails."""
+    able = Capabilities(tells_last_use=True, names_keys=kind != "unnamed", create=SHORT, revoke=SHORT)
+    world = World(capabilities=able)
+    world.vendor.expires_after = 90 * DAY if kind == "expiring" else None
+    world.run()
+    world.allow_outage = True
+    world.clock.move(31 * DAY)
+    made: list[str] = []
+
+    def overtaken(_: int, call: str) -> None:
+        if call == "before mint" and not made:
+            made.append(call)
+            world.vaults["vault"].entries.pop(ENTRY)
+
+    world.fault = overtaken
+    world.run()
+    assert made
+    assert world.live() == {"value-1"}, "what the entry handed out is up to who deleted it; the new one is nobody's"
 
 
 @pytest.mark.parametrize(

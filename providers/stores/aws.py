@@ -258,6 +258,7 @@ class SecretsManagerStore:
             room=_MOST_TAGS - sum(not key.startswith(_JOURNAL) for key in tags),
             service=_service_rotation(about, begun),
             behind=_behind(about),
+            copying=frozenset(one["Region"] for one in about.get("ReplicationStatus", ()) if _copying(one)),
         )
 
     def read(self, entry: str, version: Version) -> Credential:
@@ -781,6 +782,10 @@ def _quota(count: int) -> Diagnosis:
 def _labels(about: Json) -> dict[str, str]:
     """Version id by label. Each label is on one version at most."""
     return {label: version for version, labels in about.get("VersionIdsToStages", {}).items() for label in labels}
+
+
+def _copying(replica: Json) -> bool:
+    return bool(replica.get("Status") == "InProgress")
 
 
 def _behind(about: Json) -> dict[str, str]:

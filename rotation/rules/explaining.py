@@ -30,8 +30,9 @@ def note(s: Situation) -> Iterator[Decision]:
         yield Forget(key="", proof="void", facts=which, reason="a store hands it out again")
     if not s.lagging and (s.explained or s.current_id in s.evidence.identified):
         for key in s.keys:
-            if key != s.current_key and s.promoted_at(key) and not s.superseded_at(key):
-                noted |= facts.superseded(key, s.now + s.behind)
+            if key != s.current_key and (since := s.promoted_at(key)) and not s.superseded_at(key):
+                # Never before it was current, by a clock that was ahead then: that would not count, for ever.
+                noted |= facts.superseded(key, max(s.now + s.behind, since, journal.adopted_at.get(key, since)))
     if noted:
         yield Note(facts=noted, reason="note what was promoted")
     if journal.backoff and s.current and s.current.token:

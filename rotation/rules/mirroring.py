@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
 
 from rotation import journal as facts
-from rotation.actions import Cause, Compare, Copy, Decision, Discard, Forget, Hold, Note, Promote, TellApart, signature
+from rotation.actions import (
+    Cause,
+    Compare,
+    Copy,
+    Decision,
+    Discard,
+    Forget,
+    Hold,
+    Note,
+    Promote,
+    TellApart,
+    Wait,
+    signature,
+)
 from rotation.model import Entry, Version
 from rotation.rules.explaining import try_current
 from rotation.situation import Absent, Situation
+
+COPIED: Final = timedelta(seconds=5)
+"""How long to wait between two looks at what a store's service copies by itself."""
 
 
 def mirror(s: Situation) -> Iterator[Decision]:
@@ -22,6 +40,8 @@ def mirror(s: Situation) -> Iterator[Decision]:
                     f"{store} hands out an old credential, which lives until it is released there; an apply does that"
                 )
                 yield Hold(cause=Cause.STORE, reason=told)
+            elif isinstance(entry, Absent) and entry.soon:
+                yield Wait(until=s.now + COPIED, soon=True, look=True, reason=f"{store}: {entry.reason}")
             elif isinstance(entry, Absent) and not entry.missing:
                 told = "old credentials live until it hands out what the primary does"
                 yield Hold(cause=Cause.STORE, reason=f"{store}: {entry.reason}; {told}")

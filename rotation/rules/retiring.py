@@ -15,12 +15,13 @@ from rotation.actions import (
     Hold,
     ListKeys,
     Note,
+    Prove,
     Rest,
     VerifyCurrent,
     Wait,
 )
 from rotation.journal import Why
-from rotation.model import Ending, Model
+from rotation.model import Ending, Model, Verdict
 from rotation.rules.proving import prove
 from rotation.rules.revoking import elsewhere, find_or, may_be_current, revoke
 from rotation.rules.waiting import A_MOMENT, SHOWN_WITHIN, until_thawed
@@ -128,13 +129,25 @@ def _drained_by(s: Situation, since: datetime) -> datetime:
     return since + max(s.policy.grace, s.policy.drain.at_most)
 
 
-def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | None:
-    """None once a superseded credential may go; otherwise what it waits for. Never verifies it: that were a use."""
+def _asked_after(s: Situation, key: str, since: datetime) -> Prove | Wait | None:
+    """Whether an old credential that a list lacks is refused: then nobody can be cut off. Where it works, the list is short."""
+    if not s.missed(key, since) or key in s.evidence.unreadable:
+        return None
+    streak = s.evidence.refusals.get(key)
+    if streak is not None and streak.verdict is not Verdict.INVALID:
+        return None
+    if streak is not None and s.now < streak.at + s.issuer.revoke.interval:
+        return Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="the old credential is refused")
+    return Prove(key=key, reason="the issuer's list lacks the old credential; is it refused?")
+
+
+def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | Prove | None:
+    """None once a superseded credential may go; otherwise what it waits for. Never verifies one that is listed: that were a use."""
     drain, ends = s.policy.drain, s.seen.primary.journal.expires.get(key)
     if (ends and ends <= s.sure) or s.gone(key, since):
         return None  # nobody can be cut off any more; the proof follows as always
-    if s.missed(key, since) and s.evidence.listed is None:
-        return ListKeys(reason="the sweep's list lacks the old credential; does another one?")
+    if (asked := _asked_after(s, key, since)) is not None:
+        return asked
     if s.sure < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
     if not s.issuer.tells_last_use:

@@ -15,8 +15,9 @@ import requests
 
 from rotation.cli.breakglass import app
 from rotation.names import KeyName
+from sandbox.loopback import Answer, Asked
 from tests.cli.project import CHAT, HOOK, Project
-from tests.cli.relay import Answer, Asked, Relay
+from tests.cli.relay import Relay
 from tests.notify.places import endpoint
 
 NOWHERE = "https://127.0.0.1:9"

@@ -6,8 +6,9 @@ import signal
 import threading
 from datetime import timedelta
 
+from sandbox.loopback import Answer, Asked
 from tests.cli.project import CHAT, HOOK, Project
-from tests.cli.relay import Answer, Asked, Relay
+from tests.cli.relay import Relay
 from tests.observe.running import Running, collector, labels, otel, until
 
 

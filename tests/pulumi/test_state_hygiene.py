@@ -22,7 +22,8 @@ import yaml
 
 from sandbox.aws.server import AwsServer
 from sandbox.keyvault.harness import KeyVaultServer
-from tests.cli.relay import Answer, Asked, Relay, echo
+from sandbox.loopback import Answer, Asked
+from tests.cli.relay import Relay, echo
 from tests.pulumi.project import CHAT, HOOK, Project, Ran, Services
 from tests.test_hygiene import files, leaks
 
