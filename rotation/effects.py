@@ -96,7 +96,7 @@ class Effects:
             run.order.token or self._outside.tokens(),
             action.base,
             seen.policy.stores,
-            self._outside.now(seen),
+            self._outside.now(seen) + self._situation(seen, run).behind,  # others must not take it for older than it is
             action.why,
             action.of,
             kept if kept is not None else forms.digest(self._values.form(seen)),

@@ -261,6 +261,8 @@ class Engine:
                 mark |= facts.key_fact(key, key_id)
             written[key] = mark
             self._records.write(run, "condemn", seen, reason="emergency", token=key, key_id=s.key_id(key))
+        if journal.ending and not everything:  # what is wanted now is another credential
+            self._stores[target.store].forget(target.entry, ["ending"])
         frozen = Frozen(now, incident).written() if incident and journal.frozen is None else {}
         if frozen:
             self._records.write(run, "freeze", seen, reason=f"incident {incident}")

@@ -353,8 +353,9 @@ class Situation:
     def gone(self, key: str, since: datetime) -> bool:
         """Whether a key is dead although nobody here has revoked it: in a list no more, and refused."""
         refused = self.evidence.refusals.get(key)
-        dead = refused is not None and refused.verdict is Verdict.INVALID
-        return dead and refused.count >= self.issuer.revoke.in_a_row and self.missed(key, since)
+        if refused is None or refused.verdict is not Verdict.INVALID or refused.count < self.issuer.revoke.in_a_row:
+            return False
+        return self.missed(key, since)
 
     def missed(self, key: str, since: datetime) -> bool:
         """Whether the sweep's list, taken well after a time, lacks a key. A list may be short: that alone says little."""
@@ -627,7 +628,7 @@ class Situation:
         """Whether another run may be about to create where that destroys."""
         doomed = self.seen.primary.journal.condemned
         others = [a for a in (*self.lost, *self.unstaged) if a.token != attempt.token and a.key not in doomed]
-        return any(self.now < a.at + self.claim for a in others)
+        return any(self.sure < a.at + self.claim for a in others)
 
     @cached_property
     def unstaged(self) -> tuple[Attempt, ...]:
@@ -699,7 +700,7 @@ class Situation:
                 attempt.token not in self.evidence.unspent
                 and attempt.key not in journal.condemned
                 and (not self.void(attempt) or attempt in self.unstaged)
-                and self.now < attempt.at + self.claim
+                and self.sure < attempt.at + self.claim
                 and attempt.token not in journal.promoted
                 and not (self.pending and self.pending.token == attempt.token)
             ):

@@ -127,6 +127,35 @@ def test_a_store_whose_clock_is_put_right_ends_no_grace(behind: timedelta, grace
     assert grace <= world.clock.now() - since < 2 * DAY
 
 
+@pytest.mark.parametrize("model", [Model.SLOTS, Model.REPLACE])
+@pytest.mark.parametrize(("one", "other"), [(20 * MINUTE, timedelta(0)), (timedelta(0), -20 * MINUTE)])
+def test_an_attempt_that_looks_old_by_another_clock_is_left_alone(
+    model: Model, one: timedelta, other: timedelta
+) -> None:
+    """Two runners see the store through nodes whose clocks differ, and the mint of the first is on its way."""
+    world = World(model=model)
+    world.allow_outage = True  # between mint and promotion, where there is one credential only
+    world.run()
+    world.clock.move(31 * DAY)
+    begun: list[str] = []
+
+    def engine(ahead: timedelta) -> Engine:
+        parts = World.engine(world).outside
+        return Engine(
+            parts.stores, parts.issuers, parts.places, world.clock, world.trail, parts.tokens, ahead=lambda _: ahead
+        )
+
+    def meanwhile(_: int, call: str) -> None:
+        if call == "before mint" and not begun:
+            begun.append(call)
+            engine(other).run(world.target)
+
+    world.fault = meanwhile
+    engine(one).run(world.target)
+    assert begun
+    assert world.vendor.accepts(world.handed_out()["vault"] or "")
+
+
 # --- a vendor's own limits ---------------------------------------------------------------------------
 
 
@@ -396,6 +425,28 @@ def test_a_deletion_beside_a_sweep_leaves_no_key(call: str, turn: int, monkeypat
         assert not place.deleted()
     else:
         assert not world.live()
+
+
+def test_a_deletion_that_was_given_up_keeps_no_emergency_from_replacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has said that it begins; then the audit trail fails, and nothing is condemned."""
+    place = Place()
+    place.create()
+    world = place.world
+    place.quiet()
+    write = Trail.write
+
+    def refuse(trail: Trail, record: Record) -> None:
+        if record.event == "condemn":
+            raise Trouble(Code.UNAVAILABLE, "audit", "the trail did not answer")
+        write(trail, record)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trail, "write", refuse)
+        with pytest.raises(Trouble, match="audit"):
+            place.delete(force=True)
+    world.clock.move(3 * MINUTE)
+    assert world.emergency().trouble is None
+    assert world.live() == {"value-2"} == {world.handed_out()["vault"]}
 
 
 @pytest.mark.parametrize("kind", ["named", "unnamed", "expiring"])

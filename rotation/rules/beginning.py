@@ -36,7 +36,8 @@ def begin(s: Situation) -> Iterator[Decision]:
     why = _why(s)
     if why is None:
         return
-    if (ending := s.seen.primary.journal.ending) and s.now < ending:
+    ending = s.seen.primary.journal.ending
+    if ending and s.now < ending and (s.emergency or s.current is None):  # a deletion condemns all that there is
         yield Wait(until=ending, reason="its entry is being deleted")
         return
     if s.evidence.gave_way:

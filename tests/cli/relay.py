@@ -33,7 +33,7 @@ class Relay(Loopback):
     """
 
     def __init__(self, upstream: str, ca: str | None = None) -> None:
-        super().__init__(self._passed_on)
+        super().__init__(self.passed_on)
         self.upstream = upstream
         self.instead: Callable[[Asked], Answer | None] = lambda _: None
         """Asked before a request is passed on: an answer in its place, or None."""
@@ -48,7 +48,8 @@ class Relay(Loopback):
         super().__exit__()
         self._session.close()
 
-    def _passed_on(self, asked: Asked) -> Answer:
+    def passed_on(self, asked: Asked) -> Answer:
+        """What the service answers, or what is said in its place."""
         token = asked.headers.get("X-Vault-Token") or asked.headers.get("Authorization", "").removeprefix("Bearer ")
         self._hear({"value": token}, asked.json)
         if (answer := self.instead(asked)) is not None:

@@ -21,6 +21,9 @@ from rotation.observe import board, instruments
 from tests.hosting.packages import ROOT
 from tests.hosting.programs import CANARY, Graph, run
 
+pytestmark = pytest.mark.xdist_group("hosting")
+"""One worker: what a program registers is asked for once, and read by many."""
+
 ACCOUNT = "333333333333"
 OWNER = "support-platform@acme.example"
 FUNCTION = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:acme-rotates"

@@ -17,6 +17,9 @@ from rotation.cli.main import app
 from tests.hosting.packages import ROOT
 from tests.hosting.programs import CANARY, Graph, run
 
+pytestmark = pytest.mark.xdist_group("hosting")
+"""One worker: what a program registers is asked for once, and read by many."""
+
 GROUP = "/subscriptions/5ab5c81e/resourceGroups/acme-prod"
 OWNER = "support-platform@acme.example"
 REFERENCE = "https://acme-prod.vault.azure.net/secrets/vault-secret-id"

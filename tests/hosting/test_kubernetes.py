@@ -14,6 +14,9 @@ from rotation.config import load
 from tests.hosting.packages import ROOT
 from tests.hosting.programs import CANARY, Graph, run
 
+pytestmark = pytest.mark.xdist_group("hosting")
+"""One worker: what a program registers is asked for once, and read by many."""
+
 IMAGE = "registry.example.com/keyturn@sha256:" + "a" * 64
 ROLE = "arn:aws:iam::333333333333:role/keyturn-pod"
 
