@@ -142,7 +142,9 @@ def test_an_issuer_that_fails_leaves_the_old_key_in_place(project: Project) -> N
     ran = project.run("rotate", CHAT)
     assert ran.code == 1
     assert f"✗ {CHAT}: openai: minting the key {project.installation}.sandbox-{CHAT}." in ran.err
-    assert "the admin key may not do this, or this country or address is not served (HTTP 403" in " ".join(ran.err.split())
+    assert "the admin key may not do this, or this country or address is not served (HTTP 403" in " ".join(
+        ran.err.split()
+    )
     assert project.value(CHAT) == before
     project.services.openai.control.clear_faults()
     assert project.run("rotate", CHAT).code == 0
