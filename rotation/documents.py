@@ -1,41 +1,14 @@
-"""Files of Keyturn's own: written as a whole, for their user only; documents among them read back strictly."""
+"""Documents that Keyturn keeps in files of its own, as JSON: they say their version, and are read back strictly."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 Document = TypeVar("Document")
-
-
-def write_private(path: Path, content: str | bytes, *, durable: bool = False) -> None:
-    """Replaces a file as a whole, mode 0600: a reader sees the old content or the new, never a part.
-
-    Parameters:
-        path: in a folder that is there.
-        durable: it outlives a loss of power, too, for the price of an fsync.
-
-    Raises:
-        OSError: the disk does not take it. The old content stays, and nothing beside it.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read(text: str, codec: TypeAdapter[Document], schema: str, what: str, derived: Iterable[str] = ()) -> Document:
@@ -50,8 +23,6 @@ def read(text: str, codec: TypeAdapter[Document], schema: str, what: str, derive
     Raises:
         ValueError: it is of another version, or something else wrote it. The message has no content in it.
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - who writes only does not wait for it
-
     try:
         found = json.loads(text)
         version = found.pop("schema")

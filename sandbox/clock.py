@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rotation.documents import write_private
+from rotation.files import write_private
 
 
 def real_time() -> datetime:

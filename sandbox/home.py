@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotation.documents import write_private
+from rotation.files import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

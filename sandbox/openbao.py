@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import requests
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox import tls
 from sandbox.home import SandboxError
 from sandbox.processes import free_port, wait_until

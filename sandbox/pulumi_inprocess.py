@@ -39,7 +39,7 @@ from pulumi.runtime import Settings, mocks, rpc, run_in_stack
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 from pulumi.runtime.settings import reset_options
 
-from rotation.documents import write_private
+from rotation.files import write_private
 
 BANNER: Final = (
     "This is not the Pulumi CLI: it is a stand-in that applies the same program in process, through the mock monitor of "

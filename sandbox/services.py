@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox import openbao, tls
 from sandbox.home import Home, SandboxError, kept
 from sandbox.supervisor import Provided, Service, Site, Supervisor

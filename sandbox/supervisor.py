@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox.clock import real_time
 from sandbox.home import Home, SandboxError
 from sandbox.processes import Process, free_port, is_running, start, stop, wait_until

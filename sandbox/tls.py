@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox.home import SandboxError
 
 if TYPE_CHECKING:

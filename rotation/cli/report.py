@@ -22,8 +22,8 @@ from rotation.cli.drill import drills_folder
 from rotation.cli.emergency import incidents_folder
 from rotation.cli.ending import ALIVE, DONE, FAILED
 from rotation.declared import Config
-from rotation.documents import write_private
 from rotation.errors import Code, Trouble
+from rotation.files import write_private
 from rotation.incident import evidence as evidences
 from rotation.incident import record as records
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from rotation import documents
 from rotation.errors import Code, Trouble
+from rotation.files import write_private
 from rotation.incident import page
 from rotation.incident.bystander import Seen
 from rotation.incident.page import Section, Table
@@ -220,10 +221,8 @@ class Files:
         """Raises Trouble(UNAVAILABLE) when the disk does not take it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            documents.write_private(
-                self.path(evidence.id), json.dumps(as_json(evidence), indent=1) + "\n", durable=True
-            )
-            documents.write_private(self.path(evidence.id).with_suffix(".md"), markdown(evidence), durable=True)
+            write_private(self.path(evidence.id), json.dumps(as_json(evidence), indent=1) + "\n", durable=True)
+            write_private(self.path(evidence.id).with_suffix(".md"), markdown(evidence), durable=True)
         except OSError as error:
             told = f"{self.path(evidence.id)}: {error.strerror}"
             raise Trouble(Code.UNAVAILABLE, "evidence of the drill", told) from None

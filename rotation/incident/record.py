@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from rotation import documents
 from rotation.errors import Code, Trouble
+from rotation.files import write_private
 from rotation.incident.plan import Plan, Step
 from rotation.journal import Why
 from rotation.logs import masked_json
@@ -378,7 +379,7 @@ class Files:
         text = masked_json(json.dumps(as_json(incident))) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            documents.write_private(self.path(incident.id), text, durable=True)
+            write_private(self.path(incident.id), text, durable=True)
         except OSError as error:
             told = f"{self.path(incident.id)}: {error.strerror}"
             raise Trouble(Code.UNAVAILABLE, "incident record", told) from None

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from rotation.ports import Notice
 
 _log = logging.getLogger(__name__)

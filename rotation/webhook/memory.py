@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from rotation.documents import write_private
 from rotation.errors import Code, Trouble
+from rotation.files import write_private
 from rotation.webhook.delivery import Alert
 
 ROOM: Final = 4096

@@ -14,7 +14,7 @@ from typing import Any
 
 import moto
 
-from rotation.documents import write_private
+from rotation.files import write_private
 
 NAME = "aws.pickle"
 FORMAT = 1

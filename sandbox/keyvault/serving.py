@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox import tls
 from sandbox.keyvault.api import CUT, create_app
 from sandbox.keyvault.control import Control

@@ -25,7 +25,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from rotation.documents import write_private
+from rotation.files import write_private
 
 MAX_VALUE_BYTES: Final = 25_600
 MAX_TAGS: Final = 15

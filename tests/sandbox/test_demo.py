@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from rotation.documents import write_private
+from rotation.files import write_private
 from sandbox.aws.server import AwsServer
 from sandbox.demo import CHAT, Claim, Story, Thief, applications, as_told, holds_dead, main, retired, search
 from sandbox.home import Home
