@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_a_command_exports_its_run_at_its_end(project: Project) -> None:
 def test_a_sweep_from_cron_is_told_as_one(project: Project) -> None:
     """What it looks round for has a span of its own, and each secret's run its trace; the sweep is counted."""
     project.apply(CHAT)
+    project.services.time.move(timedelta(days=31))
     with collector() as collected:
         assert project.execute("sweep", env=otel(collected)).code == 0
         spans, points = collected.spans(), collected.points()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +21,8 @@ from providers.pulumi.secret_set import Member, SecretSet, policies
 from rotation.model import Consumer, Drain, Ending, Policy, Schedule
 from rotation.policy import read_window
 from tests.pulumi.project import Project, Services
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 CHAT, BATCH = "support-copilot-chat", "support-copilot-batch"
@@ -110,6 +115,21 @@ class Registered(mocks.Mocks):
 
     def call(self, _args: mocks.MockCallArgs) -> Any:
         raise AssertionError("nothing is to be looked up")
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """The SDK takes the loop of the thread, which whoever had one before has taken away with it.
+
+    It leaves loops of its own unclosed in its threads: they are to go here, and not in somebody else's test.
+    """
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    yield
+    for left in {own, asyncio.get_event_loop_policy().get_event_loop()}:
+        left.close()
+    asyncio.set_event_loop(None)
+    gc.collect()
 
 
 def test_the_graph_is_one_component_with_two_secrets() -> None:

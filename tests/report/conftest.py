@@ -18,8 +18,9 @@ Look = Callable[..., Page]
 """Opens a page: its HTML or its file; options of a browser's context."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for longer: as long as it is open, an event loop runs in this thread, and other tests want one of their own."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium is installed here: Debian has it as the package chromium")

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 from rotation.errors import Code, Trouble
 from rotation.journal import Journal
 from rotation.model import Credential, Entry, Version
-from rotation.ports import Listed, StoreFeatures
+from rotation.ports import Glance, Listed, StoreFeatures
 from tests.simulation.wire import Box, Wire
 
 LATEST: Final = timedelta(seconds=40)
@@ -167,7 +167,11 @@ class Client:
     def listing(self) -> Iterator[Listed]:
         for name, found in sorted(self.service.box.state.items()):
             if found.policy and not found.deleted:
-                yield Listed(name, dict(found.policy))
+                yield Listed(name, dict(found.policy), dict(found.facts))
+
+    def glances(self) -> Iterator[Glance]:
+        """No more than that: here every secret is run."""
+        return (Glance(listed.name, listed.policy) for listed in self.listing())
 
     # --- the journal -------------------------------------------------------------------------------
 
