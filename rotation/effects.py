@@ -349,7 +349,8 @@ class Effects:
         self._records.write(
             run, "identify", seen, reason="put there by something else", token=mine, key_id=s.key_id(mine)
         )
-        written = facts.adopted(mine, version.id, self._outside.now(seen), of, s.issuer.scope)
+        form = forms.digest(self._values.form(seen))
+        written = facts.adopted(mine, version.id, self._outside.now(seen), of, s.issuer.scope, form)
         if (key_id := s.key_id(mine)) and mine not in journal.key_ids:
             written |= facts.key_fact(mine, key_id)
         after = self._record(seen, run, written)
@@ -381,7 +382,9 @@ class Effects:
         token = foreign_token(seen.primary, version)
         since = version.created_at or self._outside.now(seen)
         self._records.write(run, "adopt", seen, reason=action.reason, token=token)
-        written = facts.adopted(token, version.id, since, Of.PERSON)
+        in_form = self._values.parsed(seen, seen.primary, version) is not None
+        form = forms.digest(self._values.form(seen)) if in_form else ""
+        written = facts.adopted(token, version.id, since, Of.PERSON, form=form)
         if action.dead:
             written |= facts.condemned(token, self._outside.now(seen), Why.NEVER_VERIFIED)
         after = self._record(seen, run, written)

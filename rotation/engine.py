@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rotation import actions
+from rotation import form as forms
 from rotation import journal as facts
 from rotation import policy as policies
 from rotation.decide import decide
@@ -563,7 +564,12 @@ class Engine:
         token = known[0] if known else entry.current.token or foreign_token(entry, entry.current)
         since = entry.current.created_at or self.outside.now(seen)
         written = facts.adopted(
-            token, entry.current.id, since, Of.GIVEN if key_id else Of.PERSON, issuer.capabilities.scope
+            token,
+            entry.current.id,
+            since,
+            Of.GIVEN if key_id else Of.PERSON,
+            issuer.capabilities.scope,
+            forms.digest(self._values.form(seen)),
         )
         written |= facts.key_fact(token, key_id) if key_id else {}
         if self.outside.prints:

@@ -177,14 +177,16 @@ class Of(StrEnum):
     """A person's, who also has to revoke it. Current since the time of the fact."""
 
 
-def adopted(token: str, version: str, at: datetime, of: Of, scope: str = "") -> dict[str, str]:
+def adopted(token: str, version: str, at: datetime, of: Of, scope: str = "", form: str = "") -> dict[str, str]:
     """A version that Keyturn did not write goes by this token from now on.
 
     Parameters:
         scope: as Attempt.scope, of the issuer that knows its key.
+        form: as Attempt.form, in which its value was read; empty when it was not.
     """
     parts = {"at": _time(at), "version": _escape(version), "of": of.value}
-    return {f"adopted.{token}": _words(parts | ({"scope": scope} if scope else {}))}
+    parts |= {name: text for name, text in (("scope", scope), ("form", form)) if text}
+    return {f"adopted.{token}": _words(parts)}
 
 
 def expires(token: str, at: datetime) -> dict[str, str]:
@@ -246,6 +248,8 @@ class Journal:
         """Fingerprints by the token of their key; not of every key. See rotation.leaks.fingerprint."""
         self.scopes: Final[dict[str, str]] = {}
         """Of these: where the issuer kept their keys then; see Attempt.scope."""
+        self.forms: Final[dict[str, str]] = {}
+        """Of these: digests of the forms that their values were read in; empty where they were not."""
         self.promoted: Final[dict[str, datetime]] = {}
         self.expires: Final[dict[str, datetime]] = {}
         self.superseded: Final[dict[str, datetime]] = {}
@@ -261,7 +265,7 @@ class Journal:
             kind, token, fact = _read(key, text)
             match kind:
                 case "adopted":
-                    self.adopted[token], at, of, self.scopes[token], prints = fact
+                    self.adopted[token], at, of, self.scopes[token], self.forms[token], prints = fact
                     self.adopted_at[token] = at
                     self._print(token, prints)
                     if of is not Of.OURS:
@@ -350,6 +354,7 @@ def _fact(kind: str, token: str, parts: Mapping[str, str]) -> Any:
                 _read_time(parts["at"]),
                 Of(parts.get("of", Of.OURS)),
                 parts.get("scope", ""),
+                parts.get("form", ""),
                 _prints(parts),
             )
         case "ending" | "expires" | "promoted" | "superseded" | "contain" | "revoked" | "proven":

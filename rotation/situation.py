@@ -352,10 +352,12 @@ class Situation:
 
     def gone(self, key: str, since: datetime) -> bool:
         """Whether a key is dead although nobody here has revoked it: in a list no more, and refused."""
-        refused = self.evidence.refusals.get(key)
+        refused, current = self.evidence.refusals.get(key), self.evidence.current.get(self.current_id or "")
         if refused is None or refused.verdict is not Verdict.INVALID or refused.count < self.issuer.revoke.in_a_row:
             return False
-        return self.missed(key, since)
+        # An issuer that refuses what is current, too, may refuse everybody at the time.
+        held = current is not None and current.verdict.live and current.at >= refused.at
+        return held and self.missed(key, since)
 
     def missed(self, key: str, since: datetime) -> bool:
         """Whether the sweep's list, taken well after a time, lacks a key. A list may be short: that alone says little."""
@@ -665,6 +667,7 @@ class Situation:
         free = [slot for slot in self.issuer.slots if slot not in taken]
         if not free or (self.slot_unknown and not self.urgent):  # it matters no more once that is to die
             return None
+        free.sort(key=lambda slot: slot in self.slots_of(self.current_key or ""))  # what may live after all comes last
         # The issuer may refuse to touch the one that holds what is handed out: each try takes another.
         off = self.seen.primary.journal.backoff if self.slot_unknown else None
         return free[off.failures % len(free)] if off else free[0]
@@ -738,9 +741,14 @@ class Situation:
         return self.policy.form or forms.default(self.issuer.fields)
 
     def readable(self, version: Version) -> bool:
-        """Whether a version is in the declared form; what no attempt of ours wrote is taken to be."""
-        attempt = self.seen.primary.journal.attempts.get(version.token or "")
-        return attempt is None or attempt.form == forms.digest(self.form)
+        """Whether a version is in the declared form; what nobody has read yet is taken to be."""
+        journal, token = self.seen.primary.journal, version.token or ""
+        attempt = journal.attempts.get(token)
+        return self.in_form(journal.forms.get(token)) if attempt is None else attempt.form == forms.digest(self.form)
+
+    def in_form(self, form: str | None) -> bool:
+        """Whether a form, by its digest, is the declared one; where none is known it is taken to be."""
+        return not form or form == forms.digest(self.form)
 
     @cached_property
     def retiring(self) -> tuple[str, ...]:

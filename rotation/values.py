@@ -65,6 +65,8 @@ class Values:
                 return self.read(seen, primary, version)
         store = self._outside.stores[primary.store]
         if (adopted := primary.journal.adopted.get(key)) is not None:
+            if not s.in_form(primary.journal.forms.get(key)):
+                return None  # read in another form it would be another text, and refused
             try:
                 return self.read(seen, primary, Version(adopted, None))
             except Trouble as trouble:

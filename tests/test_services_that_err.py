@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from providers.issuers.http import HttpIssuer
-from providers.issuers.memory import MemoryIssuer, VendorKey
+from providers.issuers.memory import MemoryIssuer, MemoryVendor, VendorKey
 from providers.issuers.wire import Silence
 from providers.stores.aws import AwsLogin, SecretsManagerStore
 from providers.stores.memory import MemoryStore
@@ -23,7 +23,7 @@ from rotation.engine import Engine
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Leak
 from rotation.incident.selection import Selection
-from rotation.model import Capabilities, Entry, KeyInfo, LastUse, Model, Propagation
+from rotation.model import Capabilities, Credential, Entry, KeyInfo, LastUse, Model, Propagation
 from rotation.ports import Record
 from rotation.provision import Refusal
 from rotation.resilience import PatientIssuer, Service
@@ -154,6 +154,65 @@ def test_an_attempt_that_looks_old_by_another_clock_is_left_alone(
     engine(one).run(world.target)
     assert begun
     assert world.vendor.accepts(world.handed_out()["vault"] or "")
+
+
+@pytest.mark.parametrize("room", [None, 2])
+def test_a_vendor_that_knows_nobody_for_a_while_ends_no_grace(
+    room: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For ten minutes it lists no key and refuses every one."""
+    world = World(max_keys=room)
+    world.allow_outage = True
+    world.run()
+    world.clock.move(31 * DAY)
+    world.engine().rotate(world.target)
+    world.clock.move(2 * HOUR)
+    with monkeypatch.context() as away:
+        away.setattr(MemoryVendor, "accepts", lambda *_: False)
+        away.setattr(MemoryIssuer, "keys", lambda _: iter(()))
+        for _ in range(5):
+            world.sweep()
+            world.clock.move(2 * MINUTE)
+    for _ in sweeps(world, 6 * HOUR, HOUR):
+        pass
+    assert "value-1" in world.live()
+
+
+def test_a_list_that_never_shows_an_old_key_does_not_keep_it_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Showing it to the issuer, to see whether it is dead, were a use."""
+    listed, world = MemoryIssuer.keys, World(rotate_every=90 * DAY)
+    world.run()
+    world.clock.move(31 * DAY)
+    world.engine().rotate(world.target)
+    monkeypatch.setattr(MemoryIssuer, "keys", lambda issuer: iter([k for k in listed(issuer) if k.key_id != "key_1"]))
+    for _ in sweeps(world, 3 * DAY, HOUR):
+        pass
+    assert "value-1" not in world.live()
+
+
+@pytest.mark.parametrize("form", ["", "text Bearer {value}"])
+def test_an_adopted_value_is_not_read_in_another_form(form: str) -> None:
+    """Only a person can revoke it. Read in the form that is declared by now it would be refused, and pass for dead."""
+    world = World(model=Model.MANUAL)
+    parts = world.engine().outside
+    store, issuer = parts.stores["vault"], parts.issuers["vendor"]
+    theirs = issuer.mint("a person's key")
+    store.set_policy(ENTRY, {})
+    MemoryStore("vault", world.vaults["vault"], world.clock.now).put_by_hand(
+        ENTRY, Credential.of(value="Bearer value-1")
+    )
+    world.allow_outage = True
+    before = replace(world.policy, form="text Bearer {value}")
+    world.engine().adopt(world.target, before, key_id=theirs.key_id)
+    store.set_policy(ENTRY, policies.written(replace(before, form=form)))
+    world.clock.move(DAY)
+    second = issuer.mint("another one")
+    world.engine().submit(world.target, second.credential, second.key_id)
+    for rest in sweeps(world, 3 * DAY, 6 * HOUR):
+        last = rest
+    assert world.vendor.accepts("value-1")
+    assert isinstance(last, actions.Hold)
+    assert "by hand" in last.reason
 
 
 # --- a vendor's own limits ---------------------------------------------------------------------------

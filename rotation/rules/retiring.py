@@ -129,25 +129,28 @@ def _drained_by(s: Situation, since: datetime) -> datetime:
     return since + max(s.policy.grace, s.policy.drain.at_most)
 
 
-def _asked_after(s: Situation, key: str, since: datetime) -> Prove | Wait | None:
+def _asked_after(s: Situation, key: str, since: datetime) -> Prove | VerifyCurrent | Wait | None:
     """Whether an old credential that a list lacks is refused: then nobody can be cut off. Where it works, the list is short."""
     if not s.missed(key, since) or key in s.evidence.unreadable:
         return None
     streak = s.evidence.refusals.get(key)
     if streak is not None and streak.verdict is not Verdict.INVALID:
         return None
+    if streak is not None and streak.count >= s.issuer.revoke.in_a_row:
+        tried = s.evidence.current.get(s.current_id or "")
+        if s.current is None or (tried is not None and tried.at >= streak.at):
+            return None
+        return VerifyCurrent(version=s.current, reason="the old credential is refused; does the current one work?")
     if streak is not None and s.now < streak.at + s.issuer.revoke.interval:
         return Wait(until=streak.at + s.issuer.revoke.interval, soon=True, reason="the old credential is refused")
     return Prove(key=key, reason="the issuer's list lacks the old credential; is it refused?")
 
 
-def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | Prove | None:
+def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | ListKeys | Prove | VerifyCurrent | None:
     """None once a superseded credential may go; otherwise what it waits for. Never verifies one that is listed: that were a use."""
     drain, ends = s.policy.drain, s.seen.primary.journal.expires.get(key)
     if (ends and ends <= s.sure) or s.gone(key, since):
         return None  # nobody can be cut off any more; the proof follows as always
-    if (asked := _asked_after(s, key, since)) is not None:
-        return asked
     if s.sure < since + s.policy.grace:
         return Wait(until=since + s.policy.grace, reason="grace period of the old credential")
     if not s.issuer.tells_last_use:
@@ -166,6 +169,8 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     quiet_at = last + use.granularity + drain.quiet_for if last else s.sure + drain.quiet_for
     if use.known and (last is None or quiet_at <= s.sure):
         return None
+    if not use.known and (asked := _asked_after(s, key, since)) is not None:
+        return asked
     end = since + drain.at_most
     if s.sure < end:
         told = "was used recently" if use.known else "has no known last use"
