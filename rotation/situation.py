@@ -678,8 +678,9 @@ class Situation:
         return revoked is None or not self.issuer.regenerates or self.sure >= revoked + REGENERATED_WITHIN
 
     def _dead_current(self, key: str) -> bool:
-        """The current key, refused by its issuer: nothing is lost with what its slot holds."""
-        return key == self.current_key and self.found_dead
+        """The current key, refused by its issuer, whose list has it no more: nothing is lost with what its slot holds."""
+        listed = self.order.listed
+        return key == self.current_key and self.found_dead and listed is not None and self.key_id(key) not in listed
 
     def slots_of(self, key: str) -> set[str]:
         """Where a key is: its attempts say so, or the id with which it was adopted."""

@@ -208,11 +208,34 @@ def test_an_adopted_value_is_not_read_in_another_form(form: str) -> None:
     world.clock.move(DAY)
     second = issuer.mint("another one")
     world.engine().submit(world.target, second.credential, second.key_id)
-    for rest in sweeps(world, 3 * DAY, 6 * HOUR):
-        last = rest
+    last = list(sweeps(world, 3 * DAY, 6 * HOUR))[-1]
     assert world.vendor.accepts("value-1")
     assert isinstance(last, actions.Hold)
     assert "by hand" in last.reason
+
+
+@pytest.mark.parametrize("blip", [1, 2, 5, 60])
+def test_refusals_of_everybody_are_no_revocation_by_hand(blip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person has to revoke what leaked, and has not yet; for some seconds the vendor refuses every key."""
+    world = World(
+        model=Model.MANUAL, capabilities=Capabilities(model=Model.MANUAL, revokes=False, create=SHORT, revoke=SHORT)
+    )
+    issuer = world.engine().outside.issuers["vendor"]
+    for name in ("one", "two"):
+        made = issuer.mint(f"made by a person: {name}")
+        world.engine().submit(world.target, made.credential, made.key_id)
+        world.clock.move(DAY)
+        if name == "one":
+            world.engine().condemn(world.target)
+    world.allow_outage = True
+    assert world.sweep().unproven
+    accepts, until = MemoryVendor.accepts, world.clock.now() + HOUR + timedelta(seconds=blip)
+    world.clock.move(HOUR)
+    monkeypatch.setattr(MemoryVendor, "accepts", lambda vendor, value: vendor.now() >= until and accepts(vendor, value))
+    for _ in sweeps(world, DAY, HOUR):
+        pass
+    assert world.vendor.accepts("value-1")
+    assert world.sweep().unproven
 
 
 # --- a vendor's own limits ---------------------------------------------------------------------------

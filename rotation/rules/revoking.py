@@ -19,13 +19,14 @@ from rotation.actions import (
     Prove,
     Revoke,
     TellApart,
+    VerifyCurrent,
     Wait,
 )
 from rotation.journal import Attempt, Why
 from rotation.model import Model, Verdict
 from rotation.rules.beginning import begun
 from rotation.rules.explaining import try_current
-from rotation.situation import ATTEMPT_LIFE, Situation
+from rotation.situation import ATTEMPT_LIFE, Situation, Streak
 
 
 def contain(s: Situation) -> Iterator[Decision]:
@@ -225,12 +226,31 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
         )
     elif streak is None:
         yield Prove(key=key, reason="has it been revoked by hand?")
+    elif streak.verdict is Verdict.INVALID and (asks := _not_everybody(s, key, streak)) is not None:
+        yield asks
     elif streak.verdict is Verdict.INVALID:
         yield Note(facts=facts.revoked(key, s.now), reason="revoked by hand")
     else:
         which = s.key_id(key) or f"that was put there on {s.promoted_at(key) or s.now:%Y-%m-%d}"
         told = f"revoke the old credential {which} by hand at {s.policy.issuer}"
         yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
+
+
+def _not_everybody(s: Situation, key: str, refused: Streak) -> Prove | VerifyCurrent | Wait | Hold | None:
+    """Whether an issuer that refuses a key which nobody here has revoked refuses that one alone."""
+    if refused.count < s.issuer.revoke.in_a_row:
+        if s.now < refused.at + s.issuer.revoke.interval:
+            return Wait(until=refused.at + s.issuer.revoke.interval, soon=True, reason="the old credential is refused")
+        return Prove(key=key, reason="refused; again?")
+    if s.current is None or not s.readable(s.current):
+        return None
+    tried = s.evidence.current.get(s.current.id)
+    if tried is None or tried.at < refused.at:
+        return VerifyCurrent(version=s.current, reason="the old credential is refused; does the current one work?")
+    if not tried.verdict.live:
+        told = "the issuer refuses the current credential, too: nobody can tell whether the old one was revoked by hand"
+        return Hold(cause=Cause.UNVERIFIED, reason=told, unproven=True)
+    return None
 
 
 def _make_void(s: Situation, key: str) -> Iterator[Decision]:
