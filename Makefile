@@ -31,7 +31,7 @@ lock: ## pin anew what pyproject.toml and requirements-dev.in ask for; UPGRADE=1
 demo: setup ## the main job, end to end, on local stand-ins
 	@$(BIN)/python -m sandbox.demo
 
-test: setup ## every test that fits into a few minutes
+test: setup ## every test but the exhaustive ones; a quarter of an hour on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 simulate: setup ## every crash, lost answer and interleaving that the model has; takes an hour on two cores

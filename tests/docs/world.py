@@ -51,6 +51,20 @@ class Ran:
 
     output: str
     code: int
+    document: str = ""
+    """What of it went to standard output, of a command in this process: what another thread logs meanwhile is not in it."""
+
+
+class _Both(io.StringIO):
+    """Writes to another one, too."""
+
+    def __init__(self, other: io.StringIO) -> None:
+        super().__init__()
+        self._other = other
+
+    def write(self, text: str) -> int:
+        self._other.write(text)
+        return super().write(text)
 
 
 class World:
@@ -98,7 +112,7 @@ class World:
         """What a page has left under way comes to its end, as days later, so that the next page finds a quiet stack."""
         rows: list[dict[str, Any]] = []
         for _ in range(6):
-            rows = json.loads(self.keyturn("status", "--json").output)
+            rows = json.loads(self.keyturn("status", "--json").document)
             if all(row["phase"] == "steady" for row in rows):
                 return
             self.later(timedelta(days=2))
@@ -117,13 +131,14 @@ class World:
     def keyturn(self, *arguments: str, env: dict[str, str] | None = None) -> Ran:
         """One command in this process. The sandbox's clock is the environment's, and sleeping moves it."""
         out, code = io.StringIO(), 0
+        alone = _Both(out)
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         with (
             mock.patch.dict(os.environ, env or self.login(), clear=True),
             mock.patch.object(sys, "stdin", io.StringIO()),
             contextlib.chdir(self.folder),
-            contextlib.redirect_stdout(out),
+            contextlib.redirect_stdout(alone),
             contextlib.redirect_stderr(out),
         ):
             try:
@@ -133,7 +148,7 @@ class World:
             finally:
                 root.handlers[:] = handlers
                 root.setLevel(level)
-        return Ran(out.getvalue(), code)
+        return Ran(out.getvalue(), code, alone.getvalue())
 
     def shell(self, script: str, env: dict[str, str] | None = None, last: int = 0, seconds: float = 60) -> Ran:
         """What a real shell makes of it.
@@ -199,7 +214,8 @@ class World:
             asked: whether commands ask them something, so that they need a terminal.
         """
         env, last = self.login(), 0
-        for step in steps:
+        for named in steps:
+            step = self._meant(named)
             if export := _EXPORT.fullmatch(step.text):
                 env[export["name"]] = export["value"]
                 ran = Ran("", 0)
@@ -212,12 +228,17 @@ class World:
             last = ran.code
             yield step, ran
 
+    def _meant(self, step: Command) -> Command:
+        """A command with what its placeholders stand for by then: the one before may have made it."""
+        text = step.text
+        for word, meant in ((ID, self.incident), (KEY_ID, lambda: self.knows["key"])):
+            if word.search(text):
+                text = word.sub(meant(), text)
+        return Command(step.place, text, step.expected)
+
     def follows(self, block: Block, *, asked: bool = False) -> list[str]:
         """Follows one block to the letter; what was not as the page says."""
         steps = commands(block)
-        for word, meant in ((ID, self.incident), (KEY_ID, lambda: self.knows["key"])):
-            if any(word.search(step.text) for step in steps):
-                steps = [Command(step.place, word.sub(meant(), step.text), step.expected) for step in steps]
         faults = []
         for number, (step, ran) in enumerate(self.types(steps, asked=asked)):
             then = steps[number + 1].text if number + 1 < len(steps) else ""
@@ -234,7 +255,7 @@ class World:
 
     def incident(self) -> str:
         """The newest incident that is not over, else the newest."""
-        found = json.loads(self.keyturn("incident", "list", "--json").output)
+        found = json.loads(self.keyturn("incident", "list", "--json").document)
         return str(next((one["id"] for one in found if not one["over"]), found[0]["id"] if found else "none"))
 
     # --- what happens in the world -----------------------------------------------------------------
@@ -268,7 +289,7 @@ class World:
             case ["a", "person", "makes", "a", "key", "and", "puts", "it", "into", entry]:
                 self.person_puts(entry)
             case ["KEY_ID", "is", "current", "in", name]:
-                (row,) = json.loads(self.keyturn("status", name, "--json").output)
+                (row,) = json.loads(self.keyturn("status", name, "--json").document)
                 self.knows["key"] = row["key_id"]
                 store, entry = ENTRIES[name]
                 self.knows["leaked"] = READERS[store](load_consumer_env(self.folder))(entry)
