@@ -242,8 +242,8 @@ def _not_everybody(s: Situation, key: str, refused: Streak) -> Prove | VerifyCur
         if s.now < refused.at + s.issuer.revoke.interval:
             return Wait(until=refused.at + s.issuer.revoke.interval, soon=True, reason="the old credential is refused")
         return Prove(key=key, reason="refused; again?")
-    if s.current is None or not s.readable(s.current):
-        return None
+    if s.order.destroy or s.current is None or not s.readable(s.current):
+        return None  # nothing is there that should work
     tried = s.evidence.current.get(s.current.id)
     if tried is None or tried.at < refused.at:
         return VerifyCurrent(version=s.current, reason="the old credential is refused; does the current one work?")
