@@ -30,7 +30,7 @@ from rotation.values import Values
 
 __all__ = ["CALL_LIMIT", "Engine", "Outcome", "Places", "Target"]
 
-MOST_STEPS: Final = 5_000
+MOST_STEPS: Final = 1_000
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
 
 _ASK_AGAIN: Final = 5.0
@@ -39,6 +39,9 @@ _ASK_SELDOM: Final = 40.0
 
 ENDING: Final = timedelta(minutes=30)
 """For so long after an entry's deletion was begun nothing is minted for it. Then it was given up."""
+
+_SHORTEST: Final = 0.1
+"""Seconds that a run waits at least before it looks again: a time that is just over asks for no burst of calls."""
 
 _NOTICE: Final = 0.5
 """Seconds within which a run that waits notices that the process is stopping."""
@@ -196,7 +199,7 @@ class Engine:
     def _stay(self, rest: actions.Rest, seen: Observation, leave_at: float) -> bool:
         if not isinstance(rest, actions.Wait) or not rest.soon or (self._stopping and self._stopping()):
             return False
-        seconds = max((rest.until - self.outside.now(seen)).total_seconds(), 0.01)
+        seconds = max((rest.until - self.outside.now(seen)).total_seconds(), _SHORTEST)
         if self._clock.monotonic() + seconds > leave_at:
             return False
         while seconds > 0 and not (self._stopping and self._stopping()):

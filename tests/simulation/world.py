@@ -194,7 +194,10 @@ class World:
             for orphan, seen in orphans.unclaimed(listed, [(self.target, policy)], engine, engine.outside.clock):
                 born = orphan.key.created_at or self.wire.now
                 engine.adopt_orphan(orphan.target, seen, orphan.token, orphan.key.key_id, born)
-        return engine.run(self.target, Order(listed=listed.ids(policy.issuer), listed_at=listed.at))
+        outcome = engine.run(self.target, Order(listed=listed.ids(policy.issuer), listed_at=listed.at))
+        if outcome.trouble and "no end after" in str(outcome.trouble):
+            raise Broken(Harm.STUCK, str(outcome.trouble))
+        return outcome
 
     def edit_by_hand(self) -> None:
         """A person puts a credential of their own into the primary store."""
