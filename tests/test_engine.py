@@ -347,7 +347,13 @@ def test_our_own_value_put_by_hand_is_recognised() -> None:
     """Someone re-enters the current value in a console: it is the same key, and it is not retired."""
     world = World()
     world.run()
+    seen = world.engine().observe(world.target)
+    assert (key := seen.primary.current) is not None
     by_hand(world, "value-1")
+    again = world.run().seen
+    assert again is not None
+    assert (again.primary.current or key).id != key.id
+    assert world.engine().outside.situation(again).current_key == key.token, "an incident names the right key at once"
     world.clock.move(timedelta(days=2))
     world.sweep_until_quiet()
     assert world.live() == {"value-1"}

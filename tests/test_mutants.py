@@ -1,4 +1,4 @@
-"""A share of the deliberate faults with every test run: the quickest are caught, and all of them still fit the code."""
+"""Every deliberate fault is hunted with every test run, two minutes of it, and each is caught."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.patching import StaleError, edit
 
 ROOT = Path(__file__).parent.parent
-QUICK = (
-    "revoke without looking again after the mark",
-    "see the primary before its replicas",
-    "promote over whatever is current now",
-    "a condemned current credential stays",
-    "last use unknown read as unused",
-    "orphan sweep without age",
-    "sweeping somebody else's key",
-    "a mint behind our own retries",
-)
 NONSENSE = """
 from rotation.rules import beginning
 from tests.mutants import hunting
@@ -45,11 +35,11 @@ def test_every_fault_still_fits_the_code() -> None:
     assert (done.returncode, done.stdout) == (0, "all fit\n"), done.stdout + done.stderr
 
 
-def test_the_quickest_faults_are_caught() -> None:
+def test_every_fault_is_caught() -> None:
     """Each by an invariant that it breaks, or by a test; and by nothing when it is not there."""
-    done = python("-m", "tests.mutants", "--processes", "1", *QUICK)
+    done = python("-m", "tests.mutants", "--processes", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(QUICK)} faults, 0 not caught" in done.stdout
+    assert f"{len(MUTANTS)} faults, 0 not caught" in done.stdout
 
 
 def test_a_fault_that_is_not_caught_fails_the_build() -> None:
