@@ -115,7 +115,8 @@ PACKED_POLICY: Final = 3584
 # --- what is wrong -------------------------------------------------------------------------------
 
 
-def _nearest(wrong: str, known: Iterable[str]) -> str:
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """What was probably meant, as the end of a message; empty where nothing is like it."""
     near = difflib.get_close_matches(wrong, list(known), 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -198,14 +199,14 @@ _Found = Iterator[tuple[str, str, str]]
 
 def _store_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.store not in declared.stores:
-        near = _nearest(secret.store, declared.stores)
+        near = nearest(secret.store, declared.stores)
         yield "store", f"there is no such store{near}", _listed(declared.stores)
 
 
 def _replicas_known(secret: SecretSection, declared: _Declared) -> _Found:
     for i, replica in enumerate(secret.replicas):
         if replica not in declared.stores:
-            near = _nearest(replica, declared.stores)
+            near = nearest(replica, declared.stores)
             yield f"replicas[{i}]", f"there is no such store{near}", _listed(declared.stores)
         elif replica in secret.replicas[:i]:
             yield f"replicas[{i}]", f"{replica} is named twice", "each store once"
@@ -234,7 +235,7 @@ def _stores_fit(secret: SecretSection, declared: _Declared) -> _Found:
 
 def _issuer_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.issuer not in declared.issuers:
-        near = _nearest(secret.issuer, declared.issuers)
+        near = nearest(secret.issuer, declared.issuers)
         yield "issuer", f"there is no such issuer{near}", _listed(declared.issuers)
 
 
@@ -252,7 +253,7 @@ def _roles_alone(secret: SecretSection, declared: _Declared) -> _Found:
 
 def _owner_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.owner not in declared.owners:
-        near = _nearest(secret.owner, declared.owners)
+        near = nearest(secret.owner, declared.owners)
         yield "owner", f"there is no such owner{near}", _listed(declared.owners)
 
 
@@ -279,7 +280,7 @@ def _pair_known(secret: SecretSection, declared: _Declared) -> _Found:
     if secret.paired_with == secret.name:
         yield "pairedWith", "is the secret itself", _listed(others)
     elif pair is None:
-        near = _nearest(secret.paired_with, others)
+        near = nearest(secret.paired_with, others)
         yield "pairedWith", f"there is no such secret{near}", _listed(others)
     elif "pairedWith" not in pair.faulty and pair.section.paired_with != secret.name:
         yield "pairedWith", f"{secret.paired_with} is not paired with {secret.name}", "pairs that name each other"
@@ -340,7 +341,7 @@ def _format_fits(secret: SecretSection, declared: _Declared) -> _Found:
     named = forms.fields(secret.form)
     allowed = f"each of {', '.join(known)}, once"
     if strange := [name for name in named if name not in known]:
-        yield "format", f"{secret.issuer} has no field {strange[0]}{_nearest(strange[0], known)}", allowed
+        yield "format", f"{secret.issuer} has no field {strange[0]}{nearest(strange[0], known)}", allowed
     elif left := [name for name in known if name not in named]:
         yield "format", f"leaves out the field {left[0]} of {secret.issuer}", allowed
 
@@ -416,7 +417,7 @@ def _on_rotate_known(secret: SecretSection, declared: _Declared) -> _Found:
                 path = f"consumers[{i}].onRotate.webhook.{'urlFrom' if field_name == 'url_from' else field_name}.store"
                 yield (
                     path,
-                    f"there is no such store{_nearest(reference.store, declared.stores)}",
+                    f"there is no such store{nearest(reference.store, declared.stores)}",
                     _listed(declared.stores),
                 )
 
@@ -562,7 +563,7 @@ def _fault(path: str, shape: Any, error: ErrorDetails) -> Fault:
             path += f".{step}"
             known = {field.alias: field for field in _sections(shape)[0].model_fields.values()}
             if error["type"] == "extra_forbidden" and step not in known:
-                return Fault(path, f"unknown key{_nearest(step, map(str, known))}", _listed(map(str, known)))
+                return Fault(path, f"unknown key{nearest(step, map(str, known))}", _listed(map(str, known)))
             shape, allowed = known[step].annotation, known[step].description or ""
     context = error.get("ctx", {})
     if error["type"] == "refused":
@@ -570,7 +571,7 @@ def _fault(path: str, shape: Any, error: ErrorDetails) -> Fault:
     if "discriminator" in context:
         path += "." + context["discriminator"].strip("'")
         tags = [tag for tag, section in TAGGED.items() if section in _sections(shape)]
-        return Fault(path, _MESSAGES[error["type"]] + _nearest(context.get("tag", ""), tags), _listed(tags))
+        return Fault(path, _MESSAGES[error["type"]] + nearest(context.get("tag", ""), tags), _listed(tags))
     return Fault(path, _MESSAGES.get(error["type"], error["msg"]), allowed)
 
 
@@ -588,7 +589,7 @@ class _Builder:
         """The configuration, or None when there are faults."""
         for key in self._values:
             if key not in _PARTS:
-                self._add(key, f"unknown key{_nearest(key, _PARTS)}", _listed(_PARTS))
+                self._add(key, f"unknown key{nearest(key, _PARTS)}", _listed(_PARTS))
         installation, environment = self._label("installation"), self._label("environment")
         stores = self._mapping("stores", _STORE, StoreConfig)
         issuers = self._mapping("issuers", _ISSUER, IssuerConfig)
@@ -680,9 +681,7 @@ class _Builder:
         for kind, value in (given or {}).items():
             path = f"notices.{kind}"
             if kind not in templates.KINDS:
-                self._add(
-                    path, f"there is no such kind{_nearest(str(kind), templates.KINDS)}", _listed(templates.KINDS)
-                )
+                self._add(path, f"there is no such kind{nearest(str(kind), templates.KINDS)}", _listed(templates.KINDS))
                 continue
             try:
                 found[kind] = _NOTICE.validate_python(value)
@@ -704,7 +703,7 @@ class _Builder:
         for name, owner in owners.items():
             for i, route in enumerate(owner.notify if owner else ()):
                 if route.channel not in channels and not blind:
-                    near = _nearest(route.channel, channels)
+                    near = nearest(route.channel, channels)
                     self._add(
                         f"owners.{name}.notify[{i}].channel", f"there is no such channel{near}", _listed(channels)
                     )
@@ -714,7 +713,7 @@ class _Builder:
     def _check_entry(self, path: str, reference: object, stores: Collection[str]) -> None:
         """Whether a value that stands in a store can be looked for there."""
         if isinstance(reference, EntryReference) and reference.store not in stores and "store" not in self._blind:
-            near = _nearest(reference.store, stores)
+            near = nearest(reference.store, stores)
             self._add(f"{path}.store", f"there is no such store{near}", _listed(stores))
 
     def _defaults(self) -> ScheduleSection | None:
@@ -761,7 +760,7 @@ class _Builder:
         self._check_entry("webhook.secret", found.secret, stores)
         self._check_entry("webhook.token", found.token, stores)
         if found.owner is not None and found.owner not in owners and "owner" not in self._blind:
-            self._add("webhook.owner", f"there is no such owner{_nearest(found.owner, owners)}", _listed(owners))
+            self._add("webhook.owner", f"there is no such owner{nearest(found.owner, owners)}", _listed(owners))
         return found
 
     def _secrets(self) -> Iterator[_Read]:
@@ -914,7 +913,7 @@ def find_stack_file(stack: str | None, file: Path | None, root: Path) -> Path:
         raise ConfigError([Fault("--stack", "no stack is named, neither here nor in KEYTURN_STACK", exist)])
     short = stack.rpartition("/")[2]  # organization/project/stack, as Pulumi shows it
     if short not in stacks:
-        raise ConfigError([Fault("--stack", f"there is no stack {short}{_nearest(short, stacks)}", exist)])
+        raise ConfigError([Fault("--stack", f"there is no stack {short}{nearest(short, stacks)}", exist)])
     return root / f"Pulumi.{short}.yaml"
 
 

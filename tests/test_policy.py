@@ -114,6 +114,12 @@ def test_a_minimal_policy_leaves_optional_keys_out() -> None:
     }
 
 
+def test_an_entry_without_any_policy_can_be_adopted() -> None:
+    """Somebody made it before Keyturn came: no single key of a policy is what it lacks."""
+    with pytest.raises(ValueError, match="^no policy is applied to it: `keyturn adopt` takes over"):
+        read({})
+
+
 @pytest.mark.parametrize("key", written(MINIMAL))
 def test_a_missing_key_is_named(key: str) -> None:
     """A person sees what to restore."""

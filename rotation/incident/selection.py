@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from rotation.config import nearest
 from rotation.declared import Config
 from rotation.engine import Target
 from rotation.errors import Trouble
@@ -216,7 +217,7 @@ def faults(selection: Selection, config: Config) -> list[str]:
         ("admin", selection.admins, config.issuers),
     )
     return [
-        f"--{option}: there is no {name} in this stack; there is: {', '.join(there) or 'none'}"
+        f"--{option}: there is no {name} in this stack{nearest(name, there)}; there is: {', '.join(there) or 'none'}"
         for option, given, there in known
         for name in given
         if name not in there

@@ -121,6 +121,6 @@ def test_what_is_not_there_is_a_fault_and_no_empty_choice(tmp_path: Path) -> Non
     told = selections.faults(Selection(owners=("nobody",), issuers=("openai", "opanai")), config)
     assert [line.split(";")[0] for line in told] == [
         "--owner: there is no nobody in this stack",
-        "--issuer: there is no opanai in this stack",
+        "--issuer: there is no opanai in this stack (did you mean openai?)",
     ]
     assert selections.faults(Selection(owners=("chat",), admins=("openai",)), config) == []
