@@ -8,7 +8,7 @@ PYTHON313 ?= 3.13
 LOCK    = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--custom-compile-command 'make lock'
 
-.PHONY: docs reference help setup demo test simulate mutants kill lint types licences audit sbom lock check functions lambda programs worker bench clean
+.PHONY: docs reference help setup demo test simulate mutants kill lint types licences audit sbom lock static check functions lambda programs worker bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,7 +59,9 @@ audit: setup ## known vulnerabilities of it, where a service answers; OSV=URL as
 sbom: setup ## build/keyturn.cdx.json, the bill of materials: CycloneDX, held against its schema
 	@$(BIN)/python -m tools.sbom
 
-check: lint types licences audit ## lint, types, licences and known vulnerabilities
+static: lint types licences audit docs ## what can be checked without running it: style, types, licences, known vulnerabilities, links
+
+check: static test bench ## everything: that, every test (docs' commands, report, fleet, packages, faults) and every measurement
 
 functions: setup ## build/keyturn-functions.zip for Azure Functions, from Pulumi.$(STACK).yaml (STACK=prod)
 	@$(BIN)/python -m hosting.packages.azure --stack $(STACK)
