@@ -210,7 +210,7 @@ def written(policy: Policy) -> dict[str, str]:
 def read(strings: Mapping[str, str]) -> Policy:
     """A policy from metadata. Raises ValueError naming the key that is missing or can not be read."""
     if not strings:
-        message = "no policy is applied to it: `keyturn adopt` takes over what was there before"
+        message = "no policy is applied to it (`keyturn adopt` takes over what was there before)"
         raise ValueError(message)
     return _read(frozenset(strings.items()))
 

@@ -116,7 +116,7 @@ def test_a_minimal_policy_leaves_optional_keys_out() -> None:
 
 def test_an_entry_without_any_policy_can_be_adopted() -> None:
     """Somebody made it before Keyturn came: no single key of a policy is what it lacks."""
-    with pytest.raises(ValueError, match=r"^no policy is applied to it: `keyturn adopt` takes over"):
+    with pytest.raises(ValueError, match=r"^no policy is applied to it \(`keyturn adopt` takes over"):
         read({})
 
 
