@@ -156,6 +156,7 @@ class Effects:
         run.minted_at = self._clock.monotonic()
         run.values[attempt.token] = issued.credential
         run.evidence.issued[attempt.token] = issued.key_id
+        run.minted[attempt.token] = attempt
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
         unheard = self._told("mint.done", attempt, issued.key_id, seen, run)
@@ -200,6 +201,23 @@ class Effects:
         except Trouble as trouble:
             return trouble
         return None
+
+    def bereaved(self, run: Run) -> None:
+        """The entry is gone at a look: what this run has minted for it is taken back, unless it may be current.
+
+        Not every store refuses to keep what comes for a deleted entry. So first each key is condemned where that can
+        still be written: no other run promotes it then. If the entry is there again by then, its next run goes on.
+        """
+        seen, store = run.known, self._stores[run.target.store]
+        assert seen is not None, "nothing is minted before a look"
+        for token, attempt in list(run.minted.items()):
+            key_id = run.evidence.issued[token]
+            written = attempt.written() | facts.key_fact(token, key_id)
+            condemned = written | facts.condemned(token, self._outside.now(seen), Why.LOST)
+            _is_gone(lambda: store.record(run.target.entry, condemned))  # noqa: B023 - called at once
+            if _is_gone(lambda: store.observe(run.target.entry)):
+                self._take_back(attempt, key_id, seen, run)
+                del run.minted[token]
 
     def _take_back(self, attempt: Attempt, key_id: str, seen: Observation, run: Run) -> None:
         """The entry was deleted while its key was minted: nobody has its value, and nothing could name it any more."""
@@ -420,7 +438,13 @@ class Effects:
             return  # the primary may have moved on, and nothing would fence this write
         self._records.write(run, "promote", seen, reason=action.reason, token=token, store=action.store)
         self._in_time(token, run)
-        self._stores[action.store].promote(entry.name, action.version, action.expected)
+        try:
+            self._stores[action.store].promote(entry.name, action.version, action.expected)
+        except Trouble as trouble:
+            if trouble.maybe_applied:
+                run.minted.pop(token, None)
+            raise
+        run.minted.pop(token, None)
         window = None
         if self._outside.issuer(seen).capabilities.model is Model.REPLACE and run.minted_at is not None:
             window = {"window_seconds": f"{self._clock.monotonic() - run.minted_at:.3f}"}
@@ -561,3 +585,14 @@ class Effects:
         actions.Forget: _forget,
     }
     """How each action is carried out: the look as it is afterwards, or None when another look is needed."""
+
+
+def _is_gone(call: Callable[[], object]) -> bool:
+    """Whether a store says that the entry is gone. Raises whatever else goes wrong."""
+    try:
+        call()
+    except Trouble as trouble:
+        if trouble.code is not Code.NOT_FOUND or trouble.maybe_applied:
+            raise
+        return True
+    return False

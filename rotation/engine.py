@@ -23,7 +23,7 @@ from rotation.looking import Observer
 from rotation.model import PUBLIC, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName
 from rotation.outside import Outside, Places, Target
-from rotation.ports import Auditor, Clock, Issuer, Record, RotatesByItself, SecretStore
+from rotation.ports import Auditor, Clock, Issuer, ListsValues, Record, RotatesByItself, SecretStore
 from rotation.run import Records, Run
 from rotation.situation import ATTEMPT_LIFE, Observation, Order, Stop, foreign_token
 from rotation.values import Values
@@ -189,7 +189,12 @@ class Engine:
         return Outcome(target, None, endless, seen or run.known, run.records)
 
     def _look(self, run: Run) -> Observation:
-        seen = self._observer.observe(run.target, run.known)
+        try:
+            seen = self._observer.observe(run.target, run.known)
+        except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND and not trouble.maybe_applied and run.minted:
+                self._effects.bereaved(run)
+            raise
         return self._observer.with_pair(seen, run.evidence, run.order)
 
     def _decide(self, seen: Observation, run: Run) -> actions.Decision:
@@ -559,6 +564,11 @@ class Engine:
         check = issuer.verify(credential)
         if check.verdict is Verdict.INVALID:
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: its credential is refused: {check.reason}")
+        if key_id and isinstance(issuer, ListsValues) and (held := issuer.id_of(credential)):
+            if key_id not in (held, held.partition("/")[0]):
+                told = f"its value is that of {held.partition('/')[0]}, and not of {key_id}"
+                raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {told}")
+            key_id = held
         if key_id and (refusal := self._not_its_id(key_id, entry, policy, issuer)):
             raise Trouble(Code.INVALID, policy.issuer, f"{target.entry}: {refusal}")
         run = Run(target, Order())

@@ -327,6 +327,9 @@ class Capabilities:
     """Has a minimal real request to try a new credential with."""
     scope: str = ""
     """Digest of where its keys live. Another one means that the same name leads to another account or project."""
+    spreads: timedelta = timedelta(0)
+    """For so long after it made a key parts of the issuer may not know it: then neither a refusal nor that there was
+    nothing to revoke says that it is dead."""
     create: Propagation = field(default_factory=Propagation)
     revoke: Propagation = field(default_factory=lambda: Propagation(in_a_row=2))
 

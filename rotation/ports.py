@@ -227,6 +227,17 @@ class RevokesInSteps(Protocol):
 
 
 @runtime_checkable
+class ListsValues(Protocol):
+    """An issuer whose list has the values of the keys in it."""
+
+    def id_of(self, credential: Credential) -> str | None:
+        """The id of the key that has this value; None where the values are not listed after all.
+
+        Raises INVALID where they are, and this is none of them.
+        """
+
+
+@runtime_checkable
 class TellsUsage(Protocol):
     """An issuer that tells of many keys at once how they are used; in few requests, however many keys."""
 

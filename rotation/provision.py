@@ -347,10 +347,15 @@ class Provisioner:
                 policy = seen.policy
                 if (alive := self._alive(policy, dead)) or self._has_moved(target, last):
                     continue
-            for store in (*policy.replicas, policy.store):
-                # The primary last: its journal is what a repetition goes on from.
-                if self._own(store, policy) is not None:
-                    self._stores[store].delete(self.entry(store, policy))
+            try:
+                for store in (*policy.replicas, policy.store):
+                    # The primary last: its journal is what a repetition goes on from.
+                    if self._own(store, policy) is not None:
+                        self._stores[store].delete(self.entry(store, policy))
+            except Trouble as trouble:
+                if trouble.code is not Code.CONFLICT:
+                    raise
+                continue  # something was promoted in that very moment
             # A run that was under way may have minted, or promoted, which brings an entry back.
             alive = self._alive(policy, dead)
             if not alive and self._own(policy.store, policy) is None:

@@ -37,6 +37,7 @@ from rotation.ports import (
     Glances,
     Issuer,
     Listed,
+    ListsValues,
     ReadsMany,
     RevokesInSteps,
     RotatesByItself,
@@ -345,6 +346,13 @@ class PatientIssuer:
         issuer = self._issuer
         if isinstance(issuer, RevokesInSteps):
             self._call("clear", lambda: issuer.clear(key_id), repeatable=True)
+
+    def id_of(self, credential: Credential) -> str | None:
+        """See ListsValues; None where the issuer lists none."""
+        issuer = self._issuer
+        if not isinstance(issuer, ListsValues):
+            return None
+        return self._call("keys", lambda: issuer.id_of(credential), repeatable=True)
 
     def last_use(self, key_id: str) -> LastUse:
         return self._call("last_use", lambda: self._issuer.last_use(key_id), repeatable=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotation.errors import Trouble
-from rotation.journal import Journal
+from rotation.journal import Attempt, Journal
 from rotation.model import Check, Credential, Issued
 from rotation.outside import Target
 from rotation.ports import Auditor, Clock, Record
@@ -39,6 +39,8 @@ class Run:
     submitted: Issued | None = None
     """What a person has brought, until it is staged."""
     minted_at: float | None = None
+    minted: dict[str, Attempt] = field(default_factory=dict)
+    """By token: what was minted in this run, and not asked to be promoted yet."""
     quiet: bool = False
     """A plan: nothing is done, so nothing is evidence."""
     records: list[Record] = field(default_factory=list)

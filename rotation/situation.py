@@ -372,6 +372,16 @@ class Situation:
         born = max((a.at for a in self.attempts_of(key) if a.of is None), default=self.promoted_at(key) or since)
         return at > max(since + self.issuer.revoke.timeout, born + self.issuer.create.timeout + LISTED_WITHIN)
 
+    def known_from(self, key: str) -> datetime | None:
+        """From when all of the issuer knows that a key of ours was made; None where it does so at once."""
+        made = [a.at for a in self.attempts_of(key) if a.of is None]
+        if not self.issuer.spreads or not made:
+            return None
+        journal, held = self.seen.primary.journal, self.seen.primary.journal.condemned.get(key)
+        # What was promoted, or tried and found wanting, was there by then. Else its mint may have gone out late.
+        seen = journal.promoted.get(key) or (held.at if held and held.why is Why.NEVER_VERIFIED else None)
+        return (seen or max(made) + ATTEMPT_LIFE) + self.issuer.spreads
+
     def promoted_at(self, key: str) -> datetime | None:
         """When a key last became current, as far as noted."""
         journal = self.seen.primary.journal

@@ -9,6 +9,7 @@ there, ids and times, never a value. No path can be bound to an address: tokens 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,7 @@ _SELF: Final = {"auth/token/lookup-self": "read", "auth/token/renew-self": "upda
 """What every login of ours does with its own token."""
 _ALLOWED: Final[Mapping[str, Parameters]] = {
     "metadata": {"custom_metadata": (), "cas_required": (False,)},
+    "data": {"data": ({},), "options": ()},
     "delete": {"versions": ()},
     "undelete": {"versions": ()},
 }
@@ -100,7 +102,7 @@ def _path(store: VaultConfig, kind: str, path: str) -> str:
 def _rule(path: str, capabilities: set[str], *, current_only: bool) -> Rule:
     ordered = tuple(capability for capability in _ORDER if capability in capabilities)
     writes = capabilities & {"create", "update", "patch"}
-    kind = next((kind for kind in _ALLOWED if f"/{kind}/" in path), "")
+    kind = next((kind for kind in _ALLOWED if f"/{kind}/" in path and (kind != "data" or writes == {"patch"})), "")
     allowed = dict(_ALLOWED[kind]) if kind and writes else {}
     if kind == "metadata" and "create" not in capabilities:
         allowed.pop("cas_required", None)
@@ -113,7 +115,7 @@ def _parameters(parameters: Parameters) -> str:
 
 
 def _value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else _quoted(str(value))
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _quoted(text: str) -> str:

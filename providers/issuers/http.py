@@ -37,7 +37,7 @@ from providers.issuers.language import (
     forms,
     write_time,
 )
-from providers.issuers.wire import CALL_SECONDS, PLAIN, TELLING, Answer, Call, Silence, Wire, fit, rate, text_of
+from providers.issuers.wire import CALL_SECONDS, PLAIN, TELLING, Answer, Call, Moment, Silence, Wire, fit, rate, text_of
 from rotation.errors import Code, Trouble
 from rotation.model import (
     Capabilities,
@@ -165,17 +165,17 @@ class HttpIssuer:
             raise Trouble(
                 Code.INVALID, self.name, f"{what}: there is no slot {slot}; there are: {', '.join(slots) or 'none'}"
             )
-        until = self._clock.monotonic() + CALL_SECONDS
+        begun = self._now()
         known = {KEY_NAME: key_name, **self._prefetched(what), **({SLOT: slot} if slot else {})}
         ends = None
         if way.expiry and way.expiry.after in self._values:
             ends = self._clock.now() + timedelta(seconds=self._values[way.expiry.after])
             known[EXPIRES_AT] = write_time(ends, way.expiry.format)
-        answer = self._ask(what, way.request, known, writes=True)
+        answer = self._ask(what, way.request, known, writes=True, begun=begun)
         if answer.status not in way.ok:
             raise self._refused(what, answer, way.errors, writes=True)
         if way.poll:
-            answer = self._polled(what, way.poll, answer, until)
+            answer = self._polled(what, way.poll, answer, begun[0] + CALL_SECONDS)
         if slot:
             return self._in_slot(slot, answer, what)
         key_id = self._key_id(way, answer.body)
@@ -562,6 +562,16 @@ class HttpIssuer:
             held[name] = (credential, slot.created_at.read(answer.body) if slot.created_at else None)
         return held
 
+    def id_of(self, credential: Credential) -> str | None:
+        """As rotation.ports.ListsValues says. None for a vendor without slots: no other list has values."""
+        if not self._about.slots:
+            return None
+        what = "looking for the slot that holds a value"
+        for slot, (held, _) in self._held(what).items():
+            if held.same_as(credential):
+                return self._slot_id(slot, held)
+        raise Trouble(Code.INVALID, self.name, f"{what}: none does")
+
     def _slot_id(self, slot: str, credential: Credential) -> str:
         """No vendor names what a slot holds, so a digest does: the id is of this value, and of none that comes later."""
         values = sorted((name, value.reveal()) for name, value in credential.fields.items())
@@ -577,18 +587,21 @@ class HttpIssuer:
         return Issued(self._slot_id(slot, credential), credential, made)
 
     def _discard(self, parts: list[str], what: str) -> None:
-        """Regenerates a slot for nobody, provided that it still holds what the id is of."""
+        """Regenerates a slot for nobody, provided that it still holds what the id is of, and at once after that look."""
+        begun = self._now()
         if len(parts) != 2 or parts[0] not in self._about.slots or self._way is None:
             raise Trouble(Code.INVALID, self.name, f"{what}: this is no key id of {self._about.title}")
         held, _ = self._held(what)[parts[0]]
         if self._slot_id(parts[0], held) != _joined(parts):
             return
-        until = self._clock.monotonic() + CALL_SECONDS
-        answer = self._ask(what, self._way.request, {SLOT: parts[0]}, writes=True)
+        answer = self._ask(what, self._way.request, {SLOT: parts[0]}, writes=True, begun=begun)
         if answer.status not in self._way.ok:
             raise self._refused(what, answer, self._way.errors, writes=True)
         if self._way.poll:
-            self._polled(what, self._way.poll, answer, until)
+            self._polled(what, self._way.poll, answer, begun[0] + CALL_SECONDS)
+
+    def _now(self) -> Moment:
+        return self._clock.monotonic(), self._clock.now()
 
     def _show(
         self,
@@ -687,12 +700,14 @@ class HttpIssuer:
         address: str | None = None,
         writes: bool = False,
         until: float | None = None,
+        begun: Moment | None = None,
     ) -> Answer:
         """An administrative request. Raises Trouble when there is no answer.
 
         Parameters:
             address: of a page, in place of the request's own.
             until: on the monotonic clock, when the answer must be there at the latest.
+            begun: see Wire.send().
         """
         now = self._clock.monotonic()
         if not writes and 0 < (left := self._rests_until - now) <= _WAITS:
@@ -702,7 +717,7 @@ class HttpIssuer:
         call = self._fill(request, values, auth, secrets, query, address)
         if isinstance(call, str):
             raise Trouble(Code.INVALID, self.name, f"{what}: {call}")
-        answer = self._wire.send(call, "admin", until)
+        answer = self._wire.send(call, "admin", until, begun)
         if isinstance(answer, Silence):
             raise Trouble(Code.UNAVAILABLE, self.name, f"{what}: {answer.reason}", maybe_applied=writes and answer.sent)
         rest = self._wire.rest(answer)

@@ -46,6 +46,9 @@ _CONNECT: Final = 2
 _READ: Final = 10
 _LAG: Final = timedelta(minutes=15)
 """By how much a last use may be older than the truth. IAM promises nothing; this is added to every quiet period."""
+_SPREADS: Final = timedelta(minutes=1)
+"""IAM is eventually consistent, and promises no time (IAM User Guide, "Changes that I make are not always immediately
+visible", 2026); in practice it is seconds."""
 _UNKNOWN_KEY: Final = "InvalidClientTokenId"
 _NOT_ITS_OWN: Final = "SignatureDoesNotMatch"
 _CLOCK: Final = ("Signature expired", "Signature not yet current")
@@ -167,9 +170,8 @@ class IamIssuer:
         """Deletes an inactive key, which makes room for the next."""
         what = f"deleting the inactive key {key_id}"
         status = next((key["Status"] for key in self._all(what) if key["AccessKeyId"] == key_id), None)
-        if status is None:
-            return
-        if status != "Inactive":
+        # What the list lacks is asked for all the same: it may not know the key yet.
+        if status not in (None, "Inactive"):
             told = "it has been made active again since it was revoked; it is left as it is, and revoked anew"
             raise Trouble(Code.INVALID, self.name, f"{what}: {told}")
         try:
@@ -342,6 +344,7 @@ def capabilities(user: str, where: str) -> Capabilities:
         max_keys=MOST,
         names_keys=False,
         tells_last_use=True,
+        spreads=_SPREADS,
         scope=hashlib.sha256(f"{where} {user}".encode()).hexdigest()[:8],
         create=Propagation(in_a_row=3, interval=timedelta(seconds=2), timeout=timedelta(minutes=2)),
         revoke=Propagation(in_a_row=3, interval=timedelta(seconds=2), timeout=timedelta(minutes=2)),

@@ -12,7 +12,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -32,6 +32,8 @@ READ_SECONDS: Final = 30.0
 """Of silence."""
 CALL_SECONDS: Final = 50.0
 """For an answer in all; within the minute that the engine grants to one call."""
+LATEST_SECONDS: Final = 40.0
+"""What rests on a look goes out at most this long after it, whatever logging in and waiting took."""
 MAX_ANSWER_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 16
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
@@ -47,6 +49,10 @@ _EPOCH: Final = 1_000_000_000
 """Seconds: a larger number is a point in time."""
 LONGEST_REST: Final = 3600.0
 """Seconds; a vendor that asks for more is asked again after this."""
+
+
+Moment = tuple[float, datetime]
+"""By the monotonic clock and by the wall's."""
 
 
 def rate(header: str) -> tuple[str, str] | None:
@@ -135,17 +141,27 @@ class Wire:
         self.rates: Final[dict[str, str]] = {}
         """Rate-limit headers by name in lower case, as last heard."""
 
-    def send(self, call: Call, kind: Literal["admin", "verify"], until: float | None = None) -> Answer | Silence:
+    def send(
+        self,
+        call: Call,
+        kind: Literal["admin", "verify"],
+        until: float | None = None,
+        begun: Moment | None = None,
+    ) -> Answer | Silence:
         """Sends a request, once, and reads its answer within the limits.
 
         Parameters:
             kind: administrative requests and shown credentials share no connection.
             until: on the monotonic clock, when the answer must be there at the latest.
+            begun: of a change, when its operation began: it goes out soon after that, or not at all.
         """
         import requests  # noqa: PLC0415 - only who asks a vendor pays for it
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         started = self._clock.monotonic()
+        # A machine that slept may not have counted that; its wall clock has.
+        if begun and max(started - begun[0], (self._clock.now() - begun[1]).total_seconds()) > LATEST_SECONDS:
+            return Silence("getting ready took too long; it was not sent", sent=False)
         end = min(started + CALL_SECONDS, until or float("inf"))
         if end <= started:
             return Silence("its time is over", sent=False)

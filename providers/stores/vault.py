@@ -108,6 +108,7 @@ PATHS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("subkeys", _SIBLING, "read"),
         ("metadata", "", "read"),
         ("metadata", "", "patch"),
+        ("data", "", "patch"),
         ("delete", "", "update"),
         ("delete", _SIBLING, "update"),
     ),
@@ -508,10 +509,19 @@ class VaultStore:
         self._patch(entry, changes | {_POLICY + key: text for key, text in policy.items()})
 
     def delete(self, entry: str) -> None:
-        """As the port says: the newest versions are soft-deleted. `vault kv metadata delete` is for ever."""
+        """As the port says: the newest versions are soft-deleted. `vault kv metadata delete` is for ever.
+
+        A promotion compares the number of the newest version, deleted or not. So the server first makes another one of
+        the same value, and a promotion that is under way comes too late to bring the entry back.
+
+        Raises:
+            Trouble: CONFLICT when another one came first.
+        """
         main = self._look(entry, entry, kind=_NO_VALUES)
         if main.version:
-            self._switch(entry, "delete", entry, main.number)
+            body = {"data": {}, "options": {"cas": main.number}}
+            self._server.ask(self._call(entry, "PATCH", "data", entry, body=body))
+            self._switch(entry, "delete", entry, main.number, main.number + 1, half_done=True)
         elif not main.number:
             if self._metadata(entry, entry) is None:
                 return
@@ -734,8 +744,8 @@ class VaultStore:
         if answer is None:
             raise self._trouble(Code.NOT_FOUND, entry, "no such entry")
 
-    def _switch(self, entry: str, kind: str, path: str, number: int, *, half_done: bool = False) -> None:
-        body = {"versions": [number]}
+    def _switch(self, entry: str, kind: str, path: str, *numbers: int, half_done: bool = False) -> None:
+        body = {"versions": numbers}
         self._server.ask(self._call(entry, "POST", kind, path, body=body, half_done=half_done))
 
     def _call(self, entry: str, method: str, kind: str, path: str, **more: Any) -> _Call:

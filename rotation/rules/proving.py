@@ -20,6 +20,13 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
     if key in s.seen.primary.journal.proven:
         yield from _proven(s, key, "refused", "shown dead before")
         return
+    if (spread := s.known_from(key)) and revoked < spread and (key_id := s.key_id(key)):
+        if s.now < spread:
+            told = "revoked; so young a key is not known to all of the issuer, and is revoked once more"
+            yield Wait(until=spread, soon=True, reason=told)
+        else:
+            yield Revoke(key=key, key_id=key_id, reason="revoked when not all of the issuer knew it")
+        return
     if key in s.evidence.unreadable and s.issuer.model is not Model.MINT:
         known = s.seen.primary.journal.about(key)
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
