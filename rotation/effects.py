@@ -356,6 +356,8 @@ class Effects:
         s = self._situation(seen, run)
         mine = self._values.key_in(action.version, s)
         after = seen if mine is None else self._identified(mine, action.version, s, seen, run)
+        if mine is None and self._values.parsed(seen, seen.primary, action.version) is None:
+            run.evidence.unparsed.add(action.version.id)
         run.evidence.identified.add(action.version.id)  # not before: where the note is lost, it is no stranger's
         return after
 
@@ -519,7 +521,9 @@ class Effects:
     def _record(self, seen: Observation, run: Run, written: Mapping[str, str]) -> Observation:
         written = self._values.printed(written, self._situation(seen, run), run.values)
         self._stores[run.target.store].record(run.target.entry, written)
-        return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(written)))
+        if run.known is not None:  # what is promoted by now has no deadline any more
+            run.known = _noted(run.known, written)
+        return _noted(seen, written)
 
     @staticmethod
     def _replica(seen: Observation, store: str) -> Entry:
@@ -585,6 +589,10 @@ class Effects:
         actions.Forget: _forget,
     }
     """How each action is carried out: the look as it is afterwards, or None when another look is needed."""
+
+
+def _noted(seen: Observation, written: Mapping[str, str]) -> Observation:
+    return replace(seen, primary=replace(seen.primary, journal=seen.primary.journal.plus(written)))
 
 
 def _is_gone(call: Callable[[], object]) -> bool:

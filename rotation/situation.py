@@ -106,6 +106,8 @@ class Evidence:
     """By what was tried: actions that failed in this run, with the error. Others go on without them."""
     identified: set[str] = field(default_factory=set)
     """Ids of current versions that were held against the values of our keys."""
+    unparsed: set[str] = field(default_factory=set)
+    """Those of them that something else has put there, and in another form than the declared one."""
     matched: set[tuple[str, str]] = field(default_factory=set)
     """(replica, attempt token): the copy was read back and is the primary's value."""
 
@@ -113,7 +115,7 @@ class Evidence:
         return (self.checks, self.current, self.refusals, self.last_use, self.smoked)
 
     def _found(self) -> tuple[set[Any], ...]:
-        return (self.unreadable, self.identified, self.apart, self.alike, self.matched)
+        return (self.unreadable, self.identified, self.unparsed, self.apart, self.alike, self.matched)
 
     def known(self) -> tuple[Any, ...]:
         """What has been answered so far, to tell it from what comes next."""
@@ -474,6 +476,18 @@ class Situation:
         )
 
     @cached_property
+    def stranded(self) -> bool:
+        """Whether waiting for the replicas would be for ever.
+
+        The primary hands out nothing that works, so nothing is mirrored, and the place for its replacement is that of
+        an old credential: what each replica hands out is known, and another one.
+        """
+        held = [self.seen.replicas[store] for store in self.lagging]
+        keys = [self.key_of(entry.current) for entry in held if isinstance(entry, Entry)]
+        known = len(keys) == len(held) and all(key in self.keys for key in keys)
+        return known and (self.urgent or self.current is None) and self.no_room
+
+    @cached_property
     def urgent(self) -> bool:
         """The current credential is to die, or is dead."""
         journal = self.seen.primary.journal
@@ -699,8 +713,10 @@ class Situation:
 
     @cached_property
     def slot_unknown(self) -> bool:
-        """Whether any slot may be the one of what is handed out."""
-        known = self.current is None or self.slots_of(self.current_key or "")
+        """Whether any slot may be the one of what is handed out. A value that was put there dead is in none."""
+        held = self.seen.primary.journal.condemned.get(self.current_key or "")
+        dead = self.found_dead or (held is not None and held.why is Why.NEVER_VERIFIED)
+        known = self.current is None or dead or self.slots_of(self.current_key or "")
         return self.issuer.model is Model.SLOTS and not known
 
     @cached_property

@@ -74,8 +74,10 @@ class Values:
                     raise
                 return None
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
-            if (found := store.find(primary.name, token)) is not None and s.readable(found):
-                return self.read(seen, primary, found)
+            found = store.find(primary.name, token)
+            # Of a version whose attempt is forgotten nothing tells the form.
+            if found is not None and s.readable(found) and (held := self.parsed(seen, primary, found)) is not None:
+                return held
         return None
 
     def was_stored(self, key: str, s: Situation) -> bool:

@@ -23,8 +23,10 @@ OpenBao alone has `detailed-metadata`, which lists a folder with the metadata of
 `list` on P of detailed-metadata the listing takes one call for each 200 paths of an environment. Where that is missing
 or not allowed it takes one for each entry, and holds the names of one environment at a time.
 
-A promotion writes with check-and-set on the version number and looks at nothing else. One that was
-under way when its entry was deleted therefore brings the entry back; whoever deletes looks again.
+A promotion writes with check-and-set on the version number and looks at nothing else, not even whether that version is
+deleted. So delete() makes a version more, which a promotion that is under way does not know of; `patch` on data lets it,
+and with `data` limited to `{}` nothing else. Only the first promotion of an entry that was deleted while it had no
+version brings it back; whoever deletes looks again.
 
 Seen on OpenBao 2.7.2, whose KV engine has Vault's API: a soft-deleted version answers 404 with its metadata,
 an unknown path 404 without; `cas` 0 means that there is no version yet; a key of custom_metadata has at most 128
@@ -540,7 +542,8 @@ class VaultStore:
         if pending.deleted:
             self._switch(entry, "undelete", _pending(entry), pending.number)
         if main.deleted:
-            self._switch(entry, "undelete", entry, main.number, half_done=pending.deleted)
+            both = range(max(main.number - 1, 1), main.number + 1)  # see delete()
+            self._switch(entry, "undelete", entry, *both, half_done=pending.deleted)
         else:
             self._patch(entry, {_DELETED: None}, half_done=pending.deleted)
         return True

@@ -28,7 +28,9 @@ def note(s: Situation) -> Iterator[Decision]:
     if again := [key for key in journal.superseded if any(role.endswith(":current") for role in s.roles.get(key, ()))]:
         which = tuple(f"superseded.{key}" for key in again)
         yield Forget(key="", proof="void", facts=which, reason="a store hands it out again")
-    if not s.lagging and (s.explained or s.current_id in s.evidence.identified):
+    # What is in another form could not be compared: it may be one of our keys, which drains from when that is replaced.
+    compared = s.current_id in s.evidence.identified and s.current_id not in s.evidence.unparsed
+    if not s.lagging and (s.explained or compared):
         for key in s.keys:
             if key != s.current_key and (since := s.promoted_at(key)) and not s.superseded_at(key):
                 # Never before it was current, by a clock that was ahead then: that would not count, for ever.

@@ -27,7 +27,7 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
         else:
             yield Revoke(key=key, key_id=key_id, reason="revoked when not all of the issuer knew it")
         return
-    if key in s.evidence.unreadable and s.issuer.model is not Model.MINT:
+    if key in s.evidence.unreadable and s.issuer.model is not Model.MINT and key not in s.roles:
         known = s.seen.primary.journal.about(key)
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return

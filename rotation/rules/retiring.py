@@ -85,7 +85,7 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if s.promoted_at(key) is None:
         yield from _never_promoted(s, key)
         return
-    if s.lagging:
+    if s.lagging and not s.stranded:
         return
     if (since := s.superseded_at(key)) is None:
         return

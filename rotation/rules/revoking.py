@@ -74,7 +74,7 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
     if (why in (Why.ORPHAN, Why.LOST) or unlisted) and _in_doubt(s):
         yield from try_current(s, "before the last key besides it goes: does the current one work?")
         return
-    if unlisted and s.found_dead:
+    if unlisted and s.found_dead and s.slots_of(s.current_key or ""):
         told = "the current credential is refused: the one before lives until it is replaced"
         yield Hold(cause=Cause.UNVERIFIED, reason=told)
         return
@@ -82,7 +82,9 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
         yield from _make_void(s, key)
         return
     orphan = s.seen.primary.journal.condemned[key].why is Why.ORPHAN
-    if s.astray and (s.promoted_at(key) or orphan):  # of our own, replicas get only what the primary has promoted
+    if (
+        s.astray and not s.stranded and (s.promoted_at(key) or orphan)
+    ):  # of our own, replicas get only what the primary has promoted
         yield Hold(
             cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.astray)} agrees with {s.policy.store}"
         )
@@ -158,13 +160,15 @@ def may_be_current(s: Situation, key: str) -> Iterator[TellApart | Hold]:
 
 def _unclear(s: Situation, key: str) -> bool:
     """Whether a key may be what is handed out under another name, and was not shown apart from it."""
-    held = s.seen.primary.journal.condemned.get(key)
-    # What was current may not have been noted as such, or in a life that is forgotten. A lost mint never was.
-    never_seen = s.promoted_at(key) is None and bool(s.attempts_of(key)) and held is not None and held.why is Why.LOST
     if s.slot_unknown:
         return True
-    unnamed = s.current_unnamed and s.issuer.registry and not never_seen
-    return unnamed and key not in s.evidence.apart and key not in s.seen.primary.journal.foreign
+    # Even a key that was only ever staged: a person may have taken its value from there.
+    return (
+        s.current_unnamed
+        and s.issuer.registry
+        and key not in s.evidence.apart
+        and key not in s.seen.primary.journal.foreign
+    )
 
 
 def elsewhere(s: Situation, key: str) -> Hold | Forget | None:

@@ -54,7 +54,7 @@ from tests.contracts.store import (
 from tests.world import FakeClock, Trail
 
 LEAST = """
-path "secret/data/PREFIX/*" { capabilities = ["create", "read", "update"] }
+path "secret/data/PREFIX/*" { capabilities = ["create", "read", "update", "patch"] }
 path "secret/metadata/PREFIX/*" { capabilities = ["create", "read", "patch", "list"] }
 path "secret/subkeys/PREFIX/*" { capabilities = ["read"] }
 path "secret/delete/PREFIX/*" { capabilities = ["update"] }
