@@ -82,9 +82,8 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
         yield from _make_void(s, key)
         return
     orphan = s.seen.primary.journal.condemned[key].why is Why.ORPHAN
-    if (
-        s.astray and not s.stranded and (s.promoted_at(key) or orphan)
-    ):  # of our own, replicas get only what the primary has promoted
+    # Of our own, replicas get only what the primary has promoted.
+    if s.astray and not s.stranded and (s.promoted_at(key) or orphan):
         yield Hold(
             cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.astray)} agrees with {s.policy.store}"
         )

@@ -159,7 +159,7 @@ def same_content(one: Entry, other: Entry) -> bool:
     """As same_state(), but what is current may be the same value and token under another id: as after a recovery."""
 
     def roles(entry: Entry) -> list[tuple[str | None, str | None] | None]:
-        return [version and (version.token, version.key_id) for version in (entry.current, entry.pending)]
+        return [(version.token, version.key_id) if version else None for version in (entry.current, entry.pending)]
 
     return roles(one) == roles(other) and one.journal.facts == other.journal.facts and one.policy == other.policy
 
