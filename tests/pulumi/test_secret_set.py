@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import uuid
 from collections.abc import Iterator
@@ -119,17 +118,13 @@ class Registered(mocks.Mocks):
 
 @pytest.fixture(autouse=True)
 def loop() -> Iterator[None]:
-    """The SDK takes the loop of the thread, which whoever had one before has taken away with it.
-
-    It leaves loops of its own unclosed in its threads: they are to go here, and not in somebody else's test.
-    """
+    """The SDK takes the loop of the thread, which whoever had one before has taken away with it."""
     own = asyncio.new_event_loop()
     asyncio.set_event_loop(own)
     yield
     for left in {own, asyncio.get_event_loop_policy().get_event_loop()}:
         left.close()
     asyncio.set_event_loop(None)
-    gc.collect()
 
 
 def test_the_graph_is_one_component_with_two_secrets() -> None:
