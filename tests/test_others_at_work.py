@@ -1,0 +1,437 @@
+"""Schedules in which somebody else is at work: a person's edits and applies, a deletion, a vendor that answers late."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from providers.issuers.http import HttpIssuer
+from providers.issuers.iam import IamIssuer
+from providers.issuers.memory import MemoryIssuer, MemoryVendor
+from providers.stores.memory import MemoryStore
+from providers.stores.vault import TokenLogin, VaultStore
+from rotation import policy as policies
+from rotation.clock import SystemClock
+from rotation.engine import Engine, Places, Target
+from rotation.errors import Code, Trouble
+from rotation.model import (
+    Capabilities,
+    Check,
+    Credential,
+    Drain,
+    Issued,
+    Model,
+    Policy,
+    Propagation,
+    SecretValue,
+    Verdict,
+)
+from rotation.provision import Provisioner
+from rotation.resilience import PatientIssuer, Service
+from sandbox.aws.server import AwsServer
+from sandbox.openbao import OpenBaoServer
+from tests.iam.test_iam import USER, IamHarness, Site
+from tests.issuers.test_described_life import world as described
+from tests.world import ENTRY, NAME, Crash, FakeClock, Trail, World
+
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+SHORT = Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=MINUTE)
+BEARER = "text Bearer {value}"
+
+
+def store_of(world: World, name: str = "vault") -> MemoryStore:
+    return MemoryStore(name, world.vaults[name], world.clock.now)
+
+
+def apply(world: World, form: str) -> None:
+    """The stack is applied with another form of values."""
+    store_of(world).set_policy(ENTRY, policies.written(replace(world.policy, form=form)))
+
+
+def works(world: World) -> bool:
+    """Whether what the primary hands out is accepted."""
+    value = (world.handed_out()["vault"] or "").removeprefix("Bearer ")
+    return bool(value) and world.vendor.accepts(value)
+
+
+def sweep_for(world: World, span: timedelta, step: timedelta = HOUR) -> None:
+    for _ in range(int(span / step)):
+        world.clock.move(step)
+        world.sweep()
+
+
+# --- a person, and an apply ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("applied", ["before", "after"])
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_value_saved_in_another_form_drains_from_its_replacement(applied: str, tells: bool) -> None:
+    """A person saves the current value anew, and it is not of the declared form: nobody can tell that it is ours."""
+    world = World(capabilities=Capabilities(tells_last_use=tells, create=SHORT, revoke=SHORT))
+    world.allow_outage = True  # the world compares values as they are
+    if applied == "before":
+        apply(world, BEARER)
+    world.run()
+    world.clock.move(DAY)
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="value-1"))
+    if applied == "after":
+        apply(world, BEARER)
+    handed = world.clock.now()
+    for _ in range(60 * 24):
+        world.clock.move(HOUR)
+        if (world.handed_out()["vault"] or "").removeprefix("Bearer ") == "value-1":
+            handed = world.clock.now()
+        world.sweep()
+        if "value-1" not in world.live():
+            break
+    assert "value-1" not in world.live()
+    assert world.clock.now() - handed >= world.grace
+
+
+def test_a_contained_slot_is_replaced_after_a_mint_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apply changed the form, so nobody can read the leaked value any more; and the issuer refuses one mint."""
+    world = World(model=Model.SLOTS)
+    world.allow_outage = True
+    world.run()
+    world.clock.move(DAY)
+    apply(world, BEARER)
+    real, refusals = MemoryIssuer.mint, [True]
+
+    def mint(issuer: MemoryIssuer, key_name: str, slot: str | None = None) -> Issued:
+        if refusals:
+            refusals.pop()
+            raise Trouble(Code.DENIED, "vendor", "refused for certain, once")
+        return real(issuer, key_name, slot)
+
+    monkeypatch.setattr(MemoryIssuer, "mint", mint)
+    world.engine().emergency(world.target, contain_after=timedelta(0))
+    assert not refusals
+    sweep_for(world, 2 * DAY)
+    assert works(world)
+
+
+@pytest.mark.parametrize("regenerates", [False, True])
+@pytest.mark.parametrize("typo", ["typo", "value-1"])
+def test_a_typo_does_not_keep_both_slots(typo: str, regenerates: bool) -> None:
+    """A person saves something dead while the old slot drains: that slot takes the replacement once it has drained."""
+    able = Capabilities(model=Model.SLOTS, slots=("key1", "key2"), regenerates=regenerates, create=SHORT, revoke=SHORT)
+    world = World(model=Model.SLOTS, capabilities=able)
+    world.run()
+    world.clock.move(31 * DAY)
+    world.run()
+    if typo == "value-1":  # revoked by then, and a person goes back to it while the next one drains
+        sweep_for(world, 3 * DAY)
+        assert "value-1" not in world.live()
+        world.clock.move(31 * DAY)
+        world.run()
+    world.clock.move(HOUR)
+    world.allow_outage = True  # a person's
+    store_of(world).put_by_hand(ENTRY, Credential.of(value=typo))
+    sweep_for(world, 20 * DAY)
+    assert works(world)
+
+
+@pytest.mark.parametrize("most", [2, None])
+@pytest.mark.parametrize("how", ["typo", "backup", "deleted"])
+def test_a_primary_with_nothing_that_works_gets_the_place_of_what_drains(how: str, most: int | None) -> None:
+    """The replica still hands out what works, and can not agree with a primary that has nothing to mirror."""
+    able = Capabilities(tells_last_use=True, max_keys=most, create=SHORT, revoke=SHORT)
+    world = World(stores=("vault", "rep"), max_keys=most, capabilities=able)
+    world.run()
+    entry = world.vaults["vault"].entries[ENTRY]
+    backup = dict(entry.facts), list(entry.versions), entry.current, entry.pending
+    world.clock.move(DAY)
+    world.engine().rotate(world.target)
+    sweep_for(world, 3 * DAY)
+    world.engine().rotate(world.target)
+    world.clock.move(HOUR)
+    assert world.live() == {"value-2", "value-3"}
+    world.allow_outage = True  # a person's
+    match how:
+        case "typo":
+            store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+        case "backup":
+            entry.facts, entry.versions, entry.current, entry.pending = backup
+        case _:
+            entry.versions = [version for version in entry.versions if version is not entry.current]
+            entry.current = None
+    sweep_for(world, 40 * DAY, 2 * HOUR)
+    assert works(world)
+
+
+def test_what_a_person_took_from_where_it_was_staged_is_not_revoked() -> None:
+    """The replica's login may not promote, so a person pastes the staged value, whose attempt was given up by then."""
+    world = World(stores=("vault", "rep"), fenced=False)
+    world.run()
+    world.clock.move(DAY)
+    world.denied = ("rep", ("stage",))
+    world.engine().rotate(world.target)
+    pending = store_of(world).observe(ENTRY).pending
+    assert pending is not None
+    assert pending.credential is not None
+    world.denied = ("", ())
+    world.clock.move(16 * MINUTE)
+
+    def dies(_: object, call: str) -> None:
+        if call == "after promote":
+            world.fault = None
+            raise Crash(call)
+
+    world.fault = dies
+    with suppress(Crash):
+        world.sweep()
+    store_of(world, "rep").put_by_hand(ENTRY, pending.credential)
+    world.clock.move(MINUTE)
+    world.denied = ("rep", ("promote",))
+    for _ in range(5):
+        world.clock.move(16 * MINUTE)
+        world.sweep()  # the world checks that each store hands out what works
+
+
+def test_a_note_that_comes_late_is_read_in_no_other_form() -> None:
+    """It brings back the facts of a key that was retired meanwhile, of which only a version tells."""
+    world = World(capabilities=Capabilities(create=SHORT, revoke=SHORT))
+    world.allow_outage = True
+    promotions: list[str] = []
+
+    def fault(_: object, call: str) -> None:
+        promotions.extend([call] * (call == "before promote"))
+        if call == "after observe" and len(promotions) == 2 and world.handed_out()["vault"] == "value-2":
+            promotions.append("paused")  # this run has seen its promotion, and not noted it yet
+            world.engine().rotate(world.target)
+            sweep_for(world, 3 * DAY)
+            assert "value-2" not in world.live()
+
+    world.fault = fault
+    world.run()
+    world.clock.move(DAY)
+    world.engine().rotate(world.target)
+    assert "paused" in promotions
+    world.fault = None
+    apply(world, BEARER)
+    sweep_for(world, 80 * DAY, 6 * HOUR)
+    token = "token000000000000000000000000002"
+    facts = store_of(world).observe(ENTRY).journal.facts
+    assert not [fact for fact in facts if fact.endswith(token) and fact.startswith(("condemned", "revoked", "key"))]
+
+
+# --- a vendor that answers late -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["azure-storage", "azure-openai"])
+@pytest.mark.parametrize("minutes", [1, 3, 16])
+def test_a_slot_is_not_made_anew_long_after_its_look(kind: str, minutes: int) -> None:
+    """A revocation stands still before its second request; the slot holds what is handed out by the time it goes on."""
+    with described(kind) as world:
+
+        def engine(send: Callable[..., Any] | None = None) -> Engine:
+            parts = World.engine(world).outside
+            issuer = HttpIssuer("vendor", world.asked.about, world.asked.variables, world.admin, world.clock)
+            if send:
+                real = issuer._wire.send
+                issuer._wire.send = lambda *call: send(real, *call)  # type: ignore[method-assign]
+            patient = PatientIssuer(issuer, Service("vendor", world.clock, lambda: 0.5))
+            return Engine(parts.stores, {"vendor": patient}, parts.places, world.clock, world.trail, parts.tokens)
+
+        engine().run(world.target)
+        for days in (30, 20):
+            world.clock.move(timedelta(days=days))
+            if days == 30:
+                engine().run(world.target)
+        paused: list[str] = []
+
+        def send(real: Callable[..., Any], call: Any, *more: Any) -> Any:
+            if "regenerate" in call.url and not paused:
+                for _ in range(minutes):
+                    world.clock.move(MINUTE)
+                    engine().run(world.target)
+                engine().emergency(world.target)
+                world.clock.move(timedelta(seconds=5))
+                paused.append(world.current())
+            return real(call, *more)
+
+        engine(send).run(world.target)
+        assert paused
+        world.clock.move(timedelta(seconds=10))
+        assert world.asked.accepts({"value": world.current()}, use=False)
+
+
+@pytest.mark.parametrize("kind", ["azure-storage", "azure-openai"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_slot_is_adopted_by_its_name_or_its_id(kind: str, whole: bool) -> None:
+    """It is the value in it that tells: its key retires like any other, and another slot is refused."""
+    with described(kind) as world:
+        engine = world.engine()
+        slots = engine.outside.issuers["vendor"].capabilities.slots
+        issued = engine.outside.issuers["vendor"].mint("by hand", slots[0])
+        world.clock.move(timedelta(seconds=10))
+        store_of(world).set_policy(ENTRY, {})
+        store_of(world).put_by_hand(ENTRY, issued.credential)
+        world.clock.move(HOUR)
+        with pytest.raises(Trouble, match=f"is that of {slots[0]}, and not of {slots[1]}"):
+            world.engine().adopt(world.target, world.policy, key_id=slots[1])
+        world.engine().adopt(world.target, world.policy, key_id=issued.key_id if whole else slots[0])
+        for days in (30, 1.1, 14, 1, 15, 1.1, 31, 1.1, 31):
+            world.clock.move(timedelta(days=days))
+            world.engine().run(world.target)
+        assert world.trail.events().count("promote.done") >= 3
+
+
+class Spreading:
+    """IAM, parts of which do not know a young key: those that list, and where asked for those that change."""
+
+    def __init__(self, client: Any, clock: FakeClock, lag: timedelta, *, changes: bool) -> None:
+        self._client, self._clock, self._lag, self._changes = client, clock, lag, changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def is_young(self, key: Mapping[str, Any]) -> bool:
+        return bool(key["CreateDate"] > self._clock.now() - self._lag)
+
+    def list_access_keys(self, **asked: str) -> Any:
+        page = self._client.list_access_keys(**asked)
+        page["AccessKeyMetadata"] = [key for key in page["AccessKeyMetadata"] if not self.is_young(key)]
+        return page
+
+    def update_access_key(self, **asked: str) -> Any:
+        young = [
+            key["AccessKeyId"]
+            for key in self._client.list_access_keys(UserName=asked["UserName"])["AccessKeyMetadata"]
+            if self.is_young(key)
+        ]
+        if self._changes and asked["AccessKeyId"] in young:
+            answer = {"Error": {"Code": "NoSuchEntity", "Message": "The Access Key cannot be found"}}
+            raise ClientError({**answer, "ResponseMetadata": {"HTTPStatusCode": 404}}, "UpdateAccessKey")  # type: ignore[typeddict-item]
+        return self._client.update_access_key(**asked)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_emergency_right_after_a_mint_leaves_no_key_in_iam(dies: bool, changes: bool) -> None:
+    """A second after its mint neither STS nor the list knows the key: that says nothing of whether it is dead."""
+    clock, lag = FakeClock(), timedelta(seconds=10)
+    with AwsServer(now=clock.now) as server:
+        harness = IamHarness(server, clock)
+        site = Site(harness)
+        issuer = harness.issuer
+        assert isinstance(issuer, IamIssuer)
+        connect, shown = issuer._client, issuer.verify
+        issuer._client = lambda: Spreading(connect(), clock, lag, changes=changes)  # type: ignore[method-assign]
+        fired: list[str] = []
+
+        def verify(credential: Credential) -> Check:
+            key_id = credential.fields["access_key_id"].reveal()
+            if not fired and site.trail.events().count("mint") > 1 and key_id != site.current:
+                fired.append(key_id)
+                clock.move(timedelta(seconds=1))
+                site.engine().emergency(site.target)
+                if dies:
+                    raise Crash("before verify")
+            keys = {key["AccessKeyId"]: key for key in harness.iam.list_access_keys(UserName=USER)["AccessKeyMetadata"]}
+            if key_id in keys and keys[key_id]["CreateDate"] > clock.now() - lag:
+                return Check(Verdict.INVALID, "InvalidClientTokenId: no such key, or not active")
+            return shown(credential)
+
+        issuer.verify = verify  # type: ignore[method-assign]
+        site.sweep()
+        clock.move(30 * DAY)
+        with suppress(Crash):
+            site.engine().run(site.target)
+        assert fired
+        site.settle()
+        for _ in range(3):
+            site.sweep(days=31)
+        assert fired[0] not in harness.statuses()
+
+
+# --- a deletion ---------------------------------------------------------------------------------------
+
+
+class Ahead(SystemClock):
+    """The server's time, which can be moved ahead."""
+
+    by = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.by
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.by.total_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        self.by += timedelta(seconds=seconds)
+
+
+@dataclass
+class Deleting:
+    """A store in which an entry is deleted right before one call of a run on it."""
+
+    store: Any
+    call: str
+    delete: Callable[[], None]
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self.store, name)
+        if name != self.call:
+            return real
+
+        def first(*asked: Any) -> Any:
+            if name != "record" or any(fact.startswith("attempt.") for fact in asked[1]):
+                self.delete()
+            return real(*asked)
+
+        return first
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("call", ["record", "promote"])
+def test_a_deletion_in_vault_leaves_no_key_and_no_entry(call: str, named: bool) -> None:
+    """OpenBao keeps what comes for a deleted entry: the run sees at its next look that it is gone."""
+    clock, trail, deleted = Ahead(), Trail(), list[bool]()
+    vendor = MemoryVendor(clock.now)
+    able = Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT, names_keys=named)
+    places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
+    policy = Policy(
+        installation="acme", environment="test", name=NAME, store="vault", issuer="vendor", owner="team",
+        rotate_every=30 * DAY, grace=DAY, drain=Drain(),
+    )  # fmt: skip
+    with OpenBaoServer() as server:
+        prefix = f"t{uuid.uuid4().hex[:8]}"
+
+        def store() -> VaultStore:
+            return VaultStore(
+                "vault", address=server.address, mount="secret", prefix=prefix, ca_bundle=str(server.ca),
+                auth=TokenLogin(SecretValue(server.root_token)), clock=clock, environment="test",
+            )  # fmt: skip
+
+        def engine(through: Any) -> Engine:
+            return Engine({"vault": through}, {"vendor": MemoryIssuer("vendor", vendor, able)}, places, clock, trail)
+
+        def delete() -> None:
+            if not deleted:
+                deleted.append(True)
+                provisioner().delete(policy, force_revoke=True)
+
+        def provisioner() -> Provisioner:
+            issuers = {"vendor": MemoryIssuer("vendor", vendor, able)}
+            return Provisioner(engine(store()), {"vault": store()}, issuers, places, clock, print)
+
+        provisioner().create(policy, bootstrap="apply")
+        assert len(vendor.live()) == 1
+        clock.by += 31 * DAY
+        outcome = engine(Deleting(store(), call, delete)).run(Target("vault", f"test/{NAME}"))
+        assert deleted
+        assert outcome.trouble is not None
+        assert outcome.trouble.code is Code.NOT_FOUND
+        assert not vendor.live()
+        assert not list(store().listing())
+        with pytest.raises(Trouble):
+            store().current(f"test/{NAME}")
