@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from providers.issuers.http import HttpIssuer
 from providers.issuers.iam import IamIssuer
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.memory import MemoryStore
@@ -34,7 +33,6 @@ from rotation.model import (
     Verdict,
 )
 from rotation.provision import Provisioner
-from rotation.resilience import PatientIssuer, Service
 from sandbox.aws.server import AwsServer
 from sandbox.openbao import OpenBaoServer
 from tests.iam.test_iam import USER, IamHarness, Site
@@ -230,21 +228,11 @@ def test_a_note_that_comes_late_is_read_in_no_other_form() -> None:
 def test_a_slot_is_not_made_anew_long_after_its_look(kind: str, minutes: int) -> None:
     """A revocation stands still before its second request; the slot holds what is handed out by the time it goes on."""
     with described(kind) as world:
-
-        def engine(send: Callable[..., Any] | None = None) -> Engine:
-            parts = World.engine(world).outside
-            issuer = HttpIssuer("vendor", world.asked.about, world.asked.variables, world.admin, world.clock)
-            if send:
-                real = issuer._wire.send
-                issuer._wire.send = lambda *call: send(real, *call)  # type: ignore[method-assign]
-            patient = PatientIssuer(issuer, Service("vendor", world.clock, lambda: 0.5))
-            return Engine(parts.stores, {"vendor": patient}, parts.places, world.clock, world.trail, parts.tokens)
-
+        engine = world.patient
         engine().run(world.target)
-        for days in (30, 20):
-            world.clock.move(timedelta(days=days))
-            if days == 30:
-                engine().run(world.target)
+        world.clock.move(30 * DAY)
+        engine().run(world.target)
+        world.clock.move(20 * DAY)
         paused: list[str] = []
 
         def send(real: Callable[..., Any], call: Any, *more: Any) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from providers.issuers.http import HttpIssuer
 from providers.issuers.memory import MemoryIssuer, MemoryVendor, VendorKey
 from providers.issuers.wire import Silence
 from providers.stores.aws import AwsLogin, SecretsManagerStore
@@ -26,7 +25,6 @@ from rotation.incident.selection import Selection
 from rotation.model import Capabilities, Credential, Entry, KeyInfo, LastUse, Model, Propagation
 from rotation.ports import Record
 from rotation.provision import Refusal
-from rotation.resilience import PatientIssuer, Service
 from rotation.situation import Stop
 from sandbox.aws.records import ReplicaStatus
 from sandbox.aws.server import REGION, AwsServer
@@ -288,16 +286,7 @@ def crash_at(world: World, call: str, at: str) -> None:
 def test_a_regeneration_that_comes_late_meets_no_new_key() -> None:
     """Its answer was lost and it was sent again; the first is carried out a minute after the second."""
     with described("azure-storage") as world:
-
-        def engine(send: Any = None) -> Engine:
-            parts = World.engine(world).outside
-            issuer = HttpIssuer("vendor", world.asked.about, world.asked.variables, world.admin, world.clock)
-            if send:
-                real = issuer._wire.send
-                issuer._wire.send = lambda *call: send(real, *call)  # type: ignore[method-assign]
-            patient = PatientIssuer(issuer, Service("vendor", world.clock, lambda: 0.5))
-            return Engine(parts.stores, {"vendor": patient}, parts.places, world.clock, world.trail, parts.tokens)
-
+        engine = world.patient
         late: list[Any] = []
 
         def lost(real: Any, call: Any, *more: Any) -> Any:

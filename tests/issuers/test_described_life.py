@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from providers.stores.memory import MemoryStore
 from rotation.engine import Engine
 from rotation.errors import Trouble
 from rotation.model import SecretValue
+from rotation.resilience import PatientIssuer, Service
 from sandbox.vendor import Key, Vendor
 from tests.world import ENTRY, World
 
@@ -39,6 +41,20 @@ class DescribedWorld(World):
             self.trail,
             engine.outside.tokens,
         )
+
+    def patient(self, send: Callable[..., Any] | None = None) -> Engine:
+        """An engine whose issuer asks again as a host's does.
+
+        Parameters:
+            send: stands between it and the vendor: gets what really sends, and what it is to send.
+        """
+        parts = super().engine().outside
+        issuer = HttpIssuer("vendor", self.asked.about, self.asked.variables, self.admin, self.clock)
+        if send:
+            real = issuer._wire.send
+            issuer._wire.send = lambda *call: send(real, *call)  # type: ignore[method-assign]
+        asked = PatientIssuer(issuer, Service("vendor", self.clock, lambda: 0.5))
+        return Engine(parts.stores, {"vendor": asked}, parts.places, self.clock, self.trail, parts.tokens)
 
     def check(self) -> None:
         for store, value in self.handed_out().items():
