@@ -17,8 +17,8 @@ from rotation.looking import named_as_adopted
 from rotation.model import Check, Credential, Entry, Model, Verdict, Version
 from rotation.names import KeyName, token_in
 from rotation.outside import Outside
-from rotation.ports import RevokesInSteps, RotatesByItself
-from rotation.rules.waiting import backoff
+from rotation.ports import Issuer, RevokesInSteps, RotatesByItself
+from rotation.rules.waiting import SHOWN_WITHIN, backoff
 from rotation.run import Records, Run, stages_of
 from rotation.situation import ATTEMPT_LIFE, Absent, Observation, Situation, Streak, foreign_token
 from rotation.values import Values
@@ -214,7 +214,8 @@ class Effects:
             key_id = run.evidence.issued[token]
             written = attempt.written() | facts.key_fact(token, key_id)
             condemned = written | facts.condemned(token, self._outside.now(seen), Why.LOST)
-            _is_gone(lambda: store.record(run.target.entry, condemned))  # noqa: B023 - called at once
+            if not _is_gone(lambda: store.record(run.target.entry, condemned)):  # noqa: B023 - called at once
+                self._clock.sleep(SHOWN_WITHIN.total_seconds())  # the look that it rests on may have been behind
             if _is_gone(lambda: store.observe(run.target.entry)):
                 self._take_back(attempt, key_id, seen, run)
                 del run.minted[token]
@@ -223,9 +224,21 @@ class Effects:
         """The entry was deleted while its key was minted: nobody has its value, and nothing could name it any more."""
         issuer = self._outside.issuer(seen)
         able = issuer.capabilities
-        if able.model is not Model.MINT or not able.registry or not able.revokes:
+        if able.model not in (Model.MINT, Model.SLOTS) or not able.registry or not able.revokes:
             return
         self._records.write(run, "revoke", seen, reason="its entry is gone", token=attempt.token, key_id=key_id)
+        for turn in range(2 if able.spreads else 1):
+            if turn:  # not all of the issuer may have known it
+                self._clock.sleep(able.spreads.total_seconds())
+            self._revoke_for_good(issuer, key_id)
+        if able.names_keys and able.model is Model.MINT:  # its mint may have arrived twice
+            whose = {"installation": seen.policy.installation, "environment": seen.policy.environment}
+            for info in iter(issuer.keys()):
+                if token_in(info.name, **whose, secret=seen.policy.name) == attempt.token and info.key_id != key_id:
+                    self._revoke_for_good(issuer, info.key_id)
+
+    @staticmethod
+    def _revoke_for_good(issuer: Issuer, key_id: str) -> None:
         issuer.revoke(key_id)
         if isinstance(issuer, RevokesInSteps):
             issuer.clear(key_id)

@@ -195,6 +195,10 @@ class Engine:
             if trouble.code is Code.NOT_FOUND and not trouble.maybe_applied and run.minted:
                 self._effects.bereaved(run)
             raise
+        if run.known is not None and run.known.handed_out != seen.handed_out:
+            # What was told apart, was told from what was handed out then.
+            run.evidence.apart.clear()
+            run.evidence.alike.clear()
         return self._observer.with_pair(seen, run.evidence, run.order)
 
     def _decide(self, seen: Observation, run: Run) -> actions.Decision:

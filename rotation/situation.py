@@ -50,6 +50,15 @@ class Observation:
     ahead: timedelta = timedelta(0)
     """How far our clock is ahead of the primary's. What is written down is in the primary's time."""
 
+    @property
+    def handed_out(self) -> Mapping[str, str | None]:
+        """The version that each store hands out; None where it hands out none, or can not be asked."""
+        entries = {self.primary.store: self.primary, **self.replicas}
+        return {
+            store: entry.current.id if isinstance(entry, Entry) and entry.current else None
+            for store, entry in entries.items()
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Streak:

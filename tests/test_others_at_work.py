@@ -25,6 +25,7 @@ from rotation.model import (
     Check,
     Credential,
     Drain,
+    Entry,
     Issued,
     Model,
     Policy,
@@ -91,6 +92,128 @@ def test_a_value_saved_in_another_form_drains_from_its_replacement(applied: str,
             break
     assert "value-1" not in world.live()
     assert world.clock.now() - handed >= world.grace
+
+
+@pytest.mark.parametrize("form", ["other", "declared"])
+@pytest.mark.parametrize("tells", [False, True])
+def test_going_back_by_hand_in_another_form_starts_the_grace_period_anew(tells: bool, form: str) -> None:
+    """Value-1 drains; a person puts it back without what the form has around it; the next rotation replaces it."""
+    world = World(capabilities=Capabilities(tells_last_use=tells, create=SHORT, revoke=SHORT))
+    world.allow_outage = True
+    apply(world, BEARER)
+    world.run()
+    world.clock.move(31 * DAY)
+    world.run()
+    world.clock.move(2 * HOUR)
+    pasted = "value-1" if form == "other" else "Bearer value-1"
+    store_of(world).put_by_hand(ENTRY, Credential.of(value=pasted))
+    handed = world.clock.now()
+    for _ in range(24 * 50):
+        world.clock.move(HOUR)
+        if world.handed_out()["vault"] == pasted:
+            handed = world.clock.now()
+        world.sweep()
+        if "value-1" not in world.live():
+            break
+    assert "value-1" not in world.live()
+    assert world.clock.now() - handed >= world.grace
+
+
+def test_what_was_told_apart_was_told_from_another_value() -> None:
+    """A person goes back to the draining value, in another form, between its comparison and its condemnation."""
+    world = World(capabilities=Capabilities(tells_last_use=False, create=SHORT, revoke=SHORT))
+    world.allow_outage = True
+    world.engine().outside.issuers["vendor"].mint("a person's key")
+    store_of(world).set_policy(ENTRY, {})
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="Bearer value-1"))
+    world.engine().adopt(world.target, replace(world.policy, form=BEARER), key_id=None)
+    world.clock.move(DAY)
+    world.engine().rotate(world.target)
+    world.clock.move(HOUR)
+    assert world.engine().rollback(world.target).achieved
+    world.clock.move(HOUR)
+    world.sweep()
+    world.clock.move(DAY)
+    assert world.handed_out() == {"vault": "Bearer value-1"}
+    pasted: list[str] = []
+
+    def paste(_: object, call: str) -> None:
+        if call == "before record" and world.trail.records[-1].event == "condemn" and not pasted:
+            store_of(world).put_by_hand(ENTRY, Credential.of(value="value-2"))
+            pasted.append(call)
+
+    world.fault = paste
+    for _ in range(60):
+        world.sweep()
+        world.clock.move(HOUR)
+        assert works(world)
+    assert pasted
+
+
+def test_a_primary_that_is_stranded_waits_for_a_mirror_under_way() -> None:
+    """An emergency meets a mirror before its promotion, and dies; then somebody saves a typo into the primary."""
+    able = Capabilities(tells_last_use=True, max_keys=2, create=SHORT, revoke=SHORT)
+    world = World(stores=("vault", "rep"), max_keys=2, capabilities=able)
+    world.run()
+    world.clock.move(31 * DAY)
+    promotions: list[str] = []
+    dead: list[str] = []
+
+    def looks(_: object, __: str) -> None:
+        value = world.handed_out()["rep"]
+        if value is not None and not world.vendor.accepts(value):
+            dead.append(value)
+
+    def dies(_: object, call: str) -> None:
+        if call == "before mint":
+            raise Crash(call)
+
+    def fault(_: object, call: str) -> None:
+        promotions.extend([call] * (call == "before promote"))
+        if len(promotions) == 2:
+            world.fault = dies
+            assert world.handed_out() == {"vault": "value-2", "rep": "value-1"}
+            world.clock.move(timedelta(seconds=5))
+            world.engine().condemn(world.target, contain_after=HOUR)
+            world.allow_outage = True  # a person's, of the primary alone
+            store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+            world.clock.move(timedelta(seconds=20))
+            with suppress(Crash):
+                world.sweep()
+            world.fault = looks
+
+    world.fault = fault
+    world.run()
+    assert len(promotions) >= 2
+    assert not dead
+
+
+def test_a_look_that_is_behind_takes_nothing_back() -> None:
+    """An entry made a moment ago, which a stale read does not know yet; another run has promoted this one's mint."""
+    world = World(capabilities=Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT))
+    begun, promoted = world.clock.now(), list[str]()
+
+    class Behind(MemoryStore):
+        def observe(self, entry: str) -> Entry:
+            if promoted and world.clock.now() < begun + timedelta(seconds=10):
+                raise Trouble(Code.NOT_FOUND, self.name, f"{entry}: no such entry")
+            return super().observe(entry)
+
+    parts = world.engine().outside
+    behind = Behind("vault", world.vaults["vault"], world.clock.now, world._hook_of("vault"))
+
+    def fault(_: object, call: str) -> None:
+        if call == "after stage" and not promoted:
+            world.fault = None
+            world.run()  # takes up what is staged, and promotes it
+            promoted.append(call)
+
+    world.fault = fault
+    Engine({"vault": behind}, parts.issuers, parts.places, world.clock, world.trail, parts.tokens).run(world.target)
+    assert promoted
+    world.check()
+    world.sweep_until_quiet()
+    world.check_settled()
 
 
 def test_a_contained_slot_is_replaced_after_a_mint_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:

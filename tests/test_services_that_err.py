@@ -22,7 +22,7 @@ from rotation.engine import Engine
 from rotation.errors import Code, Trouble
 from rotation.incident.plan import Leak
 from rotation.incident.selection import Selection
-from rotation.model import Capabilities, Credential, Entry, KeyInfo, LastUse, Model, Propagation
+from rotation.model import Capabilities, Credential, Entry, Issued, KeyInfo, LastUse, Model, Propagation
 from rotation.ports import Record
 from rotation.provision import Refusal
 from rotation.situation import Stop
@@ -520,11 +520,16 @@ def test_a_deletion_that_was_given_up_keeps_no_emergency_from_replacing(monkeypa
     assert world.live() == {"value-2"} == {world.handed_out()["vault"]}
 
 
-@pytest.mark.parametrize("kind", ["named", "unnamed", "expiring"])
-def test_a_mint_after_a_deletion_is_taken_back(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["named", "unnamed", "expiring", "slots", "twice"])
+def test_a_mint_after_a_deletion_is_taken_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep is held up before its mint. Then the journal may be written first, and that is what fails."""
-    able = Capabilities(tells_last_use=True, names_keys=kind != "unnamed", create=SHORT, revoke=SHORT)
-    world = World(capabilities=able)
+    model = Model.SLOTS if kind == "slots" else Model.MINT
+    slots = ("key1", "key2") if kind == "slots" else ()
+    named = kind != "unnamed"
+    able = Capabilities(
+        model=model, slots=slots, tells_last_use=True, names_keys=named, create=SHORT, revoke=SHORT, spreads=MINUTE
+    )
+    world = World(model=model, capabilities=able)
     world.vendor.expires_after = 90 * DAY if kind == "expiring" else None
     world.run()
     world.allow_outage = True
@@ -534,7 +539,19 @@ def test_a_mint_after_a_deletion_is_taken_back(kind: str) -> None:
     def overtaken(_: int, call: str) -> None:
         if call == "before mint" and not made:
             made.append(call)
+            if kind == "twice":
+                twin = MemoryIssuer("vendor", world.vendor).mint(sent[-1])
+                assert twin.key_id
             world.vaults["vault"].entries.pop(ENTRY)
+
+    sent: list[str] = []
+    mint = MemoryIssuer.mint
+
+    def sends(issuer: MemoryIssuer, key_name: str, slot: str | None = None) -> Issued:
+        sent.append(key_name)
+        return mint(issuer, key_name, slot)
+
+    monkeypatch.setattr(MemoryIssuer, "mint", sends)
 
     world.fault = overtaken
     world.run()

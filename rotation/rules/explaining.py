@@ -28,6 +28,10 @@ def note(s: Situation) -> Iterator[Decision]:
     if again := [key for key in journal.superseded if any(role.endswith(":current") for role in s.roles.get(key, ()))]:
         which = tuple(f"superseded.{key}" for key in again)
         yield Forget(key="", proof="void", facts=which, reason="a store hands it out again")
+    if s.current_id in s.evidence.unparsed and (maybe := [key for key in journal.superseded if key in s.retiring]):
+        which = tuple(f"superseded.{key}" for key in maybe if key not in journal.condemned)
+        if which:
+            yield Forget(key="", proof="void", facts=which, reason="what is handed out may be it, in another form")
     # What is in another form could not be compared: it may be one of our keys, which drains from when that is replaced.
     compared = s.current_id in s.evidence.identified and s.current_id not in s.evidence.unparsed
     if not s.lagging and (s.explained or compared):

@@ -83,7 +83,9 @@ def revoke(s: Situation, key: str) -> Iterator[Decision]:
         return
     orphan = s.seen.primary.journal.condemned[key].why is Why.ORPHAN
     # Of our own, replicas get only what the primary has promoted.
-    if s.astray and not s.stranded and (s.promoted_at(key) or orphan):
+    # One that all stores were seen to have left, or that drained, no mirror that is under way brings back.
+    left = s.stranded and (orphan or s.superseded_at(key) is not None)
+    if s.astray and not left and (s.promoted_at(key) or orphan):
         yield Hold(
             cause=Cause.STORE, reason=f"a condemned key lives until {', '.join(s.astray)} agrees with {s.policy.store}"
         )

@@ -124,7 +124,7 @@ def _() -> None:
     "emergency / vault+aws / free",
 )
 def _() -> None:
-    edit(revoking, "revoke", "if s.astray and not s.stranded and (s.promoted_at(key) or orphan):", "if False:")
+    edit(revoking, "revoke", "if s.astray and not left and (s.promoted_at(key) or orphan):", "if False:")
 
 
 @mutant(
