@@ -219,7 +219,9 @@ class TestTrying:
             os.write(writing, vendor.admin.encode())
             os.close(writing)
             at = f"baseUrl={vendor.variables['baseUrl']}"
-            code = "from rotation.cli.main import run; run()"
+            # Whoever runs the tests in the background of a shell has the signal ignored, and children inherit that.
+            heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+            code = f"{heard}; from rotation.cli.main import run; run()"
             arguments = ["issuer", "try", str(vendor_file), "--var", at, "--admin-fd", str(reading)]
             process = subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
