@@ -39,6 +39,21 @@ ACCOUNT = "123456789012"
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:keyturn"
 
 
+class InStep(Time):
+    """The clock of somebody who waits for the service: it lets the service finish what it is at before time passes.
+
+    Without it days of the shared clock go by while a process starts.
+    """
+
+    def __init__(self, path: Path, executor: Executor) -> None:
+        super().__init__(path)
+        self._executor = executor
+
+    def sleep(self, seconds: float) -> None:
+        self._executor.wait()
+        super().sleep(seconds)
+
+
 @dataclass
 class Site:
     """One installation. Its clock is shared by the stand-ins, the function and the test; nobody waits."""
@@ -112,8 +127,8 @@ class Site:
 
     # --- acting ----------------------------------------------------------------------------------
 
-    def assembly(self) -> Assembly:
-        return assemble(load(self.stack_file), self.environ, FileAuditor(self.root / "audit.jsonl"), self.time)
+    def assembly(self, clock: Time | None = None) -> Assembly:
+        return assemble(load(self.stack_file), self.environ, FileAuditor(self.root / "audit.jsonl"), clock or self.time)
 
     def policy(self, name: str = CHAT) -> Policy:
         return next(policy for policy in load(self.stack_file).policies if policy.name == name)
