@@ -2,7 +2,8 @@
 
 Facts from "AWS Secrets Manager quotas" (per account and region), "Azure Key Vault service limits" (per vault and region,
 in 10 seconds) and the API references. Vault and OpenBao have no limit of their own ("Resource quotas" are an operator's), and of
-issuers none that holds for all: there the pace is what 32 calls side by side come to, until the service refuses.
+issuers none that holds for all: there the pace is what 32 calls side by side come to, until the service refuses. A stack
+file may say less of each (`callsPerSecond`).
 """
 
 from __future__ import annotations
@@ -59,16 +60,28 @@ KEY_VAULT: Final = (
 
 def of_store(about: StoreConfig) -> tuple[Hashable, tuple[Quota, ...]]:
     """The place that a store's calls are counted at, and the quotas there."""
+    said = about.calls_per_second
     match about.kind:
         case "aws-secrets-manager":
             # An account is known by what leads into it: the role, or the profile.
-            return ("aws", about.region, about.endpoint_url, about.role_arn, about.profile), SECRETS_MANAGER
+            place = ("aws", about.region, about.endpoint_url, about.role_arn, about.profile)
+            return place, (*SECRETS_MANAGER, *_at_most(said))
         case "azure-key-vault":
-            return ("azure", about.vault_url), KEY_VAULT
+            return ("azure", about.vault_url), (*KEY_VAULT, *_at_most(said))
         case "hashicorp-vault":
-            return ("vault", about.address), (Quota("calls", OPEN, OPEN),)
+            return ("vault", about.address), _at_most(said or OPEN)
 
 
 def of_issuer(name: str, about: IssuerConfig) -> tuple[Hashable, tuple[Quota, ...]]:
     """The same of an issuer."""
-    return ("issuer", name, about.kind), (Quota("calls", OPEN, OPEN),)
+    match about.kind:
+        case "generated" | "passphrase" | "key-pair":
+            said = None  # nobody is called
+        case _:
+            said = about.calls_per_second or OPEN
+    return ("issuer", name, about.kind), _at_most(said)
+
+
+def _at_most(per_second: float | None) -> tuple[Quota, ...]:
+    """All calls together; stores of one place that say the same share it."""
+    return (Quota(f"at most {per_second:g}", per_second, max(per_second, 1.0)),) if per_second else ()

@@ -242,6 +242,20 @@ Tags = Annotated[
 ]
 
 
+def _pace(number: float) -> float:
+    if not 0 < number <= 10_000:
+        raise _refusal(f"{number:g} is out of range", CALLS)
+    return number
+
+
+CALLS: Final = "a number above 0, at most 10000: calls that one process makes at most"
+CallsPerSecond = Annotated[
+    float,
+    AfterValidator(_pace),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 10_000}),
+]
+
+
 class Section(BaseModel):
     """A mapping of the file."""
 
@@ -285,6 +299,7 @@ class SecretsManagerConfig(Section):
     rotation: Literal["direct", "native"] = Field(
         "direct", validate_default=True, description="direct: sweeps rotate; or native: the service has it done"
     )
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
     @field_validator("rotation")
     @classmethod
@@ -333,6 +348,7 @@ class KeyVaultConfig(Section):
     verify_challenge_resource: bool = Field(
         default=True, description="true, or false for a vault whose host is not under the cloud's own domain"
     )
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 class EnvReference(Section):
@@ -457,6 +473,7 @@ class VaultConfig(Section):
     auth: TokenAuth | AppRoleAuth | KubernetesAuth | JwtAuth | AwsAuth = Field(
         default={"method": "token"}, discriminator="method", description=AUTH_FORMS, validate_default=True
     )
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 StoreConfig = SecretsManagerConfig | KeyVaultConfig | VaultConfig
@@ -496,6 +513,7 @@ class OpenAIConfig(Section):
     expires_in: Span | None = Field(None, description=f"how long a key lives at most: {SPAN_FORM}")
     admin: AdminReference = Field(description=ADMIN_FORM)
     watch_usage: bool = Field(default=False, description=WATCH)
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 def _variables(value: object) -> object:
@@ -530,6 +548,7 @@ class DescribedConfig(Section):
     base_url: Url | None = Field(None, description="an address in place of the vendor's own")
     admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
     watch_usage: bool = Field(default=False, description=WATCH)
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 class HttpConfig(Section):
@@ -541,6 +560,7 @@ class HttpConfig(Section):
     base_url: Url | None = Field(None, description="an address in place of the vendor's own")
     admin: OptionalAdmin = Field(None, description=ADMIN_FORM)
     watch_usage: bool = Field(default=False, description=WATCH)
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 class GeneratedConfig(Section):
@@ -634,6 +654,7 @@ class IamConfig(Section):
     endpoint_url: Url | None = Field(None, description="an address in place of IAM's and STS's own")
     admin: OptionalAdmin = Field(None, description=f"{ADMIN_FORM}; left out: the AWS SDK's own chain")
     watch_usage: bool = Field(default=False, description=WATCH)
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
 
 DatabaseRole = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -659,6 +680,7 @@ class PostgreSQLConfig(Section):
     tls: Literal["verify-full", "verify-ca"] = Field(
         "verify-full", description="verify-full; or verify-ca, which takes a certificate for another name"
     )
+    calls_per_second: CallsPerSecond | None = Field(None, description=CALLS)
 
     @field_validator("admin_user")
     @classmethod
@@ -689,6 +711,13 @@ IssuerConfig = (
     | PassphraseConfig
     | KeyPairConfig
 )
+
+
+def calls_per_second(about: StoreConfig | IssuerConfig) -> float | None:
+    """What the file lets one process take of a service at most; None: it says nothing, or there is no service."""
+    said: float | None = getattr(about, "calls_per_second", None)
+    return said
+
 
 FIELDS: Final[Mapping[type[Section], tuple[str, ...]]] = {
     OpenAIConfig: ("value",),

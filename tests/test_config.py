@@ -264,7 +264,7 @@ def all_of(*changes: Change) -> Change:
 
 UNPAIRED = all_of(without("secrets.0.pairedWith"), without("secrets.1.pairedWith"))
 
-KEYS = "kind, address, mount, namespace, prefix, caBundle, auth"
+KEYS = "kind, address, mount, namespace, prefix, caBundle, auth, callsPerSecond"
 SECRET_KEYS = (
     "name, store, replicas, issuer, owner, consumers, rotateEvery, schedule, grace, drain, containAfter, pairedWith, "
     "smokeTest, allowedCidrs, allowedVpces, format, tags, adopt, adoptKeyId, forceRevoke"
@@ -713,7 +713,14 @@ FAULTS: list[tuple[Change, str]] = [
         setting("stores.azure.tenantID", "acme.example"),
         (
             "stores.azure.tenantID: unknown key (did you mean tenantId?); "
-            "allowed: kind, vaultUrl, tenantId, clientId, authorityHost, caBundle, verifyChallengeResource"
+            "allowed: kind, vaultUrl, tenantId, clientId, authorityHost, caBundle, verifyChallengeResource, callsPerSecond"
+        ),
+    ),
+    (
+        setting("stores.near.callsPerSecond", 0),
+        (
+            "stores.near.callsPerSecond: 0 is out of range; "
+            "allowed: a number above 0, at most 10000: calls that one process makes at most"
         ),
     ),
     (setting("stores.near.mount", "/secret"), f"stores.near.mount: {FOLDERS}"),

@@ -12,6 +12,7 @@ from providers import quotas
 from rotation.errors import Code, Trouble
 from rotation.pacing import AGAIN_AFTER, LEAST, Bucket, Pace, Paces, Quota
 from rotation.resilience import Service
+from rotation.sections import GeneratedConfig, SecretsManagerConfig, VaultConfig
 from tests.world import FakeClock
 
 rates = st.floats(0.5, 2_000)
@@ -151,3 +152,23 @@ def test_the_documented_quotas_of_key_vault_and_secrets_manager_are_kept() -> No
             pace.take(wanted)
             count += 1
         assert limit / 2 < count <= limit
+
+
+def test_a_stack_file_may_take_less_of_a_service() -> None:
+    """All its calls together, in a bucket that stores of one place share; who is never called needs none."""
+    vault = VaultConfig.model_validate(
+        {"kind": "hashicorp-vault", "address": "https://vault.example", "callsPerSecond": 2}
+    )
+    clock = FakeClock()
+    paces = Paces(clock)
+    one, two = paces.of(*quotas.of_store(vault)), paces.of(*quotas.of_store(vault))
+    for pace, operation in ((one, "observe"), (two, "stage"), (one, "listing")):
+        pace.take(operation)
+    assert clock.monotonic() == pytest.approx(0.5)
+    one.take("observe")
+    assert clock.monotonic() == pytest.approx(1.0)
+    aws = SecretsManagerConfig.model_validate(
+        {"kind": "aws-secrets-manager", "region": "eu-west-1", "callsPerSecond": 0.5}
+    )
+    assert quotas.of_store(aws)[1][:-1] == quotas.SECRETS_MANAGER
+    assert quotas.of_issuer("made", GeneratedConfig.model_validate({"kind": "generated"}))[1] == ()

@@ -16,6 +16,7 @@ from rotation.incident.gather import Gathered, situation_of
 from rotation.incident.selection import Candidate, Selection
 from rotation.model import Capabilities, Consumer, Model
 from rotation.resilience import AT_ONCE
+from rotation.sections import calls_per_second
 from rotation.situation import HASTE, Situation
 
 CALL: Final = timedelta(milliseconds=100)
@@ -187,8 +188,7 @@ def make(
             for service, more in load.items():
                 loads[service] = loads.get(service, Load()).plus(more)
             longest = max(longest, _path(load, capabilities))
-    kinds = {name: about.kind for name, about in assembly.config.stores.items()}
-    quotas = {store: QUOTAS[kind] for store, kind in kinds.items() if store in loads and kind in QUOTAS}
+    quotas = {service: quota for service in loads if (quota := _quota(assembly.config, service))}
     busy = [_busy(load, quotas.get(service, Quota())) for service, load in loads.items()]
     return Plan(
         steps=tuple(sorted(steps, key=exposure)),
@@ -336,6 +336,17 @@ def _path(loads: Mapping[str, Load], issuer: Capabilities) -> timedelta:
     if issuer.registry:
         pauses += (issuer.revoke.in_a_row - 1) * issuer.revoke.interval / HASTE
     return sum(load.calls for load in loads.values()) * CALL + pauses
+
+
+def _quota(config: Config, service: str) -> Quota | None:
+    """What a service allows or, where that is less, what the stack file lets one process take of it."""
+    about = config.stores.get(service) or config.issuers[service]
+    documented, most = QUOTAS.get(about.kind), calls_per_second(about)
+    if most is None:
+        return documented
+    quota = documented or Quota()
+    source = "; ".join(filter(None, (quota.source, f"callsPerSecond: {most:g}")))
+    return replace(quota, calls=min(most, quota.calls or most), source=source)
 
 
 def _busy(load: Load, quota: Quota) -> timedelta:

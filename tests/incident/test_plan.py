@@ -68,6 +68,15 @@ def test_quotas_bound_the_expected_time(tmp_path: Path) -> None:
     assert s.plan(Selection(names=("chat-001",))).expected < plan.expected
 
 
+def test_a_stack_file_that_takes_less_of_a_service_takes_longer(tmp_path: Path) -> None:
+    """The plan says what bounds it, whether the service does or the file."""
+    policies = [policy(f"chat-{n:03}", store="aws") for n in range(100)]
+    s = Site(policies, tmp_path, {"aws": AWS.model_copy(update={"calls_per_second": 5.0})})
+    plan = s.plan(ALL)
+    assert plan.expected >= timedelta(seconds=plan.loads["aws"].calls / 5)
+    assert plan.quotas["aws"].source.endswith("; callsPerSecond: 5")
+
+
 def test_who_is_hit_stands_in_the_plan(tmp_path: Path) -> None:
     """Consumers with their time, owners, when it is contained; as applied, not as the file may say by now."""
     one = policy("chat-api", consumers=(consumer("api", 15), consumer("edge", 5)), contain_after=timedelta(minutes=20))
