@@ -30,7 +30,7 @@ import yaml
 from benchmarks.table import Row, show
 from hosting.packages import archive
 from hosting.packages import aws as package
-from providers.issuers.description import shipped
+from providers.issuers.reading import shipped
 from rotation.assembly import Assembly, assemble
 from rotation.audit import StreamAuditor
 from rotation.config import load

@@ -33,8 +33,8 @@ import requests
 import yaml
 
 from benchmarks.table import Row, show
-from providers.issuers.description import shipped
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
+from providers.issuers.reading import shipped
 from providers.stores.memory import MemoryStore, MemoryVault
 from rotation import policy as policies
 from rotation.assembly import Assembly, assemble

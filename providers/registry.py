@@ -236,7 +236,7 @@ def description_of(about: IssuerConfig, root: Path) -> Description | None:
     Raises:
         OSError, UnicodeDecodeError, DescriptionFault: a file of the user's own is not there, or not sound.
     """
-    from providers.issuers.description import read, shipped, shipped_kinds  # noqa: PLC0415 - pydantic and YAML
+    from providers.issuers.reading import read, shipped, shipped_kinds  # noqa: PLC0415 - pydantic and YAML
 
     if about.kind == "http":
         return read((root / about.description).read_text(encoding="utf-8"), about.description)

@@ -19,11 +19,11 @@ from typing import overload
 from rotation import idle, orphans
 from rotation.assembly import Assembly
 from rotation.engine import Outcome, Target
-from rotation.errors import Code, Trouble
+from rotation.errors import Trouble
+from rotation.inventory import applied
 from rotation.ledger import Ledger
 from rotation.model import Policy
 from rotation.notify.runs import USUAL_BEFORE
-from rotation.policy import read as read_policy
 from rotation.ports import Glance, Glances, SecretStore
 from rotation.situation import Observation
 
@@ -168,21 +168,15 @@ class Survey:
         if not glance.policy:
             self._mark(store, glance)
             return
-        config = self.assembly.config
-        ours = {"installation": config.installation, "environment": config.environment}
-        if any(glance.policy.get(key) != value for key, value in ours.items()):
-            return
         try:
-            policy = read_policy(glance.policy)
-        except ValueError as error:
-            self._complain(store, f"{glance.name}: {error}; apply the stack again")
+            policy = applied(self.assembly.config, self.file, store, glance.name, glance.policy)
+        except Trouble as trouble:
+            self.troubles.append(trouble)
+            return
+        if policy is None:
             return
         if policy.store != store:
             self._mark(store, glance)  # a replica
-            return
-        if policy.issuer not in config.issuers:
-            told = f"{glance.name}: is applied with the issuer {policy.issuer}, which {self.file} lacks"
-            self._complain(store, told)
             return
         self.missing.pop(policy.name, None)
         held = _Held(store, glance.name, policy.name, self._like(policy), self._known(policy.issuer))
@@ -200,9 +194,6 @@ class Survey:
         s = self.assembly.engine.outside.situation(seen)
         key_id = s.key_id(s.current_key) if s.current_key else None
         return key_id is not None and self.ledger.lists(issuer, key_id)
-
-    def _complain(self, store: str, told: str) -> None:
-        self.troubles.append(Trouble(Code.INVALID, store, told))
 
     def _mark(self, store: str, glance: Glance) -> None:
         if glance.mark:

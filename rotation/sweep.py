@@ -24,10 +24,9 @@ from rotation import fleet, orphans
 from rotation.assembly import Assembly
 from rotation.declared import Config
 from rotation.engine import Outcome, Target
-from rotation.errors import Code, Trouble
+from rotation.errors import Trouble
 from rotation.model import Policy
 from rotation.notify import runs, uses
-from rotation.policy import read as read_policy
 from rotation.provision import diff
 from rotation.status import words
 from rotation.survey import Quiet, Secrets, Survey, announced
@@ -143,40 +142,6 @@ def begin(assembly: Assembly, file: str = "the stack file", quiet: Callable[[Qui
     due = survey.due([orphan.target for orphan in adopted])
     kept = {target: one for target, one in kept.items() if target not in {orphan.target for orphan in adopted}}
     return Begun(assembly, due, count, kept, survey, tuple(adopted), tuple(troubles), tuple(survey.missing))
-
-
-def managed(assembly: Assembly, file: str = "the stack file") -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
-    """Every secret of this installation and environment that a store has, declared or not.
-
-    Returns:
-        The secrets, and what stood in the way of finding others: a store that does not answer, an
-        entry that can not be read. Neither holds up the rest.
-    """
-    config = assembly.config
-    ours = {"installation": config.installation, "environment": config.environment}
-    found: dict[Target, Policy] = {}
-    troubles: list[Trouble] = []
-    for name in assembly.stores:
-        try:
-            for listed in assembly.stores[name].listing():
-                if any(listed.policy.get(key) != value for key, value in ours.items()):
-                    continue
-                try:
-                    policy = read_policy(listed.policy)
-                except ValueError as error:
-                    told = f"{listed.name}: {error}; apply the stack again"
-                    troubles.append(Trouble(Code.INVALID, name, told))
-                    continue
-                if policy.store != name:
-                    continue
-                if policy.issuer not in config.issuers:
-                    told = f"{listed.name}: is applied with the issuer {policy.issuer}, which {file} lacks"
-                    troubles.append(Trouble(Code.INVALID, name, told))
-                    continue
-                found.setdefault(Target(name, listed.name), policy)
-        except Trouble as trouble:
-            troubles.append(trouble)
-    return list(found.items()), troubles
 
 
 def opened(assembly: Assembly, policies: Iterable[Policy]) -> None:

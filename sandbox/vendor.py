@@ -44,15 +44,7 @@ from sandbox.clock import real_time
 from sandbox.loopback import Answer, Asked, Loopback
 
 if TYPE_CHECKING:
-    from providers.issuers.description import (
-        Auth,
-        ClientCredentials,
-        Description,
-        Pagination,
-        Poll,
-        Request,
-        Time,
-    )
+    from providers.issuers.description import Auth, ClientCredentials, Description, Pagination, Poll, Request, Time
 
 PAGE: Final = 3
 """Items of one page of a list."""

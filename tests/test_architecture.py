@@ -70,8 +70,8 @@ def test_the_core_imports_the_standard_library_and_itself(path: Path) -> None:
 
 
 PROVIDERS = sorted(p for folder in ("stores", "issuers") for p in (ROOT / "providers" / folder).glob("[a-z]*.py"))
-TOGETHER = {"description", "language", "sense", "wire", "packed", "memory", "vault_policies", "aws_rights"}
-"""The HTTP issuer's schema, what that makes sense of, its small languages and its connections, the two halves of the reference world, and how two clouds write down rights."""
+TOGETHER = {"description", "reading", "language", "sense", "wire", "packed", "memory", "vault_policies", "aws_rights"}
+"""The HTTP issuer's schema, who reads it and what that makes sense of, its small languages and its connections, the two halves of the reference world, and how two clouds write down rights."""
 
 
 @pytest.mark.parametrize("path", PROVIDERS, ids=lambda p: f"{p.parent.name}.{p.stem}")

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.issuers.description import shipped_kinds
+from providers.issuers.reading import shipped_kinds
 from rotation import policy as policies
 from rotation.config import (
     AppRoleAuth,

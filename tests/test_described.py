@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from providers import registry
-from providers.issuers.description import shipped, shipped_kinds
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import shipped, shipped_kinds
 from providers.issuers.samples import shipped_samples
 from providers.stores.memory import MemoryStore, MemoryVault
 from rotation.config import load

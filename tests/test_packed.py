@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.issuers.description import shipped, shipped_kinds
 from providers.issuers.packed import description
+from providers.issuers.reading import shipped, shipped_kinds
 from rotation.config import load
 from rotation.declared import entry_name
 from rotation.packed import decode, encode, pack, unpack

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from providers.stores.memory import MemoryStore
-from rotation import actions, sweep
+from rotation import actions, inventory, sweep
 from rotation import policy as policies
 from rotation.assembly import Assembly
 from rotation.config import Config, GeneratedConfig
@@ -70,7 +70,7 @@ def test_what_is_not_of_this_environment_is_left_alone() -> None:
     store = MemoryStore("vault", world.vaults["vault"], world.clock.now)
     for name, other in (("prod/x-y", {"environment": "prod"}), ("test/z-y", {"installation": "others"})):
         store.create(name, policies.written(world.policy) | other)
-    found, troubles = sweep.managed(assembly(world))
+    found, troubles = inventory.managed(assembly(world))
     assert ([target.entry for target, _ in found], troubles) == ([ENTRY], [])
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import typer.main
 
 from providers.issuers import abilities
-from providers.issuers.description import shipped, shipped_kinds
+from providers.issuers.reading import shipped, shipped_kinds
 from providers.stores import aws, azure, vault
 from rotation import journal, policy
 from rotation.actions import Cause

@@ -58,6 +58,7 @@ _CHECKERS: Final = (
     "rotation.sections",
     "rotation.stackfile",
     "providers.issuers.description",
+    "providers.issuers.reading",
     "providers.issuers.sense",
 )
 """What checks a stack file and descriptions: done here."""

@@ -39,7 +39,9 @@ _ISSUERS: Final = {
     "postgresql": "providers.issuers.postgresql",
 }
 """The same of issuers in code."""
-_HTTP: Final = tuple(f"providers.issuers.{part}" for part in ("http", "wire", "description", "sense", "language"))
+_HTTP: Final = tuple(
+    f"providers.issuers.{part}" for part in ("http", "wire", "reading", "description", "sense", "language")
+)
 _NEVER: Final = ("providers.stores.memory", "providers.issuers.memory", "providers.issuers.packed")
 
 _DISTRIBUTIONS: Final = {

@@ -48,7 +48,7 @@ def row(kind: str, about: Description) -> list[str]:
 
 def markdown() -> str:
     """The table of all vendors that come with Keyturn."""
-    from providers.issuers.description import shipped, shipped_kinds  # noqa: PLC0415
+    from providers.issuers.reading import shipped, shipped_kinds  # noqa: PLC0415
 
     rows = [HEADINGS, tuple("---" for _ in HEADINGS), *(row(kind, shipped(kind)) for kind in shipped_kinds())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from providers.issuers.description import Description, Part, Poll, Prefetch, Rule, Several, Time, parsed
+from providers.issuers.description import Description, Part, Poll, Prefetch, Rule, Several, Time
 from providers.issuers.language import Expression, Fault, admin_parts
+from providers.issuers.reading import parsed
 from rotation.errors import Code
 from rotation.model import Verdict
 

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rotation import sweep
+from rotation import inventory, sweep
 from rotation.assembly import Assembly, Opened, assemble, clock_of
 from rotation.audit.around import Callers, Requests
 from rotation.audit.opening import open_trail
@@ -151,8 +151,8 @@ class Context:
         return runs.running(self.assembly, kind, policy, lambda: work(target))
 
     def managed(self) -> tuple[list[tuple[Target, Policy]], list[Trouble]]:
-        """See sweep.managed()."""
-        return sweep.managed(self.assembly, self.path.name)
+        """See inventory.managed()."""
+        return inventory.managed(self.assembly, self.path.name)
 
 
 def open_context(

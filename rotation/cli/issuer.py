@@ -40,7 +40,7 @@ def list_(json: Json = False) -> None:
     Example: keyturn issuer list
     """
     from providers.issuers.abilities import HEADINGS, row  # noqa: PLC0415 - pydantic and YAML, for this command
-    from providers.issuers.description import shipped, shipped_kinds  # noqa: PLC0415
+    from providers.issuers.reading import shipped, shipped_kinds  # noqa: PLC0415
 
     rows = [row(kind, shipped(kind)) for kind in shipped_kinds()]
     if json:
@@ -260,7 +260,7 @@ def _is_file(target: str) -> bool:
 
 def _described(name: str) -> Description:
     """A description by name or path. Raises UsageFault or DescriptionFault."""
-    from providers.issuers.description import read, shipped, shipped_kinds  # noqa: PLC0415
+    from providers.issuers.reading import read, shipped, shipped_kinds  # noqa: PLC0415
 
     if not _is_file(name):
         if name not in shipped_kinds():

@@ -25,7 +25,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rotation import crew, logs, names
+from rotation import crew, inventory, logs, names
 from rotation import policy as policies
 from rotation import sweep as sweeps
 from rotation.batches import is_batch
@@ -336,7 +336,7 @@ class Host:
         declared = assembly.places.locate(self.config.environment, name)
         if declared:
             yield declared
-        found, troubles = sweeps.managed(assembly, self._file)
+        found, troubles = inventory.managed(assembly, self._file)
         yield from (target for target, policy in found if policy.name == name and target != declared)
         unseen.extend(trouble for trouble in troubles if not trouble.code.permanent)
 

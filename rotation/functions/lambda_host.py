@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from rotation import logs
 from rotation.assembly import Assembly, assemble
@@ -32,7 +32,6 @@ from rotation.telemetry import Call, Run, Several, Sweep, Telemetry, sweeping
 
 if TYPE_CHECKING:
     from rotation.crew import Worker
-    from rotation.functions.aws_lambda import Context
 
 PACKED: Final = "keyturn.json"
 """The configuration, at the root of the package."""
@@ -45,6 +44,14 @@ LEAST: Final = timedelta(seconds=60)
 """With less time than this no rotation is begun: a function that is cut off between a mint and the store loses the key."""
 
 _log: Final = logging.getLogger("keyturn.lambda")
+
+
+class Context(Protocol):
+    """What Lambda tells of an invocation."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int: ...
 
 
 class Failed(Exception):  # noqa: N818 - the name under which the console lists what went wrong

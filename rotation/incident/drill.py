@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from rotation import fleet, sweep
+from rotation import fleet, inventory
 from rotation import policy as policies
 from rotation.assembly import Assembly
 from rotation.declared import ConfigError
@@ -161,7 +161,7 @@ class Busy(Exception):  # noqa: N818 - what is asked is not done, and the text s
 def left_overs(assembly: Assembly) -> tuple[list[Policy], list[str]]:
     """Canaries that are there, and what stood in the way of looking: by the listings of stores, which may lag, and by name."""
     config, notes = assembly.config, list[str]()
-    managed, troubles = sweep.managed(assembly)
+    managed, troubles = inventory.managed(assembly)
     found = {target: policy for target, policy in managed if _drill_of(policy)}
     notes += [f"{trouble}: what may be left there of earlier drills is not known" for trouble in troubles]
     silent = {trouble.service for trouble in troubles}
@@ -394,7 +394,7 @@ class Drill:
     def _matched(self, report: bytes, leaking: Sequence[Policy]) -> list[Match]:
         """What the report comes to. What of it is none of the drill's is left alone, and a fault."""
         found = reports.read(io.BytesIO(report), name="the drill's report")
-        managed, unseen = sweep.managed(self._assembly, self._evidence.stack)
+        managed, unseen = inventory.managed(self._assembly, self._evidence.stack)
         ours = {self._target(policy): policy for policy in leaking}
         there = {target for target, _ in managed}
         managed += [(target, policy) for target, policy in ours.items() if target not in there]  # listings may lag

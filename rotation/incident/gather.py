@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rotation import fleet, sweep
+from rotation import fleet, inventory
 from rotation.assembly import Assembly
 from rotation.declared import ConfigError
 from rotation.engine import Target
@@ -76,7 +76,7 @@ def gather(
 
 def _everything(assembly: Assembly, file: str) -> tuple[list[Candidate], list[str]]:
     """All that stores list, and what is declared in a store that gave no answer: it must not be forgotten."""
-    managed, troubles = sweep.managed(assembly, file)
+    managed, troubles = inventory.managed(assembly, file)
     candidates = [Candidate(target, policy) for target, policy in managed]
     silent, there = {trouble.service: trouble for trouble in troubles}, {target for target, _ in managed}
     for policy in assembly.config.policies:

@@ -115,7 +115,7 @@ def match(
     """One Match for each finding, in their order; several for a value that several secrets hold.
 
     Parameters:
-        managed: every secret to look at: sweep.managed(), or some.
+        managed: every secret to look at: inventory.managed(), or some.
         unseen: what stood in the way of finding others. What nothing explains is then UNKNOWN, not a stranger.
         journals_only: stops after the first kind of evidence: no value is read from a store, and no issuer is asked.
 

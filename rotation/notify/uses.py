@@ -18,6 +18,7 @@ from rotation import fleet, usage
 from rotation.audit.lately import ShownDead, shown_dead
 from rotation.engine import Target
 from rotation.errors import Code, Trouble
+from rotation.inventory import managed
 from rotation.model import KeyUse, Policy
 from rotation.notify.templates import composed
 from rotation.ports import Notice
@@ -66,8 +67,6 @@ def watch(assembly: Assembly, *, tell: bool = True) -> tuple[list[Used], list[Tr
     issuers = {name for name, about in assembly.config.issuers.items() if getattr(about, "watch_usage", False)}
     if not issuers:
         return [], []
-    from rotation.sweep import managed  # noqa: PLC0415 - which sweeps do this at the end
-
     secrets, troubles = managed(assembly)
     wanted = [(target, policy) for target, policy in secrets if policy.issuer in issuers]
     seen: list[tuple[Target, Observation]] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from rotation import sweep
+from rotation import inventory, sweep
 from rotation.assembly import Assembly
 from rotation.errors import Code, Trouble
 from rotation.incident import gather, intake
@@ -67,7 +67,7 @@ class Opening:
             Unclear: whether it is ours can not be told, as something did not answer, or too little is known of it.
             Trouble: the record can not be written. Either may be repeated.
         """
-        managed, unseen = sweep.managed(self.assembly, self.stack)
+        managed, unseen = inventory.managed(self.assembly, self.stack)
         matches = match(self.assembly, findings, managed, unseen)
         ours = [one for one in matches if one.alive and one.standing not in (Standing.STRANGER, Standing.UNKNOWN)]
         unsure = [one for one in matches if one.standing is Standing.UNKNOWN]

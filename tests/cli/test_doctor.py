@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import read
 from rotation import policy as policies
 from rotation.doctor import Doctor
 from rotation.model import Consumer, SecretValue

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from providers.issuers.abilities import markdown
-from providers.issuers.description import shipped, shipped_kinds
+from providers.issuers.reading import shipped, shipped_kinds
 from providers.issuers.samples import Sample, shipped_samples
 from rotation.cli.main import run
 from sandbox.vendor import Fault, Vendor

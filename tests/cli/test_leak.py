@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from rotation import sweep
+from rotation import inventory
 from rotation.cli import leak
 from rotation.cli.context import Context, Trail, UsageFault
 from rotation.leaks.match import Match, Standing, exit_code, match
@@ -51,7 +51,7 @@ def report(project: Project, *values: str) -> str:
 
 def matched(project: Project, source: str, descriptor: int | None = None) -> list[Match]:
     context = context_of(project)
-    managed, unseen = sweep.managed(context.assembly)
+    managed, unseen = inventory.managed(context.assembly)
     return match(context.assembly, leak.findings_from(context, source, descriptor), managed, unseen)
 
 
@@ -181,7 +181,7 @@ def test_the_key_is_made_once(project: Project) -> None:
     key = project.vault("GET", f"data/{project.installation}/a/keyturn/fingerprints")["data"]["value"]
     assert len(key) == 43
     assert not any(key in ran.text for ran in (first, second))
-    assert sweep.managed(project.assembly()) == ([], [])
+    assert inventory.managed(project.assembly()) == ([], [])
     assert "secret/data/keyturn" not in CONSUMER_POLICY
     assert project.run("fingerprints", "init", "--json").json == {
         "made": False,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rotation import sweep
+from rotation import inventory
 from rotation.assembly import assemble
 from rotation.audit import FileAuditor
 from rotation.config import load
@@ -83,7 +83,7 @@ def test_it_asks_no_more_than_a_sweep_does_to_begin_with(project: Project) -> No
         return watching, assemble(load(project.stack_file), project.environ, trail, project.services.time, watching)
 
     sweeping, assembly = counted()
-    sweep.managed(assembly)  # type: ignore[arg-type]
+    inventory.managed(assembly)  # type: ignore[arg-type]
     reporting, assembly = counted()
     found = gather(assembly, [], [], [], stack="Pulumi.sandbox.yaml")  # type: ignore[arg-type]
     assert len(found.secrets) == 2

@@ -19,7 +19,7 @@ import yaml
 
 from hosting.packages import archive
 from hosting.packages import aws as package
-from providers.issuers.description import shipped
+from providers.issuers.reading import shipped
 from rotation.assembly import Assembly, assemble
 from rotation.audit import FileAuditor
 from rotation.config import load

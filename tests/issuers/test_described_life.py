@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from providers.issuers.description import shipped
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import shipped
 from providers.issuers.samples import shipped_samples
 from providers.stores.memory import MemoryStore
 from rotation.engine import Engine

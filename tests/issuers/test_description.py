@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from providers.issuers import description
-from providers.issuers.description import read, shipped, shipped_kinds
 from providers.issuers.http import _OURS
 from providers.issuers.language import DescriptionFault, Expression, Template
+from providers.issuers.reading import read, shipped, shipped_kinds
 from rotation.names import KeyName
 
 Change = Callable[[dict[str, Any]], object]

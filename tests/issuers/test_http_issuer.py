@@ -28,8 +28,8 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from providers.issuers import wire
-from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import read
 from rotation.clock import SystemClock
 from rotation.errors import Code, Trouble
 from rotation.model import Check, Credential, SecretValue, Verdict

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
 from providers.issuers.language import DescriptionFault
 from providers.issuers.packed import description as unpacked
+from providers.issuers.reading import read
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Model, SecretValue, Verdict
 from rotation.packed import encode

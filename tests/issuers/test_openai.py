@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 
-from providers.issuers.description import shipped
 from providers.issuers.http import HttpIssuer
 from providers.issuers.language import DescriptionFault
+from providers.issuers.reading import shipped
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, SecretValue, Verdict
 from rotation.ports import Grade, Issuer

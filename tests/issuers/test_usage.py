@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from providers.issuers.description import Description, shipped
+from providers.issuers.description import Description
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import shipped
 from providers.issuers.samples import shipped_samples
 from rotation.actions import Hold, Wait
 from rotation.errors import Code, Trouble

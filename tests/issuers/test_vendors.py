@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import pytest
 
-from providers.issuers.description import Description, shipped, shipped_kinds
+from providers.issuers.description import Description
 from providers.issuers.http import HttpIssuer, capabilities_of
 from providers.issuers.language import admin_parts, forms
+from providers.issuers.reading import shipped, shipped_kinds
 from providers.issuers.samples import Sample, Samples, faults_in, shipped_samples
 from rotation.model import Credential, Issued, Model, SecretValue
 from rotation.ports import Issuer

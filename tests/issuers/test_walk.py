@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from providers.issuers.description import read
 from providers.issuers.http import HttpIssuer
+from providers.issuers.reading import read
 from providers.issuers.samples import Sample, faults_in, read_samples
 from rotation.cli.main import run
 from rotation.errors import Code, Trouble

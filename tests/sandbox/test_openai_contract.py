@@ -15,7 +15,7 @@ import requests
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 
-from providers.issuers.description import shipped
+from providers.issuers.reading import shipped
 from providers.issuers.samples import shipped_samples
 from sandbox.clock import real_time
 from sandbox.openai.control import Control
