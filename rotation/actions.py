@@ -265,9 +265,11 @@ Decision = Action | Rest
 def signature(action: Action) -> str:
     """Tells apart what was tried in one run: the same action on the same key and store."""
     about = (getattr(action, name, None) for name in ("key", "store", "attempt", "version"))
-    named = (
+    named = [
         part.token if isinstance(part, Attempt) else part.id if isinstance(part, Version) else part for part in about
-    )
+    ]
+    if isinstance(action, Note | Forget):
+        named += sorted(action.facts)
     return " ".join([type(action).__name__, *(str(part) for part in named if part)])
 
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
-from rotation.actions import Cause, Decision, Done, Hold, Reached, Rest, most_pressing, signature
+from rotation.actions import Cause, Decision, Done, Forget, Hold, Note, Reached, Rest, most_pressing, signature
+from rotation.errors import Code, Trouble
 from rotation.model import Capabilities
 from rotation.rules.arriving import pending
 from rotation.rules.beginning import begin, replace_condemned, tidy
-from rotation.rules.explaining import explain, note
+from rotation.rules.explaining import explain, note, recovered
 from rotation.rules.mirroring import mirror
 from rotation.rules.retiring import retire
 from rotation.rules.revoking import contain
@@ -29,10 +30,24 @@ Rule = Callable[[Situation], Iterator[Decision]]
 
 DESTROY: Final[tuple[Rule, ...]] = (contain, retire)
 """While an entry is being deleted."""
-STEP: Final[tuple[Rule, ...]] = (note, explain, mirror, served)
+STEP: Final[tuple[Rule, ...]] = (note, recovered, explain, mirror, served)
 """In one step of a rotation that the store's own service has started."""
-RULES: Final[tuple[Rule, ...]] = (contain, note, explain, pending, mirror, replace_condemned, retire, begin, tidy)
+RULES: Final[tuple[Rule, ...]] = (
+    contain,
+    note,
+    recovered,
+    explain,
+    pending,
+    mirror,
+    replace_condemned,
+    retire,
+    begin,
+    tidy,
+)
 """Otherwise; first hit wins."""
+NOTED_FIRST: Final[frozenset[Rule]] = frozenset({pending, mirror, replace_condemned, begin, served})
+"""What hands the current key out elsewhere, or puts another one in its place: never before its promotion is noted. A
+journal that says less than was handed out would have its key die too early."""
 
 
 def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: Order, now: datetime) -> Decision:
@@ -47,15 +62,25 @@ def decide(seen: Observation, issuer: Capabilities, evidence: Evidence, order: O
     """
     situation = Situation(seen, evidence, issuer, order, now)
     rests: list[Rest] = []
+    unnoted = False
     for rule in DESTROY if order.destroy else STEP if order.token else RULES:
-        for decision in rule(situation):
+        for decision in rule(situation) if not (unnoted and rule in NOTED_FIRST) else ():
             if isinstance(decision, Reached):
                 return decision
             if isinstance(decision, Rest):
                 rests.append(decision)
-            elif (error := evidence.failed.get(signature(decision))) is None:
+            elif (trouble := evidence.failed.get(signature(decision))) is None:
                 return decision
             else:
-                rests.append(Hold(cause=Cause.FAILED, reason=error))  # what does not depend on it goes on
+                rests.append(Hold(cause=Cause.FAILED, reason=str(trouble)))  # what does not depend on it goes on
+                unnoted = unnoted or (rule is note and _holds_up(decision, trouble, situation))
     why = situation.due.reason if situation.due else ""
     return most_pressing(rests) or Done(reason="nothing is due", due_at=situation.due_at, due_why=why)
+
+
+def _holds_up(noting: Decision, trouble: Trouble, s: Situation) -> bool:
+    """Whether what comes after a note waits for it, now that it could not be written."""
+    if trouble.code is Code.INVALID:
+        return False  # there is no room for it, and what goes on makes some
+    # What is to die at once has no grace that an old fact could cost it.
+    return isinstance(noting, Note) or (isinstance(noting, Forget) and not s.urgent)

@@ -52,7 +52,7 @@ class Effects:
                 raise
             if not trouble.maybe_applied and trouble.code is not Code.CONFLICT:
                 # It will not do now. What does not depend on it still may.
-                run.evidence.failed[actions.signature(action)] = str(trouble)
+                run.evidence.failed[actions.signature(action)] = trouble
                 run.trouble = run.trouble or trouble
             return None  # look at what is really there
 

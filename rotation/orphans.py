@@ -7,15 +7,15 @@ and environment, only keys older than any attempt may run, and only where the en
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rotation.engine import Engine, Target
-from rotation.errors import Trouble
+from rotation.engine import Engine, Places, Target
+from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, KeyInfo, Policy
 from rotation.names import token_in
-from rotation.ports import Clock, Issuer
+from rotation.ports import Clock, Issuer, SecretStore
 from rotation.situation import ATTEMPT_LIFE, MOST_DOOMED, Absent, Evidence, Observation, Order, Situation
 
 
@@ -77,9 +77,18 @@ def find(
 
 
 def unclaimed(
-    listed: Listings, secrets: Iterable[tuple[Target, Policy]], engine: Engine, clock: Clock
+    listed: Listings,
+    secrets: Iterable[tuple[Target, Policy]],
+    engine: Engine,
+    clock: Clock,
+    *,
+    began: datetime | None = None,
 ) -> Iterator[tuple[Orphan, Observation]]:
     """Yields every listed key of ours that no entry of its secret claims, with the look that confirmed it.
+
+    Parameters:
+        secrets: all entries of each secret; see of_one().
+        began: when somebody began to look for them, where they were listed.
 
     One more look at each secret with a key that is old enough. A secret whose stores do not all
     answer has no orphans as far as can be told, and is left alone; so is one whose current credential has no known id,
@@ -95,7 +104,7 @@ def unclaimed(
             for key in listed.keys.get(issuer, ())
             if (token := token_in(key.name, installation=installation, environment=environment, secret=secret))
         ]
-        yield from of_one(places, ours, engine, clock)
+        yield from of_one(places, ours, engine, clock, began=began)
 
 
 def claims(seen: Observation, now: datetime) -> dict[str, str | None] | None:
@@ -109,16 +118,55 @@ def claims(seen: Observation, now: datetime) -> dict[str, str | None] | None:
     return {known: s.key_id(known) for known in (*seen.primary.journal.tokens(), *s.keys)}
 
 
+def elsewhere(
+    stores: Mapping[str, SecretStore], places: Places, policies: Sequence[Policy], *, denied_is_absent: bool = False
+) -> set[str]:
+    """Tokens that entries of a secret's name claim in stores that the secret does not use: it is moved from or to there.
+
+    A key's name does not say which store it went to, so that the keys of such an entry look like orphans of the others.
+
+    Parameters:
+        policies: all that are applied to entries of the secret.
+        denied_is_absent: where nobody lets us look there is no entry, as rights are given entry by entry.
+
+    Raises:
+        Trouble: a store does not answer; then nobody knows.
+        ConfigError: its client can not be made.
+    """
+    used, policy = {store for one in policies for store in one.stores}, policies[0]
+    claimed: set[str] = set()
+    for name in stores:
+        if name in used:
+            continue
+        try:
+            seen = stores[name].observe(places.entry_name(name, policy.environment, policy.name))
+        except Trouble as trouble:
+            if trouble.code is Code.NOT_FOUND or (denied_is_absent and trouble.code is Code.DENIED):
+                continue
+            raise
+        claimed |= seen.journal.tokens() | {attempt.key for attempt in seen.journal.attempts.values()}
+        claimed |= {version.token for version in (seen.current, seen.pending) if version and version.token}
+    return claimed
+
+
 def of_one(
-    places: list[tuple[Target, Policy]], ours: list[tuple[str, KeyInfo]], engine: Engine, clock: Clock
+    places: list[tuple[Target, Policy]],
+    ours: list[tuple[str, KeyInfo]],
+    engine: Engine,
+    clock: Clock,
+    *,
+    began: datetime | None = None,
 ) -> Iterator[tuple[Orphan, Observation]]:
     """Keys of one secret that none of its entries claims; while it moves between stores it has several.
 
     Parameters:
         ours: listed keys of the secret, with the token in the name of each.
+        began: when somebody began to look for its entries. A key that was minted later may be of one that was not there
+            yet when its store was listed.
     """
     now = clock.now()
-    old = [(token, key) for token, key in ours if key.created_at is None or key.created_at + ATTEMPT_LIFE <= now]
+    born = (began or now) - ATTEMPT_LIFE
+    old = [(token, key) for token, key in ours if key.created_at is None or key.created_at <= born]
     if not old:
         return
     looks: list[Observation] = []
@@ -138,9 +186,17 @@ def of_one(
             claimed[known] = key_id or claimed.get(known)
     (target, policy), seen = places[0], looks[0]
     journal = seen.primary.journal
+    left = [(token, key) for token, key in old if key.key_id not in claimed.values()]
+    if not left:
+        return
+    outside, policies = engine.outside, [policy for _, policy in places]
+    try:
+        others = elsewhere(outside.stores, outside.places, policies, denied_is_absent=True)
+    except Trouble:
+        return
     room = MOST_DOOMED - len(journal.condemned.keys() - journal.revoked.keys() - journal.foreign.keys())
-    for token, key in sorted(old, key=lambda pair: pair[1].created_at or now):
-        if key.key_id in claimed.values():
+    for token, key in sorted(left, key=lambda pair: pair[1].created_at or now):
+        if token in others:
             continue
         if (room := room - 1) < 0:
             return  # the next sweep takes the next

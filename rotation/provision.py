@@ -80,6 +80,18 @@ def forbidden(old: Policy, new: Policy) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What has become of the keys of a secret that is to be deleted."""
+
+    dead: set[str]
+    """Ids of those that are dead, or the tokens where there was no id to know."""
+    seen: Observation
+    """The look by which they are."""
+    spared: bool
+    """Another run has brought one that nobody has condemned."""
+
+
 class Provisioner:
     """Carries declarations of secrets to stores.
 
@@ -342,10 +354,10 @@ class Provisioner:
             if seen is not None:
                 if turn == 0:
                     self._refuse_in_use(seen, force_revoke=force_revoke)
-                ended, last = self._end(target, seen)
-                dead |= ended
+                end = self._end(target, seen)
+                dead |= end.dead
                 policy = seen.policy
-                if (alive := self._alive(policy, dead)) or self._has_moved(target, last):
+                if (alive := self._alive(policy, dead)) or end.spared or self._has_moved(target, end.seen):
                     continue
             try:
                 for store in (*policy.replicas, policy.store):
@@ -428,11 +440,8 @@ class Provisioner:
         seen = {(version and version.id) for version in (then.current, then.pending)}
         return not {(version and version.id) for version in (now.current, now.pending)} <= seen
 
-    def _end(self, target: Target, seen: Observation) -> tuple[set[str], Observation]:
-        """No key that the secret's journal knows lives on when this returns.
-
-        Gives the ids of those that are dead, or the tokens where there was no id to know, and the look by which they are.
-        """
+    def _end(self, target: Target, seen: Observation) -> _End:
+        """Has every key that the secret's journal knows revoked and shown dead."""
         found = list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock))
         elsewhere = self._claimed_elsewhere(seen.policy) if found else None
         for orphan, look in found:
@@ -453,7 +462,9 @@ class Provisioner:
         alive = {name for key in after.keys if key not in proven for name in (key, after.key_id(key))}
         looks = (self._situation(before), after)
         ended = {s.key_id(key) or key for s in looks for key in s.keys if key not in alive} - {*filter(None, alive)}
-        return ended, outcome.seen
+        journal = outcome.seen.primary.journal
+        spared = any(key not in journal.condemned and key not in journal.revoked for key in after.keys)
+        return _End(ended, outcome.seen, spared)
 
     def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.
@@ -479,28 +490,12 @@ class Provisioner:
         return [key for token, key in alive if token not in elsewhere]
 
     def _claimed_elsewhere(self, policy: Policy) -> set[str] | None:
-        """Tokens of the same secret's entry in stores that this declaration does not use: it has been moved there.
-
-        A key's name does not say which store it went to, so that the new entry's keys look like this one's
-        orphans. None when a store can not be asked: then nobody knows, and nothing counts as an orphan.
-        """
-        claimed: set[str] = set()
-        for name in self._stores:
-            if name in policy.stores:
-                continue
-            try:
-                seen = self._stores[name].observe(self.entry(name, policy))
-            except Trouble as trouble:
-                if trouble.code is Code.NOT_FOUND:
-                    continue
-                self._tell(f"{trouble}: which keys are claimed there is not known.")
-                return None
-            except ConfigError as error:
-                self._tell(f"{error}: which keys are claimed there is not known.")
-                return None
-            claimed |= seen.journal.tokens() | {attempt.key for attempt in seen.journal.attempts.values()}
-            claimed |= {version.token for version in (seen.current, seen.pending) if version and version.token}
-        return claimed
+        """See orphans.elsewhere(). None when a store can not be asked: then nothing counts as an orphan."""
+        try:
+            return orphans.elsewhere(self._stores, self._places, [policy])
+        except (Trouble, ConfigError) as error:
+            self._tell(f"{error}: which keys are claimed there is not known.")
+            return None
 
     # --- small parts -----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rotation import form as forms
 from rotation import schedule as schedules
-from rotation.errors import Code
+from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Frozen, Why
 from rotation.model import Capabilities, Check, Entry, KeyInfo, LastUse, Model, Policy, Propagation, Verdict, Version
 
@@ -111,7 +111,7 @@ class Evidence:
     """Keys whose value is one of these, or could not be read: they may be what is handed out."""
     unreadable: set[str] = field(default_factory=set)
     """Keys whose old value no store can give back."""
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Trouble] = field(default_factory=dict)
     """By what was tried: actions that failed in this run, with the error. Others go on without them."""
     identified: set[str] = field(default_factory=set)
     """Ids of current versions that were held against the values of our keys."""
@@ -695,7 +695,7 @@ class Situation:
     def free_slot(self) -> str | None:
         """A slot that no key of ours occupies; None where there is none, or no slots."""
         revoked = self.seen.primary.journal.revoked
-        over = [key for key in self.keys if (key in revoked and self.settled(key)) or self._dead_current(key)]
+        over = [key for key in self.keys if (key in revoked or self._dead_current(key)) and self.settled(key)]
         taken = {slot for key in self.keys if key not in over for slot in self.slots_of(key)}
         free = [slot for slot in self.issuer.slots if slot not in taken]
         if not free or (self.slot_unknown and not self.urgent):  # it matters no more once that is to die

@@ -109,10 +109,12 @@ class Survey:
     held: list[_Held] = field(default_factory=list)
     _suspects: list[_Held] = field(default_factory=list)
     """Quiet secrets with listed keys of their name that they do not claim; another entry may."""
+    _began: datetime = field(init=False)
     _likes: dict[Policy, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.assembly.config
+        self._began = self.assembly.clock.now()
         self.ledger = Ledger(self.assembly.issuers, config.installation, config.environment, self.assembly.clock)
         self.missing = {policy.name: policy.store for policy in config.policies}
 
@@ -152,7 +154,7 @@ class Survey:
                 found.append(one)
         for key, ours in sorted(left.items()):
             if there := [(one.target, one.policy) for one in places[key]]:
-                yield from orphans.of_one(there, ours, self.assembly.engine, self.assembly.clock)
+                yield from orphans.of_one(there, ours, self.assembly.engine, self.assembly.clock, began=self._began)
 
     def mark(self, target: Target, policy: Policy) -> int:
         """By what was listed of a secret in its stores and at its issuer; 0 where that may not be all."""

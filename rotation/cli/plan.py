@@ -77,6 +77,7 @@ def plan(
         sort=sort,
     )
     targets = {policy: assembly.target(policy) for policy in context.declared(names)}
+    began = assembly.clock.now()
     managed, unseen = ([], []) if names else context.managed()
     known = set(targets.values())
     targets |= {policy: target for target, policy in managed if target not in known}
@@ -101,7 +102,8 @@ def plan(
 
     planned = watched("planning", [policy for policy in targets if asked_for.wants(policy)], look)
     # An entry that could not be listed may claim what looks like an orphan.
-    for orphan, _ in orphans.unclaimed(listed, [] if unseen else managed, assembly.engine, assembly.clock):
+    everything = [] if unseen else managed
+    for orphan, _ in orphans.unclaimed(listed, everything, assembly.engine, assembly.clock, began=began):
         if not asked_for.wants(orphan.policy):
             continue
         told = f"condemn the orphaned key {show.key(orphan.key.key_id)}: alive at its issuer, claimed by nothing"

@@ -44,8 +44,9 @@ def pending(s: Situation) -> Iterator[Decision]:
         yield Discard(store=primary, version=version, reason="was current before, and somebody has gone back")
         return
     if s.seen.unfenced and s.expired(attempt):
-        off = s.seen.primary.journal.backoff
-        if not s.rewrites(attempt) and (off is None or off.at < attempt.at):
+        off, done = s.seen.primary.journal.backoff, s.promoted_at(s.current_key or "")
+        failed = not s.rewrites(attempt) and (done is None or done < attempt.at)
+        if failed and (off is None or off.at < attempt.at):
             yield Note(facts=backoff(s, "not-in-time"), reason="not promoted in time: the next try waits")
             return
         # Without compare-and-set its life is what bounds its writes, so nobody may take it up again.

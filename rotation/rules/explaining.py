@@ -36,11 +36,18 @@ def note(s: Situation) -> Iterator[Decision]:
     compared = s.current_id in s.evidence.identified and s.current_id not in s.evidence.unparsed
     if not s.lagging and (s.explained or compared):
         for key in s.keys:
-            if key != s.current_key and (since := s.promoted_at(key)) and not s.superseded_at(key):
+            # One that is on its way back may be current again before anybody can note that.
+            returns = any(attempt.of == key and not s.void(attempt) for attempt in s.attempts_of(key))
+            if key != s.current_key and not returns and (since := s.promoted_at(key)) and not s.superseded_at(key):
                 # Never before it was current, by a clock that was ahead then: that would not count, for ever.
                 noted |= facts.superseded(key, max(s.now + s.behind, since, journal.adopted_at.get(key, since)))
     if noted:
         yield Note(facts=noted, reason="note what was promoted")
+
+
+def recovered(s: Situation) -> Iterator[Decision]:
+    """A rotation that succeeded ends the wait after those that failed."""
+    journal = s.seen.primary.journal
     if journal.backoff and s.current and s.current.token:
         at, made = journal.promoted.get(s.current.token), journal.attempts.get(s.current.token)
         if at and at >= journal.backoff.at and made and made.why is not Why.REWRITE:
