@@ -280,6 +280,12 @@ class Situation:
         """Whether an attempt can not be promoted any more: current has left its base, for ever."""
         return attempt.base != self.current_id
 
+    def returns(self, key: str) -> bool:
+        """Whether an old key is on its way back: it may be current again before anybody can note that."""
+        staged = self.pending.token if self.pending else None
+        ways = [a for a in self.attempts_of(key) if a.of == key and not self.void(a)]
+        return any(a.token == staged or not self.expired(a) for a in ways)
+
     def rewrites(self, attempt: Attempt) -> bool:
         """Whether an attempt stores what is current as a new version: nothing else is handed out by it.
 

@@ -36,9 +36,9 @@ def note(s: Situation) -> Iterator[Decision]:
     compared = s.current_id in s.evidence.identified and s.current_id not in s.evidence.unparsed
     if not s.lagging and (s.explained or compared):
         for key in s.keys:
-            # One that is on its way back may be current again before anybody can note that.
-            returns = any(attempt.of == key and not s.void(attempt) for attempt in s.attempts_of(key))
-            if key != s.current_key and not returns and (since := s.promoted_at(key)) and not s.superseded_at(key):
+            if key == s.current_key or s.returns(key):
+                continue
+            if (since := s.promoted_at(key)) and not s.superseded_at(key):
                 # Never before it was current, by a clock that was ahead then: that would not count, for ever.
                 noted |= facts.superseded(key, max(s.now + s.behind, since, journal.adopted_at.get(key, since)))
     if noted:

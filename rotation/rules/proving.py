@@ -28,6 +28,9 @@ def prove(s: Situation, key: str) -> Iterator[Decision]:
             yield Revoke(key=key, key_id=key_id, reason="revoked when not all of the issuer knew it")
         return
     if key in s.evidence.unreadable and s.issuer.model is not Model.MINT and key not in s.roles:
+        if not s.settled(key):
+            yield Wait(until=revoked + REGENERATED_WITHIN, reason="destroyed; its slot is not given out at once")
+            return
         known = s.seen.primary.journal.about(key)
         yield Forget(key=key, proof="unheld", facts=known, reason="destroyed, and nobody holds its value")
         return

@@ -24,6 +24,7 @@ NATURES: Final[Mapping[str, Nature]] = {
     "two keys, slow": slow(Nature(max_keys=2)),
     "unlisted": Nature(registry=False),
     "slots": Nature(model=Model.SLOTS),
+    "regenerated slots": Nature(model=Model.SLOTS, regenerates=True),
     "replace": Nature(model=Model.REPLACE),
     "last use unknown": Nature(knows_last_use=False),
     "slow consumers": Nature(consumers_keep=timedelta(hours=30)),

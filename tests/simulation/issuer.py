@@ -17,6 +17,8 @@ INSTALLATION: Final = "acme"
 ENVIRONMENT: Final = "test"
 NAME: Final = "support-copilot-chat"
 NEVER: Final = timedelta(days=4000)
+LATEST: Final = timedelta(seconds=40)
+"""After its look at a slot no request to regenerate it is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Nature:
     tells_last_use: bool = True
     knows_last_use: bool = True
     """False: it answers, but does not know."""
+    regenerates: bool = False
+    """Slots that are never empty: what is revoked gives way to a value that nobody has. Their list tells the values."""
     consumers_keep: timedelta = timedelta(0)
     """How long a consumer goes on using what a store does not hand out any more."""
 
@@ -46,6 +50,7 @@ class Nature:
             slots=("key1", "key2") if self.model is Model.SLOTS else (),
             revokes=self.model in (Model.MINT, Model.SLOTS),
             max_keys=self.max_keys,
+            regenerates=self.regenerates,
             registry=self.registry,
             tells_last_use=self.tells_last_use and self.registry,
             create=patience if self.registry else Propagation(),
@@ -227,6 +232,56 @@ class Issuer:
     def used_at(self, key: Key) -> datetime | None:
         """By a consumer, or by whoever verified it."""
         return last_use(self._vendor.nature, key, self._watcher.last_out(key.value), self._wire.now)
+
+
+class Regenerating(Issuer):
+    """An issuer whose slots are regenerated, as described vendors' are: a look at what the slot holds, then one request."""
+
+    def mint(self, key_name: str, slot: str | None = None) -> Issued:
+        def change(keys: Keys) -> tuple[Keys, Key]:
+            for key in self._vendor.destroyed_by(slot):
+                self._watcher.destroying(key)
+            return self._regenerated(keys, slot, key_name)
+
+        key = self._wire.write(self._vendor.box, f"mint in {slot}", change, begun=self._wire.now)
+        return Issued(key.key_id, opened(key.value, text_only=True), key.created_at)
+
+    def keys(self) -> Iterator[KeyInfo]:
+        held = self._held("list keys")
+        return iter([KeyInfo(key.key_id, key.slot or "", key.created_at) for key in held])
+
+    def id_of(self, credential: Credential) -> str | None:
+        """As rotation.ports.ListsValues says."""
+        value = credential.fields["value"].reveal()
+        for key in self._held("list keys with values"):
+            if key.value == value:
+                return key.key_id
+        raise Trouble(Code.INVALID, self.name, "none of its slots holds this value")
+
+    def revoke(self, key_id: str) -> None:
+        slot, begun = key_id.partition("/")[0], self._wire.now
+        if all(key.key_id != key_id for key in self._held(f"look at {slot}")):
+            return
+        if self._wire.now - begun > LATEST:
+            raise Trouble(Code.UNAVAILABLE, self.name, "took too long")
+
+        def change(keys: Keys) -> tuple[Keys, None]:
+            for key in keys:
+                if key.slot == slot and key.revoked_at is None and key.token:
+                    self._watcher.revoking(key)
+            return self._regenerated(keys, slot, "nobody's")[0], None
+
+        self._wire.write(self._vendor.box, f"regenerate {slot}", change, begun=begun)
+
+    def _held(self, call: str) -> list[Key]:
+        found = self._wire.read(self._vendor.box, call, lambda keys: keys)
+        return [key for key in found if key.slot and key.revoked_at is None]
+
+    def _regenerated(self, keys: Keys, slot: str | None, name: str) -> tuple[Keys, Key]:
+        gone = (k._replace(revoked_at=self._wire.now) if k.slot == slot and k.revoked_at is None else k for k in keys)
+        kept, made = self._vendor.made(tuple(gone), name, self._wire.now, slot=slot)
+        made = made._replace(key_id=f"{slot}/{made.key_id}")
+        return (*kept[:-1], made), made
 
 
 def last_use(nature: Nature, key: Key, out: datetime | None, now: datetime) -> datetime | None:

@@ -19,7 +19,7 @@ from rotation.model import Credential, Drain, Ending, Model, Policy
 from rotation.names import KeyName
 from rotation.ports import Record, SecretStore
 from rotation.situation import ATTEMPT_LIFE, Order
-from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME, Issuer, Key, Nature, Vendor, last_use
+from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME, Issuer, Key, Nature, Regenerating, Vendor, last_use
 from tests.simulation.stores import KINDS, Facts, Service, Store
 from tests.simulation.wire import START, Box, Wire
 
@@ -183,7 +183,8 @@ class World:
         stores: dict[str, SecretStore] = {name: self.client(name) for name in self.setting.names}
         places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
         clock = _Clock(self.wire)
-        issuer = Issuer("issuer", self.vendor, self.wire, self)
+        kind = Regenerating if self.vendor.nature.regenerates else Issuer
+        issuer = kind("issuer", self.vendor, self.wire, self)
         return Engine(stores, {"issuer": issuer}, places, clock, self, self._token)
 
     def sweep(self) -> Outcome:
