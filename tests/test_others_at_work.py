@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,6 +39,11 @@ from sandbox.aws.server import AwsServer
 from sandbox.openbao import OpenBaoServer
 from tests.iam.test_iam import USER, IamHarness, Site
 from tests.issuers.test_described_life import world as described
+from tests.simulation import scenarios
+from tests.simulation.explore import NATURES, replayed
+from tests.simulation.wire import Actor, Deed, Planned, Step, What, Wire
+from tests.simulation.world import Setting
+from tests.simulation.world import World as SimulatedWorld
 from tests.world import ENTRY, NAME, Crash, FakeClock, Trail, World
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
@@ -546,3 +552,129 @@ def test_a_deletion_in_vault_leaves_no_key_and_no_entry(call: str, named: bool) 
         assert not list(store().listing())
         with pytest.raises(Trouble):
             store().current(f"test/{NAME}")
+
+
+# --- a note that can not be written -------------------------------------------------------------------
+
+
+def refused(world: World, fact: str, times: int = 1) -> None:
+    """So many writes of such facts are refused for certain, whatever passes by meanwhile."""
+    store = store_of(world)
+    left = [times]
+
+    class Refusing(MemoryStore):
+        def record(self, entry: str, facts: Mapping[str, str]) -> None:
+            self._refuse(*facts)
+            super().record(entry, facts)
+
+        def forget(self, entry: str, facts: Iterable[str]) -> None:
+            facts = list(facts)
+            self._refuse(*facts)
+            super().forget(entry, facts)
+
+        def _refuse(self, *facts: str) -> None:
+            if left[0] and any(one.startswith(fact) for one in facts):
+                left[0] -= 1
+                raise Trouble(Code.THROTTLED, "vault", "slow down")
+
+    world.opened = {store.name: Refusing}
+
+
+@pytest.mark.parametrize("then", ["emergency", "edit"])
+def test_nothing_is_mirrored_before_its_promotion_is_noted(then: str) -> None:
+    """Else a key that a replica hands out, and that nobody can reach, counts as one that was never handed out."""
+    world = World(stores=("vault", "azure"), capabilities=Capabilities(create=SHORT, revoke=SHORT))
+    world.run()
+    world.clock.move(31 * DAY)
+    refused(world, "promoted.")
+    assert world.run().trouble is not None
+    assert world.handed_out() == {"vault": "value-2", "azure": "value-1"}
+    world.opened.clear()
+    world.denied = ("azure", ("observe",))
+    world.allow_outage = True
+    if then == "emergency":
+        world.emergency(contain_after=2 * HOUR)
+    else:
+        issuer = world.engine().outside.issuers["vendor"]
+        store_of(world).put_by_hand(ENTRY, issuer.mint("a person's key").credential)
+    sweep_for(world, 3 * DAY)
+    assert world.vendor.accepts(world.handed_out()["azure"] or "") or then == "emergency"  # contained, as declared
+    world.denied = ("", ())
+    sweep_for(world, 3 * DAY)
+    assert len({*world.handed_out().values()}) == 1
+    assert works(world)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_rollback_made_current_keeps_its_grace(times: int) -> None:
+    """Its process dies at once, and the first sweep a day later may not write what it sees."""
+    world = World(capabilities=Capabilities(create=SHORT, revoke=SHORT))
+    world.run()
+    world.clock.move(31 * DAY)
+    world.run()
+    world.clock.move(HOUR)
+
+    def die(_: int, call: str) -> None:
+        if call == "after promote":
+            raise Crash
+
+    world.fault = die
+    with suppress(Crash):
+        world.engine().rollback(world.target)
+    world.fault = None
+    assert world.handed_out() == {"vault": "value-1"}
+    world.clock.move(25 * HOUR)
+    refused(world, "", times)
+    world.sweep()
+    world.opened.clear()
+    last = world.clock.at
+    while "value-1" in world.live() and world.clock.at < last + 9 * DAY:
+        if world.handed_out() == {"vault": "value-1"}:
+            last = world.clock.at
+        world.clock.move(10 * MINUTE)
+        world.sweep()
+    assert world.clock.at - last >= world.grace
+
+
+# --- slots that are regenerated -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "due twice / aws+azure / regenerated slots / 16:after>two+26h 46:pause>one+16m 118:linger>two+26h",
+        "rollback / aws / regenerated slots / 5:die-after",
+    ],
+)
+def test_a_slot_rests_after_it_was_regenerated(plan: str) -> None:
+    """What nobody holds is forgotten only once no other request to regenerate its slot is under way."""
+    assert replayed(plan).broken is None
+
+
+def test_no_slot_is_given_out_while_a_request_to_regenerate_it_is_under_way() -> None:
+    """Contained at once, and its process dies; others find the key dead and replace it before that request lands."""
+
+    class DieLate:
+        done = False
+
+        def __call__(self, number: int, step: Step) -> Deed | None:
+            if self.done or not (step.actor == "emergency" and step.call.startswith("regenerate")):
+                return None
+            self.done = True
+            return Deed(What.DIE_LATE)
+
+        def over(self, number: int) -> bool:
+            return self.done
+
+    wire = Wire(Planned())
+    world = SimulatedWorld.new(Setting(("vault",), NATURES["regenerated slots"]), wire)
+    scenarios.in_grace(world)
+    wire.choose = DieLate()
+    wire.act([Actor("emergency", partial(scenarios.contain, world))])
+    wire.choose = Planned()
+    for minutes in (0.0, 0.5, 10, 60, 25 * 60, 25 * 60):
+        wire.move(minutes * MINUTE)
+        world.sweep()
+    assert world.handed[0] is not None
+    assert world.vendor.accepts(world.handed[0], wire.now)
+    assert world.unsettled() is None

@@ -5,21 +5,22 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from providers.stores.memory import MemoryStore
-from rotation import actions, inventory, sweep
+from providers.issuers.memory import MemoryIssuer
+from providers.stores.memory import MemoryStore, MemoryVault
+from rotation import actions, inventory, orphans, sweep
 from rotation import policy as policies
 from rotation.assembly import Assembly
 from rotation.config import Config, GeneratedConfig
-from rotation.engine import Outcome, Places
+from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
 from rotation.logs import JsonFormatter
-from rotation.model import Policy, SecretValue
+from rotation.model import Entry, KeyInfo, Policy, SecretValue
 from rotation.names import KeyName
 from rotation.ports import Listed
 from rotation.sweep import Ended
@@ -45,8 +46,10 @@ def assembly(world: World, *declared: Policy) -> Assembly:
         declared or (world.policy,),
         {},
     )
-    places = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
-    return Assembly(config, engine, engine.outside.stores, engine.outside.issuers, places, world.clock)
+    return Assembly(config, engine, engine.outside.stores, engine.outside.issuers, PLACES, world.clock)
+
+
+PLACES = Places(lambda store, environment, name: f"{environment}/{name}", lambda environment, name: None)
 
 
 def sweep_all(world: World, *declared: Policy) -> dict[str, Outcome]:
@@ -222,3 +225,66 @@ def test_fields_of_a_log_line_are_masked_and_replace_none_of_its_own() -> None:
     shown = json.loads(JsonFormatter().format(record))
     assert (shown["level"], shown["n"], shown["none"]) == ("info", 3, None)
     assert shown["deep"] == [{"a": "so [masked]!"}]
+
+
+class PausedStore(MemoryStore):
+    """Between two listings something else happens."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def listing(self) -> Iterator[Listed]:
+        self.meanwhile()
+        return super().listing()
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_secret_that_moves_while_a_sweep_stands_between_two_stores_keeps_its_new_key(dated: bool) -> None:
+    """Its new entry was not there yet when its store was listed; the issuer's list has its key already."""
+    world = World(stores=("old",))
+    world.run()
+    world.vaults["new"] = MemoryVault()
+    world.stores = ("old", "new")
+    moved = replace(world.policy, store="new", replicas=())
+
+    def move() -> None:
+        MemoryStore("new", world.vaults["new"], world.clock.now).create(ENTRY, policies.written(moved))
+        world.engine().run(Target("new", ENTRY))
+        world.clock.move(timedelta(minutes=16))
+
+    over = assembly(world)
+    paused = PausedStore("old", world.vaults["old"], world.clock.now)
+    paused.meanwhile = move
+    issuer = over.issuers["vendor"]
+    if not dated:
+        issuer = Undated("vendor", world.vendor, issuer.capabilities)
+    begun = sweep.begin(replace(over, stores={"new": over.stores["new"], "old": paused}, issuers={"vendor": issuer}))
+    assert (begun.adopted, begun.troubles) == ((), ())
+    assert world.live() == {"value-1", "value-2"}
+
+
+class Undated(MemoryIssuer):
+    """Its list does not say when a key was made."""
+
+    def keys(self) -> Iterator[KeyInfo]:
+        return (replace(key, created_at=None) for key in super().keys())  # noqa: SIM118 - a port's method
+
+
+@pytest.mark.parametrize("code", [Code.DENIED, Code.UNAVAILABLE])
+def test_a_store_that_nobody_lets_us_look_into_has_no_entry_and_one_that_is_silent_may(code: Code) -> None:
+    """Rights are given entry by entry; an orphan waits for a store that does not answer."""
+    world = World()
+    world.run()
+    engine = world.engine()
+    issuer = engine.outside.issuers["vendor"]
+    issuer.mint(str(KeyName("acme", "test", NAME, "f" * 32)))
+    world.clock.move(timedelta(minutes=16))
+
+    class Elsewhere(MemoryStore):
+        def observe(self, entry: str) -> Entry:
+            raise Trouble(code, self.name, f"{entry} can not be looked at")
+
+    stores = {**engine.outside.stores, "elsewhere": Elsewhere("elsewhere", MemoryVault(), world.clock.now)}
+    over = replace(assembly(world), engine=Engine(stores, {"vendor": issuer}, PLACES, world.clock, world.trail))
+    listed = orphans.listings(over.issuers, ["vendor"], world.clock)
+    found = list(orphans.unclaimed(listed, [(world.target, world.policy)], over.engine, world.clock))
+    assert len(found) == (1 if code is Code.DENIED else 0)

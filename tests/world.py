@@ -93,6 +93,8 @@ class World:
         self.fault: Callable[[int, str], None] | None = None
         self.denied: tuple[str, tuple[str, ...]] = ("", ())
         """A store, and what it refuses there."""
+        self.opened: dict[str, type[MemoryStore]] = {}
+        """Stores that a process opens as something else than they are."""
         self.trail = Trail()
         self.serial = 0
         self.settled = False
@@ -121,7 +123,8 @@ class World:
     def engine(self) -> Engine:
         """A new process: clients of its own, no memory of earlier runs."""
         stores = {
-            n: MemoryStore(n, v, self.clock.now, self._hook_of(n), fenced=self.fenced) for n, v in self.vaults.items()
+            n: self.opened.get(n, MemoryStore)(n, v, self.clock.now, self._hook_of(n), fenced=self.fenced)
+            for n, v in self.vaults.items()
         }
         capabilities = self.capabilities or Capabilities(
             model=self.model,

@@ -8,12 +8,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from rotation import effects, names, orphans, resilience
+from rotation import decide, effects, names, orphans, resilience
 from rotation.actions import Promote
 from rotation.effects import Effects
 from rotation.engine import Engine
 from rotation.looking import Observer
 from rotation.model import Entry, Verdict
+from rotation.provision import Provisioner
 from rotation.rules import arriving, beginning, explaining, proving, retiring, revoking
 from rotation.situation import Situation
 from tests.mutants.patching import edit, swap
@@ -104,6 +105,14 @@ def _() -> None:
 )
 def _() -> None:
     edit(Effects, "_condemn", "    self._record(", "    return self._record(")
+
+
+@mutant(
+    "a replica gets what is not noted as promoted",
+    test="tests/test_others_at_work.py::test_nothing_is_mirrored_before_its_promotion_is_noted",
+)
+def _() -> None:
+    swap(decide, "NOTED_FIRST", frozenset())
 
 
 @mutant("revoke what a store still hands out", "emergency / vault / free")
@@ -460,6 +469,14 @@ def _() -> None:
     swap(Situation, "last_write", lambda self, key: None)
 
 
+@mutant(
+    "a slot is given out while a request to regenerate it is under way",
+    test="tests/test_others_at_work.py::test_no_slot_is_given_out_while_a_request_to_regenerate_it_is_under_way",
+)
+def _() -> None:
+    swap(Situation, "settled", lambda self, key: True)
+
+
 @mutant("a slot is taken that a draining key holds", "asked / vault / slots", "in grace / vault / slots")
 def _() -> None:
     free = cached_property(lambda self: self.issuer.slots[0] if self.issuer.slots else None)
@@ -495,6 +512,17 @@ def _() -> None:
 def _() -> None:
     every = "gone += [a.token for a in journal.attempts.values() if a.of]"
     edit(beginning, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
+
+
+# --- the end of a secret -----------------------------------------------------------------------------
+
+
+@mutant(
+    "a deletion overlooks what another run brought",
+    test="tests/pulumi/test_provision.py::test_a_key_that_replaced_the_dying_one_dies_too_where_no_name_tells_of_it",
+)
+def _() -> None:
+    edit(Provisioner, "_end", "spared = any(", "spared = False and any(")
 
 
 # --- what a person put there -----------------------------------------------------------------------

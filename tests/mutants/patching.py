@@ -6,7 +6,6 @@ import __future__
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -67,10 +66,10 @@ def swap(owner: ModuleType | type, name: str, after: object) -> None:
     setattr(owner, name, after)
     if isinstance(after, cached_property) and isinstance(owner, type):
         after.__set_name__(owner, name)
-    for table in ("RULES", "DESTROY", "STEP"):
-        rules: tuple[Callable[..., Any], ...] = getattr(decide, table)
-        setattr(decide, table, tuple(after if rule is before else rule for rule in rules))
-    for module in _rules() if inspect.isfunction(before) else ():
+    for table in ("RULES", "DESTROY", "STEP", "NOTED_FIRST"):
+        rules: Any = getattr(decide, table)
+        setattr(decide, table, type(rules)(after if rule is before else rule for rule in rules))
+    for module in (decide, *_rules()) if inspect.isfunction(before) else ():
         for alias, there in list(vars(module).items()):
             if there is before:
                 setattr(module, alias, after)

@@ -13,7 +13,7 @@ from providers.stores.memory import MemoryStore, MemoryVault
 from rotation import policy as policies
 from rotation.engine import Places
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Credential, Policy
+from rotation.model import Capabilities, Credential, Model, Policy
 from rotation.provision import Applied, Bootstrap, Provisioner, Refusal, diff, forbidden
 from tests.world import ENTRY, NAME, Crash, World
 
@@ -653,6 +653,33 @@ def test_a_sweep_that_replaces_the_dying_key_meanwhile_leaves_nothing_behind(whe
     place.world.fault = sweep
     place.delete()
     assert raced
+    assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+@pytest.mark.parametrize("who", ["emergency", "sweep"])
+@pytest.mark.parametrize("model", [Model.MINT, Model.SLOTS])
+def test_a_key_that_replaced_the_dying_one_dies_too_where_no_name_tells_of_it(model: Model, who: str) -> None:
+    """The deletion stands still for hours, or an emergency takes it for a leak: another key is current by then."""
+    slots = ("key1", "key2") if model is Model.SLOTS else ()
+    able = Capabilities(model=model, slots=slots, names_keys=False, max_keys=2, tells_last_use=True)
+    place = Place(capabilities=able)
+    place.world.vendor.model = place.world.model = model
+    place.create()
+    place.world.allow_outage = True
+    place.quiet()
+
+    def meanwhile(_: int, call: str) -> None:
+        if (
+            call == ("after record" if who == "emergency" else "before verify")
+            and "condemn" in place.world.trail.events()
+        ):
+            place.world.fault = None
+            place.world.emergency() if who == "emergency" else place.world.clock.move(3 * HOUR)
+            place.world.sweep()
+
+    place.world.fault = meanwhile
+    place.delete()
+    assert place.world.trail.events().count("mint.done") == 2
     assert (place.world.live(), place.deleted()) == (set(), True)
 
 
