@@ -474,7 +474,12 @@ def _() -> None:
     test="tests/test_others_at_work.py::test_no_slot_is_given_out_while_a_request_to_regenerate_it_is_under_way",
 )
 def _() -> None:
-    swap(Situation, "settled", lambda self, key: True)
+    edit(
+        Situation,
+        "free_slot",
+        "(key in revoked or self._dead_current(key)) and self.settled(key)",
+        "(key in revoked and self.settled(key)) or self._dead_current(key)",
+    )
 
 
 @mutant("a slot is taken that a draining key holds", "asked / vault / slots", "in grace / vault / slots")
