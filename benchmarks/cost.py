@@ -53,7 +53,7 @@ class Calls:
 
 
 CALLS: Final[Mapping[str, Calls]] = {
-    "AWS Secrets Manager": Calls(rotation=14, look=1, page=100, keyed=3),
+    "AWS Secrets Manager": Calls(rotation=15, look=1, page=100, keyed=3),
     "Azure Key Vault": Calls(rotation=38, look=5, page=25),
     "Vault or OpenBao": Calls(rotation=22, look=2, page=100_000),
 }

@@ -83,6 +83,8 @@ class Effects:
     def _intend(self, action: actions.Intend, seen: Observation, run: Run) -> Observation | None:
         current = seen.primary.current
         made = seen.primary.journal.attempts.get((current and current.token) or "")
+        # Its life begins no later for us than others count it: what comes between may take its time.
+        begun, began = self._clock.monotonic(), self._clock.now()
         # What is stored anew stays in the form that it has.
         kept = made.form if made and action.why is Why.REWRITE else None
         if (
@@ -104,8 +106,8 @@ class Effects:
             self._outside.issuer(seen).capabilities.scope,
         )
         life = (ATTEMPT_LIFE - CALL_LIMIT).total_seconds()
-        run.deadlines[attempt.token] = self._clock.monotonic() + life
-        run.ends[attempt.token] = self._clock.now() + timedelta(seconds=life)
+        run.deadlines[attempt.token] = begun + life
+        run.ends[attempt.token] = began + timedelta(seconds=life)
         if self._outside.prints:
             self._outside.prints(Credential({}), None)  # its key is read now, not while a value is in memory alone
         self._records.write(run, "intend", seen, reason=action.reason, token=attempt.token)
@@ -160,9 +162,10 @@ class Effects:
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
         unheard = self._told("mint.done", attempt, issued.key_id, seen, run)
-        # What no list of this issuer will tell again, another run may need.
-        able = issuer.capabilities
-        told_again = able.model is Model.MINT and able.names_keys
+        # What no list of this issuer will tell again, another run may need. And a list that has two of one name, as the
+        # mint arrived twice, does not tell which of them a version holds that names no id.
+        able, keeps = issuer.capabilities, self._stores[run.target.store].features.keeps_key_id
+        told_again = able.model is Model.MINT and able.names_keys and (keeps or not able.registry)
         written = {} if told_again else facts.key_fact(attempt.token, issued.key_id)
         written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
         if written and run.order.token:
@@ -496,7 +499,10 @@ class Effects:
         run.evidence.listed = None
         run.evidence.refusals.pop(action.key, None)
         self._records.write(run, "revoke.done", seen, token=action.key, key_id=action.key_id)
-        return self._record(seen, run, facts.revoked(action.key, self._outside.now(seen)))
+        # By this very id: a list may have another key of the same name.
+        unknown = self._situation(seen, run).recorded_id(action.key) is None
+        written = facts.key_fact(action.key, action.key_id) if unknown else {}
+        return self._record(seen, run, facts.revoked(action.key, self._outside.now(seen)) | written)
 
     def _prove(self, action: actions.Prove, seen: Observation, run: Run) -> Observation:
         credential = run.old.get(action.key) or self._values.of(action.key, self._situation(seen, run))
@@ -552,6 +558,7 @@ class Effects:
             if attempt and token not in run.known.primary.journal.promoted:
                 left = attempt.at + ATTEMPT_LIFE - CALL_LIMIT - self._outside.now(run.known)
                 deadline = run.deadlines[token] = self._clock.monotonic() + left.total_seconds()
+                run.ends[token] = self._clock.now() + left
         # A machine that slept may not have counted that; its wall clock has.
         wall = run.ends.get(token)
         late = wall is not None and self._clock.now() >= wall

@@ -85,7 +85,7 @@ class _End:
     """What has become of the keys of a secret that is to be deleted."""
 
     dead: set[str]
-    """Ids of those that are dead, or the tokens where there was no id to know."""
+    """Ids of those that are dead."""
     seen: Observation
     """The look by which they are."""
     spared: bool
@@ -459,9 +459,10 @@ class Provisioner:
                 f"{_why(outcome)}. The next `pulumi up` or `pulumi destroy` goes on from there."
             )
         after, proven = self._situation(outcome.seen), outcome.seen.primary.journal.proven
-        alive = {name for key in after.keys if key not in proven for name in (key, after.key_id(key))}
-        looks = (self._situation(before), after)
-        ended = {s.key_id(key) or key for s in looks for key in s.keys if key not in alive} - {*filter(None, alive)}
+        # By id alone: a token may be that of two keys, one of which nobody knows of.
+        ended = {key_id for s in (self._situation(before), after) for key in s.keys if (key_id := s.key_id(key))}
+        ended |= {record.key_id for record in outcome.records if record.event == "proven" and record.key_id}
+        ended -= {key_id for key in after.keys if key not in proven and (key_id := after.key_id(key))}
         journal = outcome.seen.primary.journal
         spared = any(key not in journal.condemned and key not in journal.revoked for key in after.keys)
         return _End(ended, outcome.seen, spared)
@@ -470,7 +471,7 @@ class Provisioner:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.
 
         Parameters:
-            dead: ids or tokens of keys that have been refused; a list may lag behind.
+            dead: ids of keys that have been refused; a list may lag behind.
 
         Raises:
             Refusal: there are some, and whose they are can not be told.
@@ -480,7 +481,7 @@ class Provisioner:
             return []
         named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
         keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
-        alive = [(token, key) for token, key in keys if token is not None and not dead & {token, key.key_id}]
+        alive = [(token, key) for token, key in keys if token is not None and key.key_id not in dead]
         elsewhere = self._claimed_elsewhere(policy) if alive else set[str]()
         if elsewhere is None:
             raise Refusal(

@@ -34,6 +34,7 @@ from rotation.model import (
     SecretValue,
     Verdict,
 )
+from rotation.ports import Record
 from rotation.provision import Provisioner
 from sandbox.aws.server import AwsServer
 from sandbox.openbao import OpenBaoServer
@@ -681,3 +682,121 @@ def test_no_slot_is_given_out_while_a_request_to_regenerate_it_is_under_way() ->
     assert world.handed[0] is not None
     assert world.vendor.accepts(world.handed[0], wire.now)
     assert world.unsettled() is None
+
+
+# --- a mint that arrives twice, in a store whose versions name no key -----------------------------------
+
+
+def minted_twice(world: World, dies: str) -> None:
+    """A rotation whose request to mint arrives twice; the process dies at this call."""
+    minted: list[str] = []
+
+    def fault(_: int, call: str) -> None:
+        if call == "after mint" and not minted:
+            minted.append(world.vendor.keys[-1].name)
+            MemoryIssuer("vendor", world.vendor).mint(minted[0])
+        if call == dies and minted:
+            world.fault = None
+            raise Crash
+
+    world.fault = fault
+    with suppress(Crash):
+        world.engine().rotate(world.target)
+    world.fault = None
+
+
+def turned(**options: Any) -> World:
+    world = World(keeps_key_id=False, capabilities=Capabilities(create=SHORT, revoke=SHORT), **options)
+    world.run()
+    world.clock.move(31 * DAY)
+    return world
+
+
+@pytest.mark.parametrize("dies", ["after stage", "after promote", "before record"])
+def test_the_key_whose_value_is_stored_is_the_one_that_lives(dies: str) -> None:
+    """The list has two keys of one name, and its last one is not the one in the store."""
+    world = turned()
+    minted_twice(world, dies)
+    for _ in range(12 * 24):
+        world.clock.move(HOUR)
+        world.sweep()
+        assert works(world)
+    world.check_settled()
+    assert len(world.live()) == 1
+
+
+@pytest.mark.parametrize("dies", ["after stage", "after promote"])
+def test_in_an_emergency_the_leaked_one_of_two_keys_of_one_name_dies(dies: str) -> None:
+    """Condemned by its token, which is that of two keys."""
+    world = turned()
+    minted_twice(world, dies)
+    leaked = "value-2"
+    assert leaked in world.live()
+    world.clock.move(MINUTE)
+    world.allow_outage = True
+    world.emergency()
+    sweep_for(world, HOUR, MINUTE)
+    assert leaked not in world.live()
+    sweep_for(world, 3 * DAY)
+    assert len(world.live()) == 1
+
+
+def test_a_revocation_is_written_down_with_the_id_that_it_revoked() -> None:
+    """Nothing had told the id of the condemned key; where its name is that of two, the other one is an orphan."""
+    world = turned()
+    minted_twice(world, "before record")  # its id is not noted, and no value is stored
+    world.emergency()
+    sweep_for(world, 3 * DAY)
+    revoked = [record for record in world.trail.records if record.event == "revoke.done"]
+    assert {record.key_id for record in revoked} == {"key_1", "key_2", "key_3"}
+    assert len(world.live()) == 1
+
+
+# --- a machine that sleeps ------------------------------------------------------------------------------
+
+
+class Sleeper(FakeClock):
+    """Its machine was suspended for so long, which the monotonic clock does not count."""
+
+    slept = timedelta(0)
+
+    def monotonic(self) -> float:
+        return super().monotonic() - self.slept.total_seconds()
+
+    def suspend(self, span: timedelta) -> None:
+        self.slept += span
+        self.move(span)
+
+
+def test_a_write_after_a_suspension_knows_that_its_attempt_is_over() -> None:
+    """A run has taken an attempt up from another one, without compare-and-set, and sleeps while a record is written."""
+    world = World(stores=("vault", "mirror"), fenced=False)
+    world.run()
+    world.clock.move(DAY)
+    clock = world.clock = Sleeper(world.clock.at)
+    world.vendor.now = clock.now
+
+    def dies(_: int, call: str) -> None:
+        if call == "after stage":
+            raise Crash
+
+    world.fault = dies
+    with suppress(Crash):
+        world.engine().rotate(world.target)
+    world.fault = None
+    clock.move(MINUTE)
+    trail, slept = world.trail, list[str]()
+    write = trail.write
+
+    def slow(record: Record) -> None:
+        write(record)
+        if record.event == "promote" and not slept:
+            slept.append(record.event)
+            clock.suspend(20 * MINUTE)
+
+    trail.write = slow  # type: ignore[method-assign]
+    outcome = world.sweep()
+    assert slept
+    assert "ran out of time" in str(outcome.trouble)
+    sweep_for(world, 3 * DAY)
+    world.check_settled()

@@ -80,6 +80,7 @@ class World:
     allow_outage: bool = False
     drain: Drain = field(default_factory=Drain)
     fenced: bool = True
+    keeps_key_id: bool = True
     model: Model = Model.MINT
     capabilities: Capabilities | None = None
     prints: Callable[[Credential, str | None], tuple[str, ...]] | None = None
@@ -123,7 +124,9 @@ class World:
     def engine(self) -> Engine:
         """A new process: clients of its own, no memory of earlier runs."""
         stores = {
-            n: self.opened.get(n, MemoryStore)(n, v, self.clock.now, self._hook_of(n), fenced=self.fenced)
+            n: self.opened.get(n, MemoryStore)(
+                n, v, self.clock.now, self._hook_of(n), fenced=self.fenced, keeps_key_id=self.keeps_key_id
+            )
             for n, v in self.vaults.items()
         }
         capabilities = self.capabilities or Capabilities(

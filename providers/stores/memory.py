@@ -62,6 +62,7 @@ class MemoryStore:
         hook: see Hook.
         fenced: False makes promote() read and then write, as a store without compare-and-set must.
         text_only: a version holds one text, as a service without fields keeps it.
+        keeps_key_id: False: a version names no key, as in Secrets Manager.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class MemoryStore:
         *,
         fenced: bool = True,
         text_only: bool = False,
+        keeps_key_id: bool = True,
     ) -> None:
         self.name: Final = name
         self.features: Final = StoreFeatures(
             compare_and_set=fenced,
-            keeps_key_id=True,
+            keeps_key_id=keeps_key_id,
             max_value_bytes=65_536,
             recovers_deleted=True,
             text_only=text_only,
@@ -134,9 +136,8 @@ class MemoryStore:
         known = next((v for v in found.versions if v.token == token), None)
         if known and known.credential and not known.credential.same_as(credential):
             raise Trouble(Code.CONFLICT, self.name, f"{entry}: token {token} already names another value")
-        found.pending = known or self._vault.add_version(
-            found, token, credential, key_id=key_id, created_at=self._now()
-        )
+        named = key_id if self.features.keeps_key_id else None
+        found.pending = known or self._vault.add_version(found, token, credential, key_id=named, created_at=self._now())
         self._hook("after stage")
 
     def promote(self, entry: str, pending: Version, expected: str | None) -> None:

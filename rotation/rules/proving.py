@@ -99,3 +99,8 @@ def _still_alive(s: Situation, key: str, revoked: datetime, how: str) -> Iterato
         yield Wait(until=s.now + s.issuer.revoke.interval, soon=True, reason=f"the revoked key is {how}")
     elif (key_id := s.key_id(key)) is not None:
         yield Revoke(key=key, key_id=key_id, reason=f"revoked before, and {how}")
+    else:
+        told = (
+            f"the revoked key is {how}, and which one it is at {s.policy.issuer} is not known: revoke it there by hand"
+        )
+        yield Hold(cause=Cause.PERSON, reason=told, unproven=True)

@@ -127,7 +127,8 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
         return
     held = journal.condemned.get(key)
     since = [a.at for a in attempts] + ([held.at] if held else [])
-    latest = max(since, default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE
+    # And not all of the issuer may know it at once.
+    latest = max(since, default=s.now - ATTEMPT_LIFE) + ATTEMPT_LIFE + s.issuer.spreads
     if s.evidence.listed is None or (s.evidence.listed_at and s.evidence.listed_at < latest <= s.now):
         yield ListKeys(reason="a mint was intended, and its outcome is not recorded")
     elif s.now < latest:
@@ -198,7 +199,9 @@ def _in_doubt(s: Situation) -> bool:
 def _alive_attempts(s: Situation, key: str) -> list[Attempt]:
     """Attempts by which a paused run might still make the key current."""
     alive = [a for a in s.attempts_of(key) if not s.void(a)]
-    if s.current is None and s.crowded:
+    held = s.seen.primary.journal.condemned.get(key)
+    known = held is None or s.sure >= held.at + ATTEMPT_LIFE  # to whoever had taken one up before that was written
+    if s.current is None and s.crowded and known:
         # Nothing is handed out, there is no value to store anew, and no room for the attempt that would void
         # these. What is left is a first promotion that stalls for longer than M: it would hand out a dead key.
         return [a for a in alive if not s.expired(a)]

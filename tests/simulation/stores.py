@@ -387,7 +387,7 @@ class SecretsManager(Client):
         self._check(entry, credential)
         begun = self.wire.now
         if entry not in self._valued and "AWSCURRENT" not in dict(self._describe(entry).labels):
-            marker = self._stored(MARKER, None, None, Credential.of(value=MARKER))
+            marker = self._stored(MARKER, None, None, Credential.of(value="none"))
             self._change(entry, "put the marker", lambda e: self._put(entry, e, marker, "MARKER"), begun)
         stored = self._stored(token, None, None, credential)
         told = f"put {_short(token)} as AWSPENDING"
