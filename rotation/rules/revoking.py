@@ -140,6 +140,10 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     elif strange:
         known = journal.about(key)
         yield Forget(key=key, proof="unheld", facts=known, reason="long told to be looked at by hand")
+    elif s.issuer.regenerates and held is not None:
+        # Its slot rests as after any other revocation.
+        written = facts.revoked(key, s.now)
+        yield Note(facts=written, reason="not in the issuer's list; who has seen its id may be regenerating its slot")
     else:
         known = journal.about(key)
         yield Forget(key=key, proof="never-minted", facts=known, reason="not in the issuer's list")
