@@ -240,15 +240,23 @@ def _issuer_known(secret: SecretSection, declared: _Declared) -> _Found:
 
 
 def _roles_alone(secret: SecretSection, declared: _Declared) -> _Found:
-    # Each mint gives a role another password: two secrets would take theirs from each other. A user of IAM has room for
-    # the two keys of one secret, and its keys have no names that tell whose they are.
+    # Each mint gives a role another password, or a slot another key: two secrets would take theirs from each other. A
+    # user of IAM has room for the two keys of one secret, and its keys have no names that tell whose they are.
     about = declared.issuers.get(secret.issuer)
-    what = "roles" if isinstance(about, PostgreSQLConfig) else "keys" if isinstance(about, IamConfig) else None
-    if what is None:
+    if not isinstance(about, PostgreSQLConfig | IamConfig | DescribedConfig | HttpConfig):
         return
-    first = next(found.section for found in declared.secrets.values() if found.section.issuer == secret.issuer)
-    if first.name != secret.name:
-        yield "issuer", f"the {what} of {secret.issuer} are those of {first.name} already", "an issuer for each secret"
+    its_own = (found.section.name for found in declared.secrets.values() if found.section.issuer == secret.issuer)
+    first, second = next(its_own), next(its_own, None)
+    if secret.name == first:
+        return
+    what = "roles" if isinstance(about, PostgreSQLConfig) else "keys" if isinstance(about, IamConfig) else None
+    if what is None and secret.name == second:  # a description is read once, however many secrets share it
+        from providers.registry import capabilities  # noqa: PLC0415 - descriptions are read where they matter
+
+        able = capabilities(about, declared.root)
+        what = "slots" if able and able.slots else None
+    if what:
+        yield "issuer", f"the {what} of {secret.issuer} are those of {first} already", "an issuer for each secret"
 
 
 def _owner_known(secret: SecretSection, declared: _Declared) -> _Found:

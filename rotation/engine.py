@@ -37,6 +37,8 @@ _ASK_AGAIN: Final = 5.0
 _ASK_SELDOM: Final = 40.0
 """Seconds between tries while an emergency waits for something outside: at first, doubling, and at most."""
 
+WORTH_RETURNING_TO: Final = timedelta(hours=2)
+"""A key that expires by itself sooner is nothing to roll back to: sweeps, which replace it, may come once an hour."""
 ENDING: Final = timedelta(minutes=30)
 """For so long after an entry's deletion was begun nothing is minted for it. Then it was given up."""
 
@@ -481,13 +483,15 @@ class Engine:
             key for key in s.retiring
             if s.promoted_at(key) and s.has_value(key) and key not in seen.primary.journal.condemned
         ]  # fmt: skip
-        if not earlier:
-            hold = actions.Hold(
-                cause=actions.Cause.IMPOSSIBLE, reason="there is no earlier credential that still lives"
-            )
+        ends = seen.primary.journal.expires
+        lasting = [key for key in earlier if key not in ends or s.now + WORTH_RETURNING_TO < ends[key]]
+        if not lasting:
+            soon = ", or it expires by itself before long" if earlier else ""
+            told = f"there is no earlier credential that still lives{soon}"
+            hold = actions.Hold(cause=actions.Cause.IMPOSSIBLE, reason=told)
             return Outcome(target, hold, None, seen, [], achieved=False)
         # The one that was current last: it may have been so more than once.
-        newest = max(earlier, key=lambda key: (s.superseded_at(key) or s.now, s.promoted_at(key) or s.now))
+        newest = max(lasting, key=lambda key: (s.superseded_at(key) or s.now, s.promoted_at(key) or s.now))
         try:
             kept = self._values.of(newest, s)
         except Trouble as trouble:

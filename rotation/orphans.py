@@ -7,7 +7,7 @@ and environment, only keys older than any attempt may run, and only where the en
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -119,15 +119,25 @@ def claims(seen: Observation, now: datetime) -> dict[str, str | None] | None:
 
 
 def elsewhere(
-    stores: Mapping[str, SecretStore], places: Places, policies: Sequence[Policy], *, denied_is_absent: bool = False
-) -> set[str]:
-    """Tokens that entries of a secret's name claim in stores that the secret does not use: it is moved from or to there.
+    stores: Mapping[str, SecretStore],
+    places: Places,
+    policies: Sequence[Policy],
+    names: Collection[str],
+    *,
+    denied_is_absent: bool = False,
+) -> set[str] | None:
+    """Tokens and key ids that entries of a secret's name claim in stores that it does not use: it is moved from or to there.
 
     A key's name does not say which store it went to, so that the keys of such an entry look like orphans of the others.
 
     Parameters:
         policies: all that are applied to entries of the secret.
+        names: the tokens in the names of the listed keys that may be theirs.
         denied_is_absent: where nobody lets us look there is no entry, as rights are given entry by entry.
+
+    Returns:
+        None where one has a version of ours whose key goes by another name at the issuer: it may be any of these. What a
+        rollback brought back, and was released with its entry, which so lost its journal, is such a one.
 
     Raises:
         Trouble: a store does not answer; then nobody knows.
@@ -145,7 +155,11 @@ def elsewhere(
                 continue
             raise
         claimed |= seen.journal.tokens() | {attempt.key for attempt in seen.journal.attempts.values()}
-        claimed |= {version.token for version in (seen.current, seen.pending) if version and version.token}
+        held = [version for version in (seen.current, seen.pending) if version]
+        claimed |= {name for version in held for name in (version.token, version.key_id) if name}
+        told = seen.journal.tokens() | {*names}
+        if any(version.token and version.key_id is None and version.token not in told for version in held):
+            return None
     return claimed
 
 
@@ -191,12 +205,15 @@ def of_one(
         return
     outside, policies = engine.outside, [policy for _, policy in places]
     try:
-        others = elsewhere(outside.stores, outside.places, policies, denied_is_absent=True)
+        tokens = {token for token, _ in ours}
+        others = elsewhere(outside.stores, outside.places, policies, tokens, denied_is_absent=True)
     except Trouble:
+        return
+    if others is None:
         return
     room = MOST_DOOMED - len(journal.condemned.keys() - journal.revoked.keys() - journal.foreign.keys())
     for token, key in sorted(left, key=lambda pair: pair[1].created_at or now):
-        if token in others:
+        if token in others or key.key_id in others:
             continue
         if (room := room - 1) < 0:
             return  # the next sweep takes the next

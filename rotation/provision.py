@@ -6,7 +6,7 @@ there is looked up: every operation can be repeated after a crash and goes on fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
@@ -16,7 +16,7 @@ from rotation.actions import Done
 from rotation.declared import ConfigError
 from rotation.engine import Engine, Outcome, Places, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Credential, Entry, KeyInfo, Policy
+from rotation.model import Credential, Entry, KeyInfo, Model, Policy
 from rotation.names import token_in
 from rotation.policy import show_duration, written
 from rotation.ports import Clock, Issuer, RotatesByItself, SecretStore
@@ -144,6 +144,7 @@ class Provisioner:
             adopt_key_id: the issuer's id of that value. With it the credential is revoked after the first
                 rotation, without it never by Keyturn.
         """
+        self._refuse_destroying(policy)
         same_as = self._adoptable(policy) if adopt else None
         found = [self._settle_entry(store, policy, same_as) for store in policy.replicas]
         # The primary last: the engine begins where it finds one.
@@ -155,6 +156,25 @@ class Provisioner:
             self._bring_current(policy, resumed=any(found))
         if policy.native or any(found):
             self._settle_rotation(policy)
+
+    def _refuse_destroying(self, policy: Policy) -> None:
+        """Where creating a credential destroys another, no entry of this name in another store may hand that out."""
+        if self._issuers[policy.issuer].capabilities.model not in (Model.SLOTS, Model.REPLACE):
+            return
+        for name in self._stores:
+            if name in policy.stores:
+                continue
+            try:
+                seen = self._stores[name].observe(self.entry(name, policy))
+            except (Trouble, ConfigError):
+                continue  # not there, or nothing that could be told of it
+            same = seen.policy.get("issuer", policy.issuer) == policy.issuer
+            if same and seen.current is not None and seen.current.token is not None:
+                raise Refusal(
+                    f"{policy.store}: {self.entry(policy.store, policy)} is not made, as {name} hands out a credential of "
+                    f"{policy.issuer} under this name, which making another one may destroy. There a secret can not move "
+                    f"without a while in which nobody gets in: take it away first, with its entry in {name}."
+                )
 
     def _settle_rotation(self, policy: Policy) -> None:
         """Has the store's own service rotate the entry where that is declared, and takes it off where it is not."""
@@ -443,9 +463,9 @@ class Provisioner:
     def _end(self, target: Target, seen: Observation) -> _End:
         """Has every key that the secret's journal knows revoked and shown dead."""
         found = list(orphans.find(self._issuers, [(target, seen.policy)], self._engine, self._clock))
-        elsewhere = self._claimed_elsewhere(seen.policy) if found else None
+        elsewhere = self._claimed_elsewhere(seen.policy, [orphan.token for orphan, _ in found]) if found else None
         for orphan, look in found:
-            if elsewhere is not None and orphan.token not in elsewhere:
+            if elsewhere is not None and not {orphan.token, orphan.key.key_id} & elsewhere:
                 created = orphan.key.created_at or self._clock.now()
                 self._engine.adopt_orphan(target, look, orphan.token, orphan.key.key_id, created)
         # First what interrupted runs left: a mint that never came about is forgotten; condemned, it could not be shown
@@ -482,18 +502,18 @@ class Provisioner:
         named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
         keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
         alive = [(token, key) for token, key in keys if token is not None and key.key_id not in dead]
-        elsewhere = self._claimed_elsewhere(policy) if alive else set[str]()
+        elsewhere = self._claimed_elsewhere(policy, [token for token, _ in alive]) if alive else set[str]()
         if elsewhere is None:
             raise Refusal(
                 f"{policy.name}: not deleted, as it can not be told whose these keys are, alive under its name at "
                 f"{policy.issuer}: {_listed([key for _, key in alive])}. Repeat this when every store answers."
             )
-        return [key for token, key in alive if token not in elsewhere]
+        return [key for token, key in alive if not {token, key.key_id} & elsewhere]
 
-    def _claimed_elsewhere(self, policy: Policy) -> set[str] | None:
-        """See orphans.elsewhere(). None when a store can not be asked: then nothing counts as an orphan."""
+    def _claimed_elsewhere(self, policy: Policy, names: Collection[str]) -> set[str] | None:
+        """See orphans.elsewhere(). None when a store can not be asked, too: then nothing counts as an orphan."""
         try:
-            return orphans.elsewhere(self._stores, self._places, [policy])
+            return orphans.elsewhere(self._stores, self._places, [policy], names)
         except (Trouble, ConfigError) as error:
             self._tell(f"{error}: which keys are claimed there is not known.")
             return None

@@ -167,3 +167,20 @@ def test_only_who_tells_is_watched(tmp_path: Path) -> None:
     assert getattr(load(stack(tmp_path, {"openai": about})).issuers["openai"], "watch_usage", None) is True
     about = {"kind": "mistral", "variables": shipped_samples("mistral").variables, "admin": {"env": "KEY"}}
     assert "mistral" in load(stack(tmp_path, {"mistral": {**about, "watchUsage": True}})).issuers, "its list tells"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in shipped_kinds() if kind != "openai"])
+def test_slots_are_those_of_one_secret(tmp_path: Path, kind: str) -> None:
+    """Making a key in a slot destroys what is there, be it another secret's; else a vendor has keys for many."""
+    about: dict[str, Any] = {"kind": kind, "variables": shipped_samples(kind).variables}
+    if shipped(kind).auth:
+        about["admin"] = {"env": "ADMIN"}
+    file = stack(tmp_path, {"one": about})
+    written = yaml.safe_load(file.read_text())
+    (first,) = written["config"]["keyturn:secrets"]
+    written["config"]["keyturn:secrets"] += [{**first, "name": "mail-reader"}, {**first, "name": "mail-filer"}]
+    file.write_text(yaml.safe_dump(written))
+    if shipped(kind).slots:
+        assert faults(file) == ["keyturn:secrets[1].issuer: the slots of one are those of mail-sender already"]
+    else:
+        assert len(load(file).policies) == 3

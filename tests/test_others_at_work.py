@@ -17,6 +17,7 @@ from providers.issuers.iam import IamIssuer
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
 from providers.stores.memory import MemoryStore
 from providers.stores.vault import TokenLogin, VaultStore
+from rotation import journal as facts
 from rotation import policy as policies
 from rotation.clock import SystemClock
 from rotation.engine import Engine, Places, Target
@@ -750,6 +751,20 @@ def test_a_revocation_is_written_down_with_the_id_that_it_revoked() -> None:
     revoked = [record for record in world.trail.records if record.event == "revoke.done"]
     assert {record.key_id for record in revoked} == {"key_1", "key_2", "key_3"}
     assert len(world.live()) == 1
+
+
+def test_nobody_rolls_back_to_what_ends_by_itself_before_long() -> None:
+    """The next sweep, which would replace it, may come in an hour."""
+    world = World(capabilities=Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT))
+    world.run()
+    world.clock.move(31 * DAY)
+    world.run()
+    (first,) = (key for key, id_ in store_of(world).observe(ENTRY).journal.key_ids.items() if id_ == "key_1")
+    for left, good in ((HOUR, False), (12 * HOUR, True)):
+        store_of(world).record(ENTRY, facts.expires(first, world.clock.at + left))
+        outcome = world.engine().rollback(world.target)
+        assert outcome.achieved is good
+        assert good or "expires by itself before long" in str(outcome.rest)
 
 
 # --- a machine that sleeps ------------------------------------------------------------------------------

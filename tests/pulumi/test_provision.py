@@ -10,8 +10,9 @@ import pytest
 
 from providers.issuers.memory import MemoryIssuer
 from providers.stores.memory import MemoryStore, MemoryVault
+from rotation import orphans
 from rotation import policy as policies
-from rotation.engine import Places
+from rotation.engine import Places, Target
 from rotation.errors import Code, Trouble
 from rotation.model import Capabilities, Credential, Model, Policy
 from rotation.provision import Applied, Bootstrap, Provisioner, Refusal, diff, forbidden
@@ -681,6 +682,49 @@ def test_a_key_that_replaced_the_dying_one_dies_too_where_no_name_tells_of_it(mo
     place.delete()
     assert place.world.trail.events().count("mint.done") == 2
     assert (place.world.live(), place.deleted()) == (set(), True)
+
+
+def test_where_creating_destroys_a_secret_does_not_move_under_its_readers() -> None:
+    """Pulumi makes the new entry before it deletes the old one, whose credential is in the slot that would be taken."""
+    able = Capabilities(model=Model.SLOTS, slots=("key1", "key2"), tells_last_use=True)
+    place = Place("old", "new", capabilities=able)
+    place.world.vendor.model = place.world.model = Model.SLOTS
+    place.policy = replace(place.policy, replicas=())
+    place.create()
+    with pytest.raises(Refusal, match="old hands out a credential of vendor under this name"):
+        place.create(policy=replace(place.policy, store="new"))
+    held = place.store("old").handed_out(ENTRY)
+    assert held
+    assert place.world.vendor.use(held)
+    place.world.allow_outage = True
+    place.quiet()
+    place.delete()
+    place.create(policy=replace(place.policy, store="new"))
+    assert place.store("new").handed_out(ENTRY)
+
+
+def test_what_was_released_after_a_rollback_is_no_orphan_of_the_same_name_elsewhere() -> None:
+    """Its journal is gone, and its version goes by another token than its key does at the issuer."""
+    for keeps in (True, False):
+        place = Place("vault", "other")
+        place.world.keeps_key_id = keeps
+        place.policy = replace(place.policy, replicas=())
+        place.world.policy = place.policy
+        place.create()
+        place.world.clock.move(timedelta(days=31))
+        place.world.allow_outage = True
+        place.world.run()
+        assert place.world.engine().rollback(place.world.target).achieved
+        place.world.sweep_until_quiet()
+        place.world.engine().release(place.world.target)
+        moved = replace(place.policy, store="other")
+        place.create(policy=moved)
+        place.world.clock.move(HOUR)
+        engine = place.world.engine()
+        listed = orphans.listings(engine.outside.issuers, ["vendor"], place.world.clock)
+        there = Target("other", ENTRY)
+        assert list(orphans.unclaimed(listed, [(there, moved)], engine, place.world.clock)) == []
+        assert place.use()
 
 
 def test_an_orphan_dies_with_its_secret() -> None:
