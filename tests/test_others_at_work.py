@@ -726,6 +726,18 @@ def test_the_key_whose_value_is_stored_is_the_one_that_lives(dies: str) -> None:
     assert len(world.live()) == 1
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "due, emergency and an edit / aws / two keys / 6:late",
+        "due, emergency and an edit / aws+azure / two keys / 11:die-late",
+    ],
+)
+def test_an_id_that_is_written_when_its_key_is_dead_holds_up_nothing(plan: str) -> None:
+    """A person's value is handed out by then, and nobody has the dead one's value any more to tell it from that."""
+    assert replayed(plan).broken is None
+
+
 @pytest.mark.parametrize("dies", ["after stage", "after promote"])
 def test_in_an_emergency_the_leaked_one_of_two_keys_of_one_name_dies(dies: str) -> None:
     """Condemned by its token, which is that of two keys."""

@@ -108,6 +108,15 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
 
 def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
     """An attempt in no role: superseded, crashed, or with its answer lost."""
+    noted, key_id = s.seen.primary.journal.about(key), s.key_id(key)
+    if s.issuer.registry and key_id and {fact.partition(".")[0] for fact in noted} <= {"key", "expires"}:
+        # Noted when its key was done with already, by a write that was on its way. One that lives is lost like any other.
+        if s.evidence.listed is None:
+            yield ListKeys(reason="nothing but an id is recorded; does the issuer know it?")
+            return
+        if key_id not in s.evidence.listed_ids:
+            yield Forget(key="", proof="void", facts=noted, reason="noted late: the issuer knows it no more")
+            return
     for attempt in s.attempts_of(key):
         if s.now < attempt.at + SHOWN_WITHIN and not s.void(attempt):
             yield Wait(until=s.now + A_MOMENT, soon=True, look=True, reason="made a moment ago; it does not show yet")
