@@ -499,13 +499,12 @@ class Effects:
         run.evidence.listed = None
         run.evidence.refusals.pop(action.key, None)
         self._records.write(run, "revoke.done", seen, token=action.key, key_id=action.key_id)
-        # By this very id: a list may have another key of the same name.
-        unknown = self._situation(seen, run).recorded_id(action.key) is None
-        written = facts.key_fact(action.key, action.key_id) if unknown else {}
-        return self._record(seen, run, facts.revoked(action.key, self._outside.now(seen)) | written)
+        # By this very id, whenever it is carried out: a list may have another key of the same name.
+        written = facts.revoked(action.key, self._outside.now(seen)) | facts.key_fact(action.key, action.key_id)
+        return self._record(seen, run, written)
 
     def _prove(self, action: actions.Prove, seen: Observation, run: Run) -> Observation:
-        credential = run.old.get(action.key) or self._values.of(action.key, self._situation(seen, run))
+        credential = run.old.get(action.key) or self._values.of(action.key, self._situation(seen, run), surely=True)
         if credential is None:
             run.evidence.unreadable.add(action.key)
             return seen

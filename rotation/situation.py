@@ -347,6 +347,15 @@ class Situation:
                     return version.key_id
         return self.evidence.issued.get(key)
 
+    def surely_of(self, version: Version, key: str) -> bool:
+        """Whether a version under a key's token is of no other key. Two have one token where a mint arrived twice: an
+        orphan may be the one that no store ever had.
+        """
+        known = self.recorded_id(key)
+        if version.key_id is not None:
+            return known is None or version.key_id == known
+        return all(attempt.why is not Why.ORPHAN for attempt in self.attempts_of(key))
+
     def is_listed(self, key: str) -> bool:
         """Whether the listing of this run shows a key."""
         return key in (self.evidence.listed or ()) or self.key_id(key) in self.evidence.listed_ids

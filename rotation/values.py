@@ -57,8 +57,13 @@ class Values:
         """The form that values are to be stored in."""
         return seen.policy.form or forms.default(self._outside.issuer(seen).capabilities.fields)
 
-    def of(self, key: str, s: Situation) -> Credential | None:
-        """The value of a key, from whatever version of the primary still holds it."""
+    def of(self, key: str, s: Situation, *, surely: bool = False) -> Credential | None:
+        """The value of a key, from whatever version of the primary still holds it.
+
+        Parameters:
+            surely: not from one that may hold another key's: two have one token where a mint arrived twice, and an orphan
+                may be either of them.
+        """
         seen, primary = s.seen, s.seen.primary
         for version in (primary.current, primary.pending):
             if version is not None and s.key_of(version) == key and s.readable(version):
@@ -75,6 +80,8 @@ class Values:
                 return None
         for token in (key, *(a.token for a in s.attempts_of(key) if a.token != key)):
             found = store.find(primary.name, token)
+            if surely and found is not None and not s.surely_of(found, key):
+                continue
             # Of a version whose attempt is forgotten nothing tells the form.
             if found is not None and s.readable(found) and (held := self.parsed(seen, primary, found)) is not None:
                 return held

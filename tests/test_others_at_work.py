@@ -765,6 +765,20 @@ def test_a_revocation_is_written_down_with_the_id_that_it_revoked() -> None:
     assert len(world.live()) == 1
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "due and emergency / vault / slow / 5:twice",
+        "due and emergency / aws / slow / 4:twice",
+        "due and emergency / aws / free / 4:twice 51:linger>run+16m",
+    ],
+    ids=["the version names another key", "a version names no key", "the revocation is noted late"],
+)
+def test_one_of_two_keys_of_one_name_is_not_shown_dead_by_the_other(plan: str) -> None:
+    """The dead one's value is still in the store, under the name of both."""
+    assert replayed(plan).broken is None
+
+
 def test_nobody_rolls_back_to_what_ends_by_itself_before_long() -> None:
     """The next sweep, which would replace it, may come in an hour."""
     world = World(capabilities=Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT))

@@ -58,6 +58,8 @@ def run(todo: list[Job], processes: int, page: Path | None = None) -> int:
         told = begun
         for done, (job, tally) in enumerate(pool.imap_unordered(work, todo), 1):
             tallies.setdefault((job.scenario, job.kind), Tally()).merge(tally)
+            for example in tally.examples.values():  # an hour may pass before the table
+                print(f"  broken: --replay '{example}'", flush=True)
             if time.monotonic() - told > 10 or done == len(todo):
                 told = time.monotonic()
                 count = sum(t.executions for t in tallies.values())

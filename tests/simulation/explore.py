@@ -57,7 +57,7 @@ def faults(step: Step) -> tuple[Deed, ...]:
             return (*_READ, *land)
         case Kind.RECORD:
             return (Deed(What.FAIL), *land)
-        case Kind.BOUNDED if step.service.startswith("azure"):
+        case Kind.BOUNDED if step.service.startswith("azure") or step.call.startswith("mint"):
             return (*_WRITE, Deed(What.TWICE), *land)
     return (*_WRITE, *land)
 

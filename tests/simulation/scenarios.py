@@ -16,8 +16,9 @@ from tests.simulation.issuer import ENVIRONMENT, INSTALLATION, NAME
 from tests.simulation.wire import Actor, Chooser, Crash, Deed, Kind, Plan, Planned, Step, What, Wire
 from tests.simulation.world import EVERY, GRACE, Broken, Harm, Setting, World
 
-MINUTES: Final = (0, 1, 5, 16, 16, 60, 6 * 60, 25 * 60, 60, 25 * 60, 60, 25 * 60, 60)
-"""Between sweeps: past every claim, the life of an attempt, a back-off, and the grace periods of two rotations."""
+MINUTES: Final = (0, 1, 5, 16, 16, 60, 6 * 60, *(25 * 60, 60) * 5)
+"""Between sweeps: past every claim, the life of an attempt, a back-off, the grace periods of two rotations, and the drain
+of an orphan that waited for them."""
 CONFIRM: Final = timedelta(hours=25)
 PATIENCE: Final = timedelta(seconds=30)
 
