@@ -519,6 +519,11 @@ def _() -> None:
     edit(beginning, "tidy", "    stale = tuple(", f"    {every}\n    stale = tuple(")
 
 
+@mutant("a key is shown dead by the value of another one of its name", "due and emergency / vault / slow")
+def _() -> None:
+    edit(Effects, "_prove", "surely=True", "surely=False")
+
+
 # --- the end of a secret -----------------------------------------------------------------------------
 
 
