@@ -20,11 +20,8 @@ from rotation.outside import Outside
 from rotation.ports import Issuer, RevokesInSteps, RotatesByItself
 from rotation.rules.waiting import SHOWN_WITHIN, backoff
 from rotation.run import Records, Run, stages_of
-from rotation.situation import ATTEMPT_LIFE, Absent, Observation, Situation, Streak, foreign_token
+from rotation.situation import ATTEMPT_LIFE, CALL_LIMIT, Absent, Observation, Situation, Streak, foreign_token
 from rotation.values import Values
-
-CALL_LIMIT: Final = timedelta(seconds=60)
-"""Total timeout of one outgoing call; providers keep to it."""
 
 _DOUBTS: Final = 3
 """How many uncertain answers one run follows up by looking again before it leaves it to the next run."""
@@ -153,32 +150,36 @@ class Effects:
                 run.evidence.gave_way = True  # what refuses one mint refuses the next one too
                 self._give_up(attempt, trouble, seen, run)
             raise
-        if run.submitted is not None:
+        brought = run.submitted is not None
+        if brought:
             run.submitted, run.order = None, replace(run.order, submitted=False, replace=None)
         run.minted_at = self._clock.monotonic()
         run.values[attempt.token] = issued.credential
-        run.evidence.issued[attempt.token] = issued.key_id
-        run.minted[attempt.token] = attempt
+        key_id = issued.key_id or None
+        if key_id is not None:
+            run.evidence.issued[attempt.token] = key_id
+        if not brought:
+            run.minted[attempt.token] = attempt
         if issued.expires_at:
             run.evidence.expires[attempt.token] = issued.expires_at
-        unheard = self._told("mint.done", attempt, issued.key_id, seen, run)
+        unheard = self._told("mint.done", attempt, key_id, seen, run)
         # What no list of this issuer will tell again, another run may need. And a list that has two of one name, as the
         # mint arrived twice, does not tell which of them a version holds that names no id.
         able, keeps = issuer.capabilities, self._stores[run.target.store].features.keeps_key_id
-        told_again = able.model is Model.MINT and able.names_keys and (keeps or not able.registry)
-        written = {} if told_again else facts.key_fact(attempt.token, issued.key_id)
+        told_again = able.model is Model.MINT and able.names_keys and (keeps or not able.registry) and not brought
+        written = {} if told_again or key_id is None else facts.key_fact(attempt.token, key_id)
         written |= facts.expires(attempt.token, issued.expires_at) if issued.expires_at else {}
         if written and run.order.token:
             self._settle_twins(attempt, issued.key_id, seen, run)
         try:
             seen = self._record(seen, run, written) if written else seen
         except Trouble as trouble:
-            if trouble.code is Code.NOT_FOUND and not trouble.maybe_applied:
+            if trouble.code is Code.NOT_FOUND and not trouble.maybe_applied and not brought:
                 self._take_back(attempt, issued.key_id, seen, run)
             raise
         if written and run.order.token:
             self._settle_twins(attempt, issued.key_id, seen, run)
-        self._stage(attempt, issued.credential, issued.key_id, seen, run, unheard=unheard)
+        self._stage(attempt, issued.credential, key_id, seen, run, unheard=unheard)
 
     def _settle_twins(self, attempt: Attempt, key_id: str, seen: Observation, run: Run) -> None:
         """A service may deliver one step twice, side by side: both mint under one token, and one id can stand under it.
@@ -285,21 +286,25 @@ class Effects:
         except Trouble as trouble:
             written = facts.key_fact(attempt.key, key_id) if key_id else {}
             if not trouble.maybe_applied and fresh:
-                s = self._situation(seen, run)
-                written |= facts.condemned(attempt.key, self._outside.now(seen), Why.LOST) | backoff(
-                    s, trouble.code.value
-                )
+                written |= self._lost(attempt, trouble, seen, run)
             if written:
                 try:
                     self._record(seen, run, written)
                 except Trouble as refused:
                     gone = {trouble.code, refused.code} == {Code.NOT_FOUND} and not trouble.maybe_applied
-                    if gone and fresh and key_id and not refused.maybe_applied:
+                    if gone and attempt.token in run.minted and key_id and not refused.maybe_applied:
                         self._take_back(attempt, key_id, seen, run)
                     raise
             raise
         if unheard:
             raise unheard
+
+    def _lost(self, attempt: Attempt, trouble: Trouble, seen: Observation, run: Run) -> dict[str, str]:
+        """What is noted when a value can not be stored. Of what a person brought nothing is lost: they submit it again."""
+        s = self._situation(seen, run)
+        if s.issuer.model is Model.MANUAL:
+            return {}
+        return facts.condemned(attempt.key, self._outside.now(seen), Why.LOST) | backoff(s, trouble.code.value)
 
     def _restage(self, action: actions.Restage, seen: Observation, run: Run) -> None:
         attempt = action.attempt

@@ -16,19 +16,19 @@ from rotation import form as forms
 from rotation import journal as facts
 from rotation import policy as policies
 from rotation.decide import decide
-from rotation.effects import CALL_LIMIT, Effects
+from rotation.effects import Effects
 from rotation.errors import Code, Trouble
 from rotation.journal import Attempt, Frozen, Of, Why
 from rotation.looking import Observer
-from rotation.model import PUBLIC, Credential, Entry, Issued, Model, Policy, Verdict, Version
+from rotation.model import PUBLIC, Capabilities, Credential, Entry, Issued, Model, Policy, Verdict, Version
 from rotation.names import KeyName
 from rotation.outside import Outside, Places, Target
 from rotation.ports import Auditor, Clock, Issuer, ListsValues, Record, RotatesByItself, SecretStore
 from rotation.run import Records, Run
-from rotation.situation import ATTEMPT_LIFE, Observation, Order, Stop, foreign_token
+from rotation.situation import ATTEMPT_LIFE, CALL_LIMIT, Observation, Order, Stop, foreign_token
 from rotation.values import Values
 
-__all__ = ["CALL_LIMIT", "Engine", "Outcome", "Places", "Target"]
+__all__ = ["CALL_LIMIT", "Engine", "Outcome", "Places", "Target", "unfit"]
 
 MOST_STEPS: Final = 1_000
 """Far above what any run needs. Reaching it is a fault of ours, and better than running for ever."""
@@ -68,6 +68,22 @@ class Outcome:
     def unproven(self) -> bool:
         """Whether a credential that should be dead is alive, or not shown dead, or nobody could look."""
         return self.seen is None or bool(self.seen.primary.journal.unproven())
+
+
+def unfit(issuer: Capabilities, name: str, key_id: str | None) -> str | None:
+    """Why nobody can bring a credential of an issuer by hand; None where that goes.
+
+    Parameters:
+        name: what the configuration calls the issuer.
+        key_id: what is known of the credential beside its value.
+    """
+    if issuer.model is Model.SLOTS:
+        return (
+            f"{name} has slots, and which one a value is in is not known: put it into the store, then `keyturn adopt`"
+        )
+    if issuer.model is Model.MINT and issuer.registry and issuer.revokes and not key_id:
+        return f"{name} revokes a credential by its id, which is needed with the value: --key-id"
+    return None
 
 
 class Engine:
@@ -523,19 +539,23 @@ class Engine:
             refusal = Trouble(Code.INVALID, seen.policy.issuer, told)
             return Outcome(target, None, refusal, seen, [], achieved=False)
         was = self.outside.situation(seen).handed_out
-        issued = Issued(key_id or f"submitted-{self._clock.now():%Y-%m-%dT%H%M%S}", credential)
+        issued = Issued(key_id or "", credential)
         outcome = self.run(target, Order(replace=was, submitted=True), patience=patience, submitted=issued)
-        promoted = outcome.seen.primary.journal.key_ids.get(self._key_now(outcome) or "") if outcome.seen else None
-        return replace(outcome, achieved=promoted == issued.key_id)
+        taken = {record.token for record in outcome.records if record.event == "mint.done"}
+        return replace(outcome, achieved=self._key_now(outcome) in taken)
 
     def _in_the_way(self, credential: Credential, key_id: str | None, seen: Observation) -> str | None:
         """Why a credential can not be submitted; None when it can."""
         s = self.outside.situation(seen)
-        if key_id and any(s.key_id(key) == key_id for key in s.keys):
+        if told := unfit(s.issuer, seen.policy.issuer, key_id):
+            return told
+        # One whose submission was cut off is submitted again.
+        had = [key for key in s.keys if not s.cut_off(key)]
+        if key_id and any(s.key_id(key) == key_id for key in had):
             return f"{key_id} is the id of a credential that {seen.primary.name} has or had already"
         if key_id and _has_value(key_id, credential):
             return _VALUE_IN_ID
-        values = (self._values.of(key, s) for key in s.keys)
+        values = (self._values.of(key, s) for key in had)
         if any(value is not None and value.same_as(credential) for value in values):
             return f"{seen.primary.name} has or had this very credential already"
         return None

@@ -366,6 +366,7 @@ class Issued:
     """A fresh credential. Its fields are in memory only until it is staged."""
 
     key_id: str
+    """Empty for one that a person brought without its id."""
     credential: Credential
     created_at: datetime | None = None
     expires_at: datetime | None = None

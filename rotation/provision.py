@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from typing import Final, Literal
 
 from rotation import native, orphans
@@ -31,6 +32,8 @@ _BELONGING: Final = ("installation", "environment", "name", "store")
 """What must be equal in an entry's policy for the entry to be this secret's."""
 _ROUNDS: Final = 3
 """How often delete() ends a secret anew that another run brought back meanwhile."""
+_LOOK_LASTS: Final = timedelta(seconds=20)
+"""So long after its last look at a secret delete() looks again: whoever was stopped in between knows nothing of now."""
 
 
 class Refusal(Exception):  # noqa: N818 - what was asked is not done, and the text says why
@@ -368,6 +371,8 @@ class Provisioner:
             force_revoke: also when a key is in use, or may be.
         """
         target, dead, alive = self._target(policy), set[str](), list[KeyInfo]()
+        known: frozenset[str] | None = None
+        looked = self._clock.monotonic()
         # Keys of theirs that nothing claims are found by sweeps only while there is an entry of their name.
         for turn in range(_ROUNDS):
             seen = self._find(target, policy)
@@ -377,19 +382,14 @@ class Provisioner:
                 end = self._end(target, seen)
                 dead |= end.dead
                 policy = seen.policy
-                if (alive := self._alive(policy, dead)) or end.spared or self._has_moved(target, end.seen):
+                known = self._unnamed(policy)
+                alive, looked = self._alive(policy, dead), self._clock.monotonic()
+                if alive or end.spared or self._has_moved(target, end.seen):
                     continue
-            try:
-                for store in (*policy.replicas, policy.store):
-                    # The primary last: its journal is what a repetition goes on from.
-                    if self._own(store, policy) is not None:
-                        self._stores[store].delete(self.entry(store, policy))
-            except Trouble as trouble:
-                if trouble.code is not Code.CONFLICT:
-                    raise
-                continue  # something was promoted in that very moment
+            if not self._delete_entries(policy, looked):
+                continue
             # A run that was under way may have minted, or promoted, which brings an entry back.
-            alive = self._alive(policy, dead)
+            alive = self._alive(policy, dead, known)
             if not alive and self._own(policy.store, policy) is None:
                 return
             if seen is None:
@@ -403,6 +403,26 @@ class Provisioner:
             f"{policy.store}: {target.entry} is not deleted, as another run is at work on it{told}. Repeat this when no "
             f"sweep runs, or in a quarter of an hour: keys that nothing claims by then are revoked as orphans."
         )
+
+    def _delete_entries(self, policy: Policy, looked: float) -> bool:
+        """Deletes the entries of a secret; False when a later look at it has to come first.
+
+        Parameters:
+            looked: when the last one was, by the monotonic clock.
+        """
+        # The primary last: its journal is what a repetition goes on from.
+        for store in (*policy.replicas, policy.store):
+            if self._own(store, policy) is None:
+                continue
+            if self._clock.monotonic() - looked > _LOOK_LASTS.total_seconds():
+                return False
+            try:
+                self._stores[store].delete(self.entry(store, policy))
+            except Trouble as trouble:
+                if trouble.code is not Code.CONFLICT:
+                    raise
+                return False  # something was promoted in that very moment
+        return True
 
     def _find(self, target: Target, policy: Policy) -> Observation | None:
         """A look at a secret that is to be deleted, restored first if that has been done to it outside.
@@ -487,11 +507,20 @@ class Provisioner:
         spared = any(key not in journal.condemned and key not in journal.revoked for key in after.keys)
         return _End(ended, outcome.seen, spared)
 
-    def _alive(self, policy: Policy, dead: set[str]) -> list[KeyInfo]:
+    def _unnamed(self, policy: Policy) -> frozenset[str] | None:
+        """Ids of an issuer's live keys where their names tell nothing; None where they do, or there is no list."""
+        issuer = self._issuers[policy.issuer]
+        able = issuer.capabilities
+        if not able.registry or able.model is Model.REPLACE or (able.model is Model.MINT and able.names_keys):
+            return None
+        return frozenset(key.key_id for key in iter(issuer.keys()))
+
+    def _alive(self, policy: Policy, dead: set[str], known: frozenset[str] | None = None) -> list[KeyInfo]:
         """Keys that the issuer still lists under this secret's name, and that are no other entry's.
 
         Parameters:
             dead: ids of keys that have been refused; a list may lag behind.
+            known: of keys that have no names, those that were there before: others have come since, and are taken for its.
 
         Raises:
             Refusal: there are some, and whose they are can not be told.
@@ -500,7 +529,8 @@ class Provisioner:
         if not issuer.capabilities.registry:
             return []
         named = {"installation": policy.installation, "environment": policy.environment, "secret": policy.name}
-        keys = ((token_in(key.name, **named), key) for key in issuer.keys())  # noqa: SIM118 - not a mapping
+        listed = list(iter(issuer.keys()))
+        keys = [(token_in(key.name, **named), key) for key in listed]
         alive = [(token, key) for token, key in keys if token is not None and key.key_id not in dead]
         elsewhere = self._claimed_elsewhere(policy, [token for token, _ in alive]) if alive else set[str]()
         if elsewhere is None:
@@ -508,7 +538,8 @@ class Provisioner:
                 f"{policy.name}: not deleted, as it can not be told whose these keys are, alive under its name at "
                 f"{policy.issuer}: {_listed([key for _, key in alive])}. Repeat this when every store answers."
             )
-        return [key for token, key in alive if not {token, key.key_id} & elsewhere]
+        came = [key for key in listed if known is not None and key.key_id not in known | dead]
+        return [key for token, key in alive if not {token, key.key_id} & elsewhere] + came
 
     def _claimed_elsewhere(self, policy: Policy, names: Collection[str]) -> set[str] | None:
         """See orphans.elsewhere(). None when a store can not be asked, too: then nothing counts as an orphan."""

@@ -174,6 +174,9 @@ class Order:
     """How far to take that one."""
 
 
+CALL_LIMIT: Final = timedelta(seconds=60)
+"""Total timeout of one outgoing call; providers keep to it."""
+
 ATTEMPT_LIFE: Final = timedelta(minutes=15)
 """M of the protocol: no write of an attempt, and no mint, goes out later than this after its intent.
 Held by a monotonic deadline checked before each write, and the total timeout of one call."""
@@ -346,6 +349,18 @@ class Situation:
                 if version and version.key_id and self.key_of(version) == key:
                     return version.key_id
         return self.evidence.issued.get(key)
+
+    def cut_off(self, key: str) -> bool:
+        """Whether it is what a person brought, and a run that was interrupted did not make current: nobody was handed it by
+        us, and the person has it still.
+        """
+        journal = self.seen.primary.journal
+        known = (
+            key in self.roles
+            or self.promoted_at(key)
+            or key in {**journal.adopted, **journal.condemned, **journal.revoked}
+        )
+        return self.issuer.model is Model.MANUAL and not known
 
     def surely_of(self, version: Version, key: str) -> bool:
         """Whether a version under a key's token is of no other key. Two have one token where a mint arrived twice: an

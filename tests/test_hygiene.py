@@ -244,9 +244,10 @@ def test_a_secrets_whole_life_shows_no_value(stage: Stage) -> None:
     assert stage.run("emergency", CHAT, FORMED, "--yes") == 0
     assert stage.run("emergency", HOOK, "--yes", "--contain-first", "--json") == 0
     reading, writing = os.pipe()
-    os.write(writing, project.own_key()[1].encode())
+    key_id, value = project.own_key()
+    os.write(writing, value.encode())
     os.close(writing)
-    assert stage.run("submit", CHAT, "--fd", str(reading)) == 0
+    assert stage.run("submit", CHAT, "--key-id", key_id, "--fd", str(reading)) == 0
     assert stage.run("release", HOOK) == 0
     assert stage.run("adopt", HOOK, "--json") == 0
     assert stage.leaks() == []

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from providers.issuers.iam import IamIssuer
 from providers.issuers.memory import MemoryIssuer, MemoryVendor
-from providers.stores.memory import MemoryStore
+from providers.issuers.wire import Silence
+from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import TokenLogin, VaultStore
 from rotation import journal as facts
 from rotation import policy as policies
@@ -48,7 +49,7 @@ from tests.simulation.world import Broken, Setting
 from tests.simulation.world import World as SimulatedWorld
 from tests.world import ENTRY, NAME, Crash, FakeClock, Trail, World
 
-DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+DAY, HOUR, MINUTE, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 SHORT = Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=MINUTE)
 BEARER = "text Bearer {value}"
 
@@ -683,6 +684,68 @@ def test_no_slot_is_given_out_while_a_request_to_regenerate_it_is_under_way() ->
     assert world.handed[0] is not None
     assert world.vendor.accepts(world.handed[0], wire.now)
     assert world.unsettled() is None
+
+
+@pytest.mark.parametrize("kind", ["azure-openai", "azure-storage"])
+def test_a_second_request_to_regenerate_a_slot_comes_before_its_promotion(kind: str) -> None:
+    """What goes out twice takes effect within a call's time: nothing is promoted until then, and then it is tried again."""
+    with described(kind) as world:
+        world.patient().run(world.target)
+        world.clock.move(30 * DAY)
+        copies: list[tuple[datetime, Callable[[], object]]] = []
+
+        def send(real: Any, call: Any, *more: Any) -> Any:
+            for at, copy in copies:
+                if world.clock.now() >= at:
+                    copies.clear()
+                    copy()
+            answer = real(call, *more)
+            if "regenerate" in call.url and not sent:
+                sent.append(call.url)
+                copies.append((world.clock.now() + 50 * SECOND, lambda: real(call, *more)))
+            return answer
+
+        sent: list[str] = []
+        engine = world.patient(send)
+        for _ in range(30):
+            engine.run(world.target)
+            world.clock.move(10 * MINUTE)
+            assert world.asked.accepts({"value": world.current()}, use=False)
+        assert sent
+        assert not copies
+
+
+@pytest.mark.parametrize("kind", ["azure-openai", "azure-storage"])
+def test_a_slot_rests_before_its_secret_is_deleted(kind: str) -> None:
+    """The request that regenerates it was not answered, and lands when the same secret is made anew elsewhere."""
+    with described(kind) as world:
+        world.vaults["vault"].entries.clear()
+        world.vaults["other"] = MemoryVault()
+        late: list[tuple[datetime, Callable[[], object]]] = []
+
+        def send(real: Any, call: Any, *more: Any) -> Any:
+            if "regenerate" in call.url and late_too and not late:
+                late.append((world.clock.now() + MINUTE, lambda: real(call, *more)))
+                world.clock.move(15 * SECOND)
+                return Silence("no answer in time", sent=True)
+            return real(call, *more)
+
+        late_too = False
+        engine = world.patient(send)
+        outside = engine.outside
+        provisioner = Provisioner(engine, outside.stores, outside.issuers, outside.places, world.clock, print)
+        provisioner.create(world.policy, bootstrap="apply")
+        world.clock.move(5 * DAY)
+        world.check = lambda: None  # type: ignore[method-assign]
+        late_too = True
+        provisioner.delete(world.policy, force_revoke=True)
+        ((lands, land),) = late
+        assert world.clock.now() >= lands
+        land()
+        provisioner.create(replace(world.policy, store="other"), bootstrap="apply")
+        handed = MemoryStore("other", world.vaults["other"], world.clock.now).handed_out(ENTRY)
+        assert handed is not None
+        assert world.asked.accepts({"value": handed.fields["value"].reveal()}, use=False)
 
 
 # --- a mint that arrives twice, in a store whose versions name no key -----------------------------------

@@ -233,13 +233,16 @@ def rollback(
 @app.command()
 def submit(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A secret whose issuer is manual.", autocompletion=completion.secrets)
+        str,
+        typer.Argument(
+            metavar="NAME", help="A secret whose credentials people make.", autocompletion=completion.secrets
+        ),
     ],
     stack: Stack = None,
     config: File = None,
     key_id: Annotated[
         str | None,
-        typer.Option("--key-id", help="The issuer's id of the credential; told to whoever revokes it later."),
+        typer.Option("--key-id", help="The issuer's id of the credential, by which it is revoked later."),
     ] = None,
     descriptor: Annotated[
         int | None,
@@ -253,10 +256,15 @@ def submit(
 
     Example: keyturn submit --stack prod support-copilot-claude --key-id apikey_01 --fd 3 3< <(pass show claude)
     """
+    from rotation.engine import unfit  # noqa: PLC0415 - the help needs no engine
+
     context = open_context(stack, config)
     assembly = context.assembly
     policies = context.declared([name])
-    fields = assembly.issuers[policies[0].issuer].capabilities.fields
+    able = assembly.issuers[policies[0].issuer].capabilities
+    if told := unfit(able, policies[0].issuer, key_id):
+        raise UsageFault(told)
+    fields = able.fields
     credential = Credential({field: SecretValue(text) for field, text in _values(fields, descriptor).items()})
     finish(
         context,

@@ -21,10 +21,10 @@ from rotation.actions import (
     Wait,
 )
 from rotation.journal import Attempt, Why
-from rotation.model import Entry, Verdict, Version
+from rotation.model import Entry, Model, Verdict, Version
 from rotation.rules.mirroring import behind
 from rotation.rules.waiting import await_service, backoff
-from rotation.situation import ATTEMPT_LIFE, Absent, Situation, Stop
+from rotation.situation import ATTEMPT_LIFE, CALL_LIMIT, Absent, Situation, Stop
 
 
 def pending(s: Situation) -> Iterator[Decision]:
@@ -100,6 +100,14 @@ def _verify(s: Situation, attempt: Attempt, version: Version) -> Iterator[Decisi
             yield from _promote(s, attempt, version)
         else:
             yield Discard(store=s.policy.store, version=version, reason="differs from what is current")
+        return
+    if (
+        s.issuer.model is Model.SLOTS
+        and not s.urgent
+        and s.sure < (until := (version.created_at or attempt.at) + CALL_LIMIT)
+    ):
+        told = "its mint may have gone out twice, and the second one destroys what the first one made"
+        yield Wait(until=until, soon=True, reason=told)
         return
     need = s.issuer.create
     verify = Verify(attempt=attempt, pending=version, reason="the new credential must work, shown alone")

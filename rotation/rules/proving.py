@@ -84,10 +84,13 @@ def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decisio
         if not s.current_works:
             yield from try_current(s, "does the current one still work?")
             return
+    # With a journal that goes, its slot would be given out by whoever comes next.
+    ends = key not in s.roles or s.order.destroy
     if key not in s.roles and (until := s.last_write(key)) and s.now < until:
         yield Wait(until=until, reason="dead; a delayed write may still bring it back")
-    elif key not in s.roles and not s.settled(key) and key in s.seen.primary.journal.proven:
-        yield Wait(until=revoked_at + REGENERATED_WITHIN, reason="dead; its slot is not given out at once")
+    elif ends and not s.settled(key) and key in s.seen.primary.journal.proven:
+        until = revoked_at + REGENERATED_WITHIN
+        yield Wait(until=until, soon=s.order.destroy, reason="dead; its slot is not given out at once")
     elif key not in s.roles and s.settled(key):
         yield Forget(key=key, proof=proof, facts=s.seen.primary.journal.about(key), reason=reason)
     elif key not in s.seen.primary.journal.proven:

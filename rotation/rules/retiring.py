@@ -108,6 +108,14 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
 
 def _never_promoted(s: Situation, key: str) -> Iterator[Decision]:
     """An attempt in no role: superseded, crashed, or with its answer lost."""
+    if s.cut_off(key):
+        at_work = [attempt.at for attempt in s.attempts_of(key) if not s.expired(attempt)]
+        if at_work and not s.order.take_over:
+            yield Wait(until=max(at_work) + ATTEMPT_LIFE, reason="another run's attempt may still be at work")
+            return
+        told = f"brought by a person, and not made current: submit it again, or delete it at {s.policy.issuer}"
+        yield Forget(key=key, proof="foreign", facts=s.seen.primary.journal.about(key), reason=told)
+        return
     noted, key_id = s.seen.primary.journal.about(key), s.key_id(key)
     if s.issuer.registry and key_id and {fact.partition(".")[0] for fact in noted} <= {"key", "expires"}:
         # Noted when its key was done with already, by a write that was on its way. One that lives is lost like any other.
@@ -167,9 +175,10 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
     if (key_id := s.key_id(key)) is None:
         if s.evidence.listed is None:
             return ListKeys(reason="the old credential's id is not recorded")
-        return Hold(
-            cause=Cause.IN_USE, reason="the old credential's id is not known, so nobody can tell whether it is in use"
-        )
+        told = "the old credential's id is not known, so nobody can tell whether it is in use"
+        if s.issuer.model is Model.MANUAL and drain.then is Ending.REVOKE:
+            return Wait(until=since + drain.at_most, reason=told) if s.sure < since + drain.at_most else None
+        return Hold(cause=Cause.IN_USE, reason=told)
     use = s.evidence.last_use.get(key)
     if use is None:
         return AskLastUse(key=key, key_id=key_id, reason="is the old credential quiet?")

@@ -39,6 +39,9 @@ def contain(s: Situation) -> Iterator[Decision]:
             continue  # retired like any other
         if elsewhere(s, key) is not None:
             continue
+        if not s.issuer.revokes and s.order.destroy:
+            yield from _revoked_by_hand(s, key)
+            continue
         if not s.issuer.revokes:
             told = (
                 "the issuer revokes nothing by itself: revoke it there by hand" if key not in s.roles else "replace it"
@@ -113,7 +116,8 @@ def find_or(s: Situation, key: str, *, condemn: bool) -> Iterator[Decision]:
     """Find out a key's id; a key that was never minted is forgotten once no mint can come any more."""
     attempts = s.attempts_of(key)
     journal = s.seen.primary.journal
-    if not attempts and s.key_id(key) is None and (key in journal.adopted or s.promoted_at(key)):
+    unlisted = not attempts or s.issuer.model is Model.MANUAL
+    if unlisted and s.key_id(key) is None and (key in journal.adopted or s.promoted_at(key)):
         if key not in journal.adopted and s.evidence.listed is None:
             yield ListKeys(reason="nothing of its mint is recorded; does the issuer know it?")
             return
@@ -221,7 +225,8 @@ def _same_as_current(s: Situation, key: str) -> bool:
 def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     """Nothing can be asked of the issuer. What it says of the key tells whether somebody has done it."""
     streak = s.evidence.refusals.get(key)
-    if s.issuer.model is Model.REPLACE:
+    which_one = "the credential" if key == s.current_key else "the old credential"
+    if s.issuer.model is Model.REPLACE and key != s.current_key:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
     elif (
         key in s.evidence.unreadable
@@ -233,7 +238,7 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     elif key in s.evidence.unreadable:
         yield Hold(
             cause=Cause.PERSON,
-            reason="revoke the old credential by hand; nobody holds it to show it dead",
+            reason=f"revoke {which_one} by hand; nobody holds it to show it dead",
             unproven=True,
         )
     elif streak is None:
@@ -244,7 +249,7 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
         yield Note(facts=facts.revoked(key, s.now), reason="revoked by hand")
     else:
         which = s.key_id(key) or f"that was put there on {s.promoted_at(key) or s.now:%Y-%m-%d}"
-        told = f"revoke the old credential {which} by hand at {s.policy.issuer}"
+        told = f"revoke {which_one} {which} by hand at {s.policy.issuer}"
         yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
 
 

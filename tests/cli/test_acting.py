@@ -263,7 +263,7 @@ def test_what_is_no_value_is_not_submitted(project: Project, text: bytes, told: 
     project.apply(CHAT)
     before = project.everything()
     with pipe(text) as number:
-        ran = project.run("submit", CHAT, "--fd", number)
+        ran = project.run("submit", CHAT, "--key-id", "key_1", "--fd", number)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
     assert not any(word in ran.err for word in ("one\n", "two", "canary", "xff", "Traceback"))
@@ -277,7 +277,7 @@ def test_what_is_no_value_is_not_submitted(project: Project, text: bytes, told: 
 def test_submit_without_a_way_to_the_value(project: Project, options: tuple[str, ...], told: str) -> None:
     """Nobody types where there is no terminal, and a descriptor must be open."""
     project.apply(CHAT)
-    ran = project.run("submit", CHAT, *options)
+    ran = project.run("submit", CHAT, "--key-id", "key_1", *options)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
 

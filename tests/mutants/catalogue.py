@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
+from providers.issuers import iam
 from rotation import decide, effects, names, orphans, resilience
 from rotation.actions import Promote
 from rotation.effects import Effects
@@ -18,7 +19,7 @@ from rotation.provision import Provisioner
 from rotation.rules import arriving, beginning, explaining, proving, retiring, revoking
 from rotation.situation import Situation
 from tests.mutants.patching import edit, swap
-from tests.simulation import issuer, stores
+from tests.simulation import stores
 
 Cue = tuple[str, str, str]
 """Who, at which call (words in it), does what: `("one", "promote", "pause>two")`; with nothing to do, it is passed."""
@@ -83,8 +84,8 @@ def _() -> None:
     edit(
         Effects,
         "_mint",
-        "run.evidence.issued[attempt.token] = issued.key_id",
-        "run.evidence.issued[attempt.token] = issued.key_id\n    self._record(seen, run, attempt.written())",
+        "run.evidence.issued[attempt.token] = key_id",
+        "run.evidence.issued[attempt.token] = key_id\n    self._record(seen, run, attempt.written())",
     )
 
 
@@ -359,16 +360,12 @@ def _() -> None:
     )
 
 
-@mutant("a mint that the SDK sends again", "due / vault / free")
+@mutant(
+    "a mint that the SDK sends again",
+    test="tests/iam/test_iam.py::TestIamIssuer::test_a_mint_without_a_good_answer_can_be_looked_up",
+)
 def _() -> None:
-    edit(
-        issuer.Issuer,
-        "mint",
-        'key = wire.write(vendor.box, f"mint {token}", change, begun=wire.now)',
-        'try:\n            key = wire.write(vendor.box, f"mint {token}", change, begun=wire.now)\n'
-        "        except Trouble as trouble:\n            if not trouble.maybe_applied:\n                raise\n"
-        '            key = wire.write(vendor.box, f"mint {token} again", change, begun=wire.now)',
-    )
+    edit(iam, "_once", '"total_max_attempts": 1', '"total_max_attempts": 3')
 
 
 @mutant("a mint behind our own retries", test="tests/test_resilience.py::test_a_mint_goes_out_once_even_when_throttled")
@@ -488,7 +485,12 @@ def _() -> None:
     swap(Situation, "free_slot", free)
 
 
-@mutant("nobody gives way where creating destroys", "due twice / vault / slots", "due twice / vault / replace")
+@mutant(
+    "nobody gives way where creating destroys",
+    races=(
+        Race("emergency twice / vault / slots", (("one", "record attempt", "pause>two"), ("two", "mint", "pause>one"))),
+    ),
+)
 def _() -> None:
     swap(Situation, "rivals", lambda self, attempt: False)
 

@@ -14,7 +14,7 @@ from rotation import orphans
 from rotation import policy as policies
 from rotation.engine import Places, Target
 from rotation.errors import Code, Trouble
-from rotation.model import Capabilities, Credential, Model, Policy
+from rotation.model import Capabilities, Credential, Model, Policy, Propagation
 from rotation.provision import Applied, Bootstrap, Provisioner, Refusal, diff, forbidden
 from tests.world import ENTRY, NAME, Crash, World
 
@@ -765,6 +765,57 @@ def test_a_secret_that_was_moved_keeps_its_new_key() -> None:
         assert place.world.vendor.use(handed)
         assert place.deleted()
         assert len(place.world.live()) == 1
+
+
+@pytest.mark.parametrize("who", ["a sweep, 40 minutes later", "an emergency", "an up"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_a_delete_that_is_held_up_right_at_the_end_leaves_no_key(who: str, *, named: bool) -> None:
+    """Somebody promotes another key after its last look. Where keys have no names, it counts what has come since."""
+    short = Propagation(in_a_row=2, interval=timedelta(seconds=1), timeout=timedelta(minutes=1))
+    place = Place(capabilities=Capabilities(names_keys=named, tells_last_use=True, create=short, revoke=short))
+    world = place.world
+    place.create()
+    place.quiet()
+    world.allow_outage = True
+
+    def hold(_: int, call: str) -> None:
+        if call != "before delete":
+            return
+        world.fault = None
+        if who.startswith("a sweep"):
+            world.clock.move(timedelta(minutes=40))
+            world.sweep()
+        elif who == "an emergency":
+            assert world.engine().emergency(world.target).achieved
+        else:
+            place.provisioner().update(place.policy, place.policy, bootstrap="apply")
+        assert world.live() == {"value-2"}
+
+    world.fault = hold
+    place.delete(force=True)
+    assert (world.live(), place.deleted()) == (set(), True)
+
+
+@pytest.mark.parametrize("model", [Model.MANUAL, Model.REPLACE])
+def test_what_only_a_person_can_revoke_is_deleted_once_that_is_done(model: Model) -> None:
+    """The refusal says what to do, and the next one sees that it was done."""
+    place = Place(capabilities=Capabilities(model=model, tells_last_use=True, revokes=False))
+    world = place.world
+    world.model = world.vendor.model = model
+    world.allow_outage = True
+    if model is Model.MANUAL:
+        place.create("function")
+        made = MemoryIssuer("vendor", world.vendor).mint("made by hand")
+        assert world.engine().submit(world.target, made.credential, made.key_id).achieved
+    else:
+        place.create()
+    place.quiet()
+    with pytest.raises(Refusal, match="revoke the credential key_1 by hand at vendor"):
+        place.delete(force=True)
+    assert not place.deleted()
+    world.vendor.keys[0].revoked = True
+    place.delete(force=True)
+    assert place.deleted()
 
 
 def test_an_entry_that_is_gone_for_good_leaves_its_keys_to_a_person() -> None:
