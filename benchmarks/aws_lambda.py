@@ -70,7 +70,10 @@ print(time.process_time() - began)
 
 _LEAST: Final = {
     "DescribeSecret": (3, "what is there, before the intent; before retiring; again once condemned"),
-    "TagResource": (4, "the intent; promoted; condemned; revoked: each before the next effect"),
+    "TagResource": (
+        5,
+        "the intent; the new key's id, as a mint may arrive twice; promoted; condemned; revoked: each in time",
+    ),
     "PutSecretValue": (1, "stage"),
     "GetSecretValue": (2, "what was stored is what is verified; the old value, to show it dead"),
     "UpdateSecretVersionStage": (1, "promote, by compare-and-set"),

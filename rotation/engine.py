@@ -576,8 +576,8 @@ class Engine:
                 ours after the next rotation; without it Keyturn never revokes it.
 
         Raises:
-            Trouble: there is no such entry or value, it is managed already (CONFLICT), its value is not
-                of the policy's form, or the issuer refuses it (INVALID). Nothing was changed then.
+            Trouble: there is no such entry or value, it is managed already or its release was cut off (CONFLICT), its
+                value is not of the policy's form, or the issuer refuses it (INVALID). Nothing was changed then.
         """
         store = self._stores[target.store]
         entry = store.observe(target.entry)
@@ -585,6 +585,10 @@ class Engine:
             raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is managed already")
         if entry.current is None:
             raise Trouble(Code.INVALID, target.store, f"{target.entry} has no value to adopt; let `pulumi up` make it")
+        explained = entry.current.token in entry.journal.attempts
+        if not explained and entry.journal.attempts and _handed_back(entry):
+            told = f"its release was cut off, and its key would be revoked: `keyturn release {policy.name}` finishes it"
+            raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is not adopted: {told}")
         seen = Observation(policy, entry, {})
         issuer, credential = self.outside.issuer(seen), self._values.read(seen, entry, entry.current)
         if key_id and _has_value(key_id, credential):
@@ -616,6 +620,8 @@ class Engine:
         if self.outside.prints:
             written = facts.printed(written, {token: self.outside.prints(credential, key_id)})
         self._records.write(run, "adopt", seen, reason=check.reason, token=token, key_id=key_id)
+        if not entry.journal.attempts and (stale := [fact for fact in entry.journal.facts if fact not in written]):
+            store.forget(target.entry, stale)  # of an adoption that failed: what it named may be anybody's
         store.record(target.entry, written)
         store.set_policy(target.entry, policies.written(policy))
         return self.observe(target)
@@ -648,9 +654,15 @@ class Engine:
     def release(self, target: Target) -> None:
         """Hands an entry back: policy and journal are taken off it, value and versions stay.
 
+        One that was cut off is finished by another one.
+
         Raises:
             Trouble: a credential of it is still on its way in or out (CONFLICT); nothing was changed then.
         """
+        there = self._stores[target.store].observe(target.entry)
+        if not there.policy and _handed_back(there):
+            self._let_go(target, there)
+            return
         seen = self.observe(target)
         s = self.outside.situation(seen)
         if s.retiring or s.pending or s.urgent:
@@ -672,9 +684,31 @@ class Engine:
         if primary.observe(target.entry).journal.facts.keys() - known.keys():
             primary.set_policy(target.entry, seen.primary.policy)
             raise Trouble(Code.CONFLICT, target.store, f"{target.entry} is not released: a run has just begun on it")
-        primary.forget(target.entry, list(known))
-        if seen.primary.service and seen.primary.service.enabled and isinstance(primary, RotatesByItself):
-            primary.set_rotation(target.entry, None)
+        self._let_go(target, seen.primary)
+
+    def _let_go(self, target: Target, seen: Entry) -> None:
+        """Takes off what is left once the policy is gone: the journal, and the service's rotation."""
+        store = self._stores[target.store]
+        if seen.service and seen.service.enabled and isinstance(store, RotatesByItself):
+            store.set_rotation(target.entry, None)
+        if seen.journal.facts:  # last: it is what tells that there was a release
+            store.forget(target.entry, list(seen.journal.facts))
+
+
+def _handed_back(entry: Entry) -> bool:
+    """Whether an entry without a policy is one whose release was cut off: its journal knows of one key at most.
+
+    That one was handed out, and is nobody's to revoke any more. A policy that somebody took off in the middle of a
+    rotation leaves more behind.
+    """
+    journal = entry.journal
+    minted = [a for a in journal.attempts.values() if a.of is None]
+    carried = {a.token: a.key for a in journal.attempts.values()}
+    keys = {carried.get(token, token) for token in journal.tokens()}
+    ended = journal.condemned or journal.revoked or journal.superseded
+    staged = {entry.pending.token} if entry.pending else set()
+    handed_out = {a.token for a in minted} | staged <= journal.promoted.keys()
+    return bool(journal.facts) and len(keys) <= 1 and handed_out and not ended
 
 
 _VALUE_IN_ID: Final = "what was given as the key's id has the value in it"

@@ -199,6 +199,8 @@ MOST_DOOMED: Final = 2
 """Condemned keys that wait for their revocation; with as many nothing is minted, or the journal would fill up."""
 MOST_RETIRING: Final = 6
 """Keys on their way out, the draining ones included; with as many the next rotation waits."""
+MOST_RETURNS: Final = 3
+"""How often runs begin to go back to an old key by themselves, while nothing else changes."""
 FACTS_OF_A_ROTATION: Final = 4
 """Attempt, key and promotion of the new key; that the old one is superseded."""
 FACTS_OF_A_DEATH: Final = 3
@@ -525,6 +527,27 @@ class Situation:
         keys = [self.key_of(entry.current) for entry in held if isinstance(entry, Entry)]
         known = len(keys) == len(held) and all(key in self.keys for key in keys)
         return known and (self.urgent or self.current is None) and self.no_room
+
+    @cached_property
+    def fallback(self) -> str | None:
+        """The key to go back to where the primary is stranded at a full issuer: the last one that is known to have worked.
+
+        None once that was tried as often as it is worth: nobody may be able to read its value.
+        """
+        if not (self.stranded and self.full):
+            return None
+        journal = self.seen.primary.journal
+        left = [
+            (at, key)
+            for key in self.retiring
+            if (at := self.promoted_at(key)) is not None
+            and self.superseded_at(key) is None
+            and self.has_value(key)
+            and key not in (*journal.condemned, *journal.revoked, *journal.foreign)
+        ]
+        key = max(left)[1] if left else None
+        tried = [a for a in journal.attempts.values() if a.of == key and a.base == self.current_id]
+        return key if len(tried) < MOST_RETURNS else None
 
     @cached_property
     def urgent(self) -> bool:

@@ -123,6 +123,13 @@ LISTED = {OLD: KeyInfo("key_1", "n")}
 LAGGING = (
     settled() | attempt(NEW, "v1", NOW - MINUTE) | facts.key_fact(NEW, "key_2") | facts.promoted(NEW, NOW - MINUTE)
 )
+STRANDED = LAGGING | facts.adopted(OTHER, "v3", NOW, facts.Of.PERSON) | facts.condemned(OTHER, NOW, Why.NEVER_VERIFIED)
+RETURNS = {
+    fact: told
+    for again in ("7" * 32, "8" * 32, "9" * 32)
+    for fact, told in attempt(again, "v3", NOW - DAY, of=NEW, why=Why.ROLLBACK).items()
+}
+FOUND_DEAD = Evidence(current={"v3": streak(Verdict.INVALID, 5)})
 HAND_PUT = settled() | facts.superseded(OLD, NOW - 2 * DAY) | facts.adopted(OTHER, "v7", NOW - 2 * DAY, facts.Of.PERSON)
 QUIET = Evidence(last_use={OLD: LastUse(known=True)})
 AWAY, NONE = Absent("second", "unavailable", missing=False), Absent("second", "not-found", missing=True)
@@ -474,6 +481,11 @@ ROWS: dict[str, list[Row]] = {
             order=Order(listed=frozenset(), listed_at=NOW)),
         Row("the issuer is full, and nothing of ours drains", "hold, and say so", actions.Hold, "as many keys",
             journal=settled(NEW_AT), issuer=Capabilities(max_keys=1)),
+        Row("… a replica hands out one old key, and the other is the last that worked", "back to that", actions.Intend,
+            "back to the last one that worked", current=version(3, OTHER), replicas={"second": version(1, OLD)},
+            journal=STRANDED, issuer=TWO, evidence=FOUND_DEAD),
+        Row("… and that was tried", "wait, and say what does not", actions.Wait, "keyturn emergency", current=version(3, OTHER),
+            replicas={"second": version(1, OLD)}, issuer=TWO, evidence=FOUND_DEAD, journal=STRANDED | RETURNS),
     ],
     "Rotated by the store's own service: sweeps": [
         Row("due since a moment", "leave it to the service", actions.Wait, "by itself", journal=settled(NOW - 30 * DAY),

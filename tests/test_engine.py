@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from providers.stores.memory import MemoryStore
 from rotation import actions
 from rotation.effects import Effects
 from rotation.errors import Code, Trouble
 from rotation.model import Credential, Drain, Ending
 from rotation.ports import Record
 from rotation.situation import Order
-from tests.world import Trail, World
+from tests.world import Crash, Trail, World
 
 
 def test_a_new_entry_gets_its_first_credential() -> None:
@@ -302,6 +303,78 @@ def test_release_hands_the_entry_back_unchanged() -> None:
     assert (dict(seen.policy), dict(seen.journal.facts)) == ({}, {})
     assert world.handed_out() == {"vault": "value-2"}
     assert world.live() == {"value-2"}
+
+
+@pytest.mark.parametrize("call", ["after set_policy", "before forget"])
+def test_a_release_that_was_cut_off_is_finished_by_another(call: str) -> None:
+    """Adopting another value under its journal would have the key revoked that was handed back; that is refused."""
+    world = World(allow_outage=True)
+    world.run()
+    store = world.engine().outside.stores["vault"]
+    assert isinstance(store, MemoryStore)
+
+    def dies(_: object, at: str) -> None:
+        if at == call:
+            raise Crash(at)
+
+    world.fault = dies
+    with pytest.raises(Crash):
+        world.engine().release(world.target)
+    world.fault = None
+    own = world.engine().outside.issuers["vendor"].mint("somebody's own")
+    store.put_by_hand(world.target.entry, own.credential)
+    with pytest.raises(Trouble, match="keyturn release support-copilot-chat") as raised:
+        world.engine().adopt(world.target, world.policy, key_id=own.key_id)
+    assert raised.value.code is Code.CONFLICT
+    assert not store.observe(world.target.entry).policy
+    world.engine().release(world.target)
+    assert not store.observe(world.target.entry).journal.facts
+    world.engine().adopt(world.target, world.policy, key_id=own.key_id)
+    assert len(store.observe(world.target.entry).journal.tokens()) == 1
+
+
+def test_a_policy_that_was_taken_off_in_a_rotation_is_no_release() -> None:
+    """Its journal knows of a key that drains: forgetting that would lose it."""
+    world = World()
+    world.run()
+    world.clock.move(timedelta(days=30))
+    world.run()
+    store = world.engine().outside.stores["vault"]
+    store.set_policy(world.target.entry, {})
+    with pytest.raises(Trouble, match="no policy is applied"):
+        world.engine().release(world.target)
+    assert store.observe(world.target.entry).journal.superseded
+
+
+@pytest.mark.parametrize("then", ["sweeps", "emergency"])
+def test_what_a_failed_adoption_named_is_not_revoked(then: str) -> None:
+    """It was refused the policy; then its person put another key there, as the first one is another team's."""
+    world = World(allow_outage=True)
+    vendor = world.engine().outside.issuers["vendor"]
+    theirs, own = vendor.mint("another team's"), vendor.mint("this team's")
+    store = world.engine().outside.stores["vault"]
+    assert isinstance(store, MemoryStore)
+    store.set_policy(world.target.entry, {})
+    store.put_by_hand(world.target.entry, theirs.credential)
+
+    def denies(_: object, call: str) -> None:
+        if call == "before set_policy":
+            raise Trouble(Code.DENIED, "vault", "may not")
+
+    world.fault = denies
+    with pytest.raises(Trouble):
+        world.engine().adopt(world.target, world.policy, key_id=theirs.key_id)
+    world.fault = None
+    world.clock.move(timedelta(days=1))
+    store.put_by_hand(world.target.entry, own.credential)
+    world.engine().adopt(world.target, world.policy, key_id=own.key_id)
+    if then == "emergency":
+        world.emergency()
+    for _ in range(5):
+        world.clock.move(timedelta(days=1))
+        world.sweep()
+    assert "value-1" in world.live()
+    assert ("value-2" in world.live()) is (then == "sweeps")
 
 
 def test_a_key_deleted_outside_is_replaced_at_once() -> None:

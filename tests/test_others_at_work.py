@@ -197,6 +197,68 @@ def test_a_primary_that_is_stranded_waits_for_a_mirror_under_way() -> None:
     assert not dead
 
 
+@pytest.mark.parametrize("able", [
+    Capabilities(max_keys=2, create=SHORT, revoke=SHORT),
+    Capabilities(model=Model.SLOTS, slots=("one", "two"), create=SHORT, revoke=SHORT),
+])  # fmt: skip
+@pytest.mark.parametrize("mirrored", [True, False])
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_stranded_primary_at_a_full_issuer_goes_back(able: Capabilities, mirrored: bool, dies: bool) -> None:
+    """Somebody saves a typo into the primary before what is superseded was noted: neither key can go, none can be made."""
+    world = World(stores=("vault", "rep"), model=able.model, max_keys=2, capabilities=able, allow_outage=True)
+    world.run()
+    world.clock.move(31 * DAY)
+    calls: list[str] = []
+
+    def fault(_: object, call: str) -> None:
+        calls.append(call)
+        if calls.count("after promote") == 1 + mirrored and call == ("after promote" if mirrored else "after record"):
+            world.fault = None
+            store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+            if dies:
+                raise Crash(call)
+
+    world.fault = fault
+    with suppress(Crash):
+        world.run()
+    if dies:
+        assert world.handed_out() == {"vault": "typo", "rep": "value-2" if mirrored else "value-1"}
+        sweep_for(world, 2 * HOUR)
+    assert world.handed_out() == {"vault": "value-2", "rep": "value-2"}
+    sweep_for(world, 3 * DAY)
+    assert world.live() == {"value-2"}
+    sweep_for(world, 40 * DAY)
+    world.check_settled()
+
+
+def test_a_stranded_primary_whose_last_value_nobody_can_read_says_so() -> None:
+    """It is not tried for ever, and the wait names what ends it."""
+    able = Capabilities(max_keys=2, create=SHORT, revoke=SHORT)
+    world = World(stores=("vault", "rep"), max_keys=2, capabilities=able, allow_outage=True)
+    world.run()
+    world.clock.move(31 * DAY)
+    calls: list[str] = []
+
+    def fault(_: object, call: str) -> None:
+        calls.append(call)
+        if call == "after record" and "after promote" in calls:
+            world.fault = None
+            store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+            raise Crash(call)
+
+    world.fault = fault
+    with suppress(Crash):
+        world.run()
+    entry = world.vaults["vault"].entries[ENTRY]
+    entry.versions = [version for version in entry.versions if version == entry.current]
+    sweep_for(world, 2 * DAY)
+    rest = world.sweep().rest
+    assert rest is not None
+    assert "`keyturn emergency support-copilot-chat` does not wait" in rest.reason
+    attempts = store_of(world).observe(ENTRY).journal.attempts.values()
+    assert sum(attempt.of is not None for attempt in attempts) == 3
+
+
 def test_a_look_that_is_behind_takes_nothing_back() -> None:
     """An entry made a moment ago, which a stale read does not know yet; another run has promoted this one's mint."""
     world = World(capabilities=Capabilities(tells_last_use=True, create=SHORT, revoke=SHORT))

@@ -85,11 +85,16 @@ def begin(s: Situation) -> Iterator[Decision]:
         )
         yield Hold(cause=Cause.PERSON, reason=f"{told}, or `keyturn emergency {s.policy.name}` to replace it at once")
     elif s.no_room:
-        if not s.retiring:
+        if s.fallback is not None:
+            told = "what is handed out is dead, and the issuer is full: back to the last one that worked"
+            yield Intend(why=Why.ROLLBACK, base=s.current_id, of=s.fallback, reason=told)
+        elif not s.retiring:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:
             full = "the issuer is full" if s.full else "the journal is" if s.cramped else "there are enough of them"
             waits = f"old credentials have to go before another is made: {full}"
+            if s.urgent and not s.emergency:
+                waits = f"what is handed out is dead or condemned, and {waits}; `keyturn emergency {s.policy.name}` does not wait"
             yield _told_once_late(s, Wait(until=s.now + FULL, reason=waits))
     elif s.policy.native and s.order.token is None and why in (Why.DUE, Why.ASKED) and not s.frozen:
         yield from _have_service_rotate(s, why, reasons[why])
