@@ -523,10 +523,14 @@ class Situation:
         The primary hands out nothing that works, so nothing is mirrored, and the place for its replacement is that of
         an old credential: what each replica hands out is known, and another one.
         """
+        return self._lag_known and (self.urgent or self.current is None) and self.no_room
+
+    @property
+    def _lag_known(self) -> bool:
+        """Whether it is known what each replica hands out that lags behind: a key of this secret."""
         held = [self.seen.replicas[store] for store in self.lagging]
         keys = [self.key_of(entry.current) for entry in held if isinstance(entry, Entry)]
-        known = len(keys) == len(held) and all(key in self.keys for key in keys)
-        return known and (self.urgent or self.current is None) and self.no_room
+        return len(keys) == len(held) and all(key in self.keys for key in keys)
 
     @cached_property
     def fallback(self) -> str | None:
@@ -534,7 +538,7 @@ class Situation:
 
         None once that was tried as often as it is worth: nobody may be able to read its value.
         """
-        if not (self.stranded and self.full):
+        if not (self._lag_known and self.urgent and (self.full or self._told_full)):
             return None
         journal = self.seen.primary.journal
         left = [
@@ -548,6 +552,12 @@ class Situation:
         key = max(left)[1] if left else None
         tried = [a for a in journal.attempts.values() if a.of == key and a.base == self.current_id]
         return key if len(tried) < MOST_RETURNS else None
+
+    @property
+    def _told_full(self) -> bool:
+        """Whether the issuer has no room by its own word, whatever is known of its limits: keys of others take it, too."""
+        off = self.seen.primary.journal.backoff
+        return off is not None and off.error == Code.LIMIT.value
 
     @cached_property
     def urgent(self) -> bool:
@@ -612,9 +622,7 @@ class Situation:
         """As many of our keys live as there may be: more would only pile up."""
         # Keys that are held because a person's value may be theirs wait for the next rotation, so they are no reason.
         waiting = 0 if self.current_unnamed else len(self.retiring)
-        off = self.seen.primary.journal.backoff
-        # The issuer has no room by its own word, whatever is known of its limits: what is to die makes some.
-        if off is not None and off.error == Code.LIMIT.value and self.doomed:
+        if self._told_full and self.doomed:  # what is to die makes room
             return True
         return self.full or self.cramped or len(self.doomed) >= MOST_DOOMED or waiting >= MOST_RETIRING
 

@@ -231,6 +231,19 @@ def test_a_stranded_primary_at_a_full_issuer_goes_back(able: Capabilities, mirro
     world.check_settled()
 
 
+def test_a_stranded_primary_goes_back_where_somebody_elses_key_fills_the_issuer() -> None:
+    """A person makes a key of their own, puts it into the primary, and then a typo: the issuer says that it is full."""
+    able = Capabilities(max_keys=2, create=SHORT, revoke=SHORT)
+    world = World(stores=("vault", "rep"), max_keys=2, capabilities=able, allow_outage=True)
+    world.run()
+    own = MemoryIssuer("vendor", world.vendor).mint("a person's")
+    store_of(world).put_by_hand(ENTRY, own.credential)
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+    sweep_for(world, 2 * HOUR)
+    assert world.handed_out() == {"vault": "value-1", "rep": "value-1"}
+    assert world.live() == {"value-1", "value-2"}
+
+
 def test_a_stranded_primary_whose_last_value_nobody_can_read_says_so() -> None:
     """It is not tried for ever, and the wait names what ends it."""
     able = Capabilities(max_keys=2, create=SHORT, revoke=SHORT)

@@ -59,7 +59,8 @@ def begin(s: Situation) -> Iterator[Decision]:
     off = journal.backoff
     # A back-off may have been earned while the current credential still worked.
     until = (min(off.until, off.at + BACKOFF_URGENT) if s.urgent else off.until) if off else s.now
-    if off and until > s.now and not s.emergency and why not in (Why.ASKED, Why.ROLLBACK):
+    back = s.fallback if why is Why.REPLACE else None
+    if off and until > s.now and not s.emergency and back is None and why not in (Why.ASKED, Why.ROLLBACK):
         yield Wait(until=until, reason=f"backing off after {off.failures} failed in a row ({off.error})")
     elif why is Why.DUE and s.order.token is None and not s.due_now:
         yield _closed(s)
@@ -84,11 +85,11 @@ def begin(s: Situation) -> Iterator[Decision]:
             f"nobody knows which slot of {s.policy.issuer} holds what is handed out: adopt it with the slot as its id"
         )
         yield Hold(cause=Cause.PERSON, reason=f"{told}, or `keyturn emergency {s.policy.name}` to replace it at once")
+    elif back is not None:
+        told = "what is handed out is dead, and the issuer is full: back to the last one that worked"
+        yield Intend(why=Why.ROLLBACK, base=s.current_id, of=back, reason=told)
     elif s.no_room:
-        if s.fallback is not None:
-            told = "what is handed out is dead, and the issuer is full: back to the last one that worked"
-            yield Intend(why=Why.ROLLBACK, base=s.current_id, of=s.fallback, reason=told)
-        elif not s.retiring:
+        if not s.retiring:
             yield Hold(cause=Cause.LIMIT, reason="the issuer holds as many keys of this secret as it allows")
         else:
             full = "the issuer is full" if s.full else "the journal is" if s.cramped else "there are enough of them"
