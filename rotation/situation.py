@@ -726,6 +726,15 @@ class Situation:
         others = [a for a in (*self.lost, *self.unstaged) if a.token != attempt.token and a.key not in doomed]
         return any(self.sure < a.at + self.claim for a in others)
 
+    @property
+    def replaced(self) -> bool:
+        """Where there is one credential only: whether what is current is it, so that every other one is dead.
+
+        It was minted, or it works. What a person has saved, and is refused, has destroyed nothing.
+        """
+        minted = any(attempt.of is None for attempt in self.attempts_of(self.current_key or ""))
+        return minted or bool(self.current_works)
+
     @cached_property
     def unstaged(self) -> tuple[Attempt, ...]:
         """Void attempts of other runs that may still create the one credential that there can be."""

@@ -231,6 +231,50 @@ def test_a_stranded_primary_at_a_full_issuer_goes_back(able: Capabilities, mirro
     world.check_settled()
 
 
+ONE = Capabilities(model=Model.REPLACE, create=SHORT, revoke=SHORT)
+"""An issuer of one credential: creating the next one is what destroys it."""
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_typo_over_the_one_credential_destroys_nothing(restored: bool) -> None:
+    """The mint that is to replace it fails, and the person may put the right value back meanwhile: it has to live."""
+    world = World(model=Model.REPLACE, capabilities=ONE, allow_outage=True)
+    world.run()
+    world.clock.move(DAY)
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+
+    def full(_: object, call: str) -> None:
+        if call == "before mint":
+            raise Trouble(Code.THROTTLED, "vendor", "slow down")
+
+    world.fault = full
+    world.sweep()
+    world.clock.move(MINUTE)
+    world.sweep()
+    assert world.live() == {"value-1"}
+    if restored:
+        store_of(world).put_by_hand(ENTRY, Credential.of(value="value-1"))
+    world.fault = None
+    sweep_for(world, DAY)
+    assert world.live() == {world.handed_out()["vault"]} == {"value-1" if restored else "value-2"}
+    assert "revoke" not in world.trail.events()
+
+
+def test_the_one_credential_under_another_name_is_not_revoked() -> None:
+    """Released, saved anew, adopted; a replica still has it under the name that it had."""
+    world = World(stores=("vault", "rep"), model=Model.REPLACE, capabilities=ONE, allow_outage=True)
+    world.run()
+    world.clock.move(DAY)
+    world.engine().release(world.target)
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="value-1"))
+    store_of(world, "rep").set_policy(ENTRY, policies.written(world.policy))
+    world.engine().adopt(world.target, world.policy, key_id="key_1")
+    sweep_for(world, 3 * DAY)
+    assert world.handed_out() == {"vault": "value-1", "rep": "value-1"}
+    assert world.live() == {"value-1"}
+    assert "proven" not in world.trail.events()
+
+
 def test_a_stranded_primary_goes_back_where_somebody_elses_key_fills_the_issuer() -> None:
     """A person makes a key of their own, puts it into the primary, and then a typo: the issuer says that it is full."""
     able = Capabilities(max_keys=2, create=SHORT, revoke=SHORT)

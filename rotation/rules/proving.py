@@ -100,6 +100,13 @@ def _proven(s: Situation, key: str, proof: str, reason: str) -> Iterator[Decisio
 def _still_alive(s: Situation, key: str, revoked: datetime, how: str) -> Iterator[Decision]:
     if s.now < revoked + s.issuer.revoke.timeout:
         yield Wait(until=s.now + s.issuer.revoke.interval, soon=True, reason=f"the revoked key is {how}")
+    elif s.issuer.model is Model.REPLACE and key not in s.seen.primary.journal.contain:
+        # There is one credential, and revoking this one would be revoking that.
+        if s.current_works:
+            about = s.seen.primary.journal.about(key)
+            yield Forget(key=key, proof="void", facts=about, reason="another name of the current credential")
+        else:
+            yield Forget(key="", proof="void", facts=(f"revoked.{key}",), reason="nothing has destroyed it")
     elif (key_id := s.key_id(key)) is not None:
         yield Revoke(key=key, key_id=key_id, reason=f"revoked before, and {how}")
     else:

@@ -90,7 +90,10 @@ def _retire(s: Situation, key: str) -> Iterator[Decision]:
     if (since := s.superseded_at(key)) is None:
         return
     if s.issuer.model is Model.REPLACE:
-        yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+        if s.replaced:
+            yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
+        elif s.current is not None and s.evidence.current.get(s.current.id) is None:
+            yield VerifyCurrent(version=s.current, reason="there is one credential; is it what a person has put there?")
         return
     if _frozen(s):
         yield until_thawed(s, _drained_by(s, since))

@@ -226,7 +226,7 @@ def _revoked_by_hand(s: Situation, key: str) -> Iterator[Decision]:
     """Nothing can be asked of the issuer. What it says of the key tells whether somebody has done it."""
     streak = s.evidence.refusals.get(key)
     which_one = "the credential" if key == s.current_key else "the old credential"
-    if s.issuer.model is Model.REPLACE and key != s.current_key:
+    if s.issuer.model is Model.REPLACE and key != s.current_key and s.replaced:
         yield Note(facts=facts.revoked(key, s.now), reason="creating its successor has destroyed it")
     elif (
         key in s.evidence.unreadable
