@@ -523,29 +523,25 @@ class Situation:
         The primary hands out nothing that works, so nothing is mirrored, and the place for its replacement is that of
         an old credential: what each replica hands out is known, and another one.
         """
-        return self._lag_known and (self.urgent or self.current is None) and self.no_room
-
-    @property
-    def _lag_known(self) -> bool:
-        """Whether it is known what each replica hands out that lags behind: a key of this secret."""
         held = [self.seen.replicas[store] for store in self.lagging]
         keys = [self.key_of(entry.current) for entry in held if isinstance(entry, Entry)]
-        return len(keys) == len(held) and all(key in self.keys for key in keys)
+        known = len(keys) == len(held) and all(key in self.keys for key in keys)
+        return known and (self.urgent or self.current is None) and self.no_room
 
     @cached_property
     def fallback(self) -> str | None:
-        """The key to go back to where the primary is stranded at a full issuer: the last one that is known to have worked.
+        """The key to go back to where a dead primary keeps replicas behind at a full issuer: the last one known to have worked.
 
         None once that was tried as often as it is worth: nobody may be able to read its value.
         """
-        if not (self._lag_known and self.urgent and (self.full or self._told_full)):
+        if not (self.lagging and self.urgent and (self.full or self._told_full)):
             return None
         journal = self.seen.primary.journal
         left = [
             (at, key)
             for key in self.retiring
             if (at := self.promoted_at(key)) is not None
-            and self.superseded_at(key) is None
+            and (self.superseded_at(key) is None or not self.stranded)  # otherwise it drains, and makes room
             and self.has_value(key)
             and key not in (*journal.condemned, *journal.revoked, *journal.foreign)
         ]

@@ -14,12 +14,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from providers.issuers.iam import IamIssuer
-from providers.issuers.memory import MemoryIssuer, MemoryVendor
+from providers.issuers.memory import MemoryIssuer, MemoryVendor, VendorKey
 from providers.issuers.wire import Silence
 from providers.stores.memory import MemoryStore, MemoryVault
 from providers.stores.vault import TokenLogin, VaultStore
 from rotation import journal as facts
 from rotation import policy as policies
+from rotation.actions import Hold
 from rotation.clock import SystemClock
 from rotation.engine import Engine, Places, Target
 from rotation.errors import Code, Trouble
@@ -260,6 +261,22 @@ def test_a_typo_over_the_one_credential_destroys_nothing(restored: bool) -> None
     assert "revoke" not in world.trail.events()
 
 
+def test_another_login_that_a_person_saves_takes_nothing_from_the_one_credential() -> None:
+    """It works, and so does the one before, which nobody revokes: whoever still uses it is told of to its person."""
+    world = World(model=Model.REPLACE, capabilities=ONE)
+    world.run()
+    world.clock.move(DAY)
+    now = world.clock.now()
+    world.vendor.keys.append(VendorKey("key_9", "another login", "theirs", created_at=now, accepted_from=now))
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="theirs"))
+    sweep_for(world, 5 * HOUR)
+    rest = world.sweep().rest
+    assert isinstance(rest, Hold)
+    assert "revoke it there by hand" in rest.reason
+    assert world.live() == {"value-1", "theirs"}
+    assert "revoke" not in world.trail.events()
+
+
 def test_the_one_credential_under_another_name_is_not_revoked() -> None:
     """Released, saved anew, adopted; a replica still has it under the name that it had."""
     world = World(stores=("vault", "rep"), model=Model.REPLACE, capabilities=ONE, allow_outage=True)
@@ -286,6 +303,66 @@ def test_a_stranded_primary_goes_back_where_somebody_elses_key_fills_the_issuer(
     sweep_for(world, 2 * HOUR)
     assert world.handed_out() == {"vault": "value-1", "rep": "value-1"}
     assert world.live() == {"value-1", "value-2"}
+
+
+def test_a_replica_that_was_filled_by_hand_does_not_keep_a_dead_primary_as_it_is() -> None:
+    """A run dies right after its promotion, a person hurries the replica along, and saves a typo into the primary."""
+    able = Capabilities(tells_last_use=True, max_keys=2, create=SHORT, revoke=SHORT)
+    world = World(stores=("vault", "rep"), max_keys=2, capabilities=able, allow_outage=True)
+    world.run()
+    world.clock.move(31 * DAY)
+
+    def dies(_: object, call: str) -> None:
+        if call == "after promote":
+            raise Crash(call)
+
+    world.fault = dies
+    with suppress(Crash):
+        world.run()
+    world.fault = None
+    store_of(world, "rep").put_by_hand(ENTRY, Credential.of(value="value-2"))
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+    sweep_for(world, 2 * HOUR)
+    assert all(value is not None and world.vendor.accepts(value) for value in world.handed_out().values())
+    sweep_for(world, 40 * DAY)
+    assert world.live() == set(world.handed_out().values())
+
+
+@pytest.mark.parametrize("able", [
+    Capabilities(tells_last_use=True, max_keys=2, create=SHORT, revoke=SHORT),
+    Capabilities(tells_last_use=True, model=Model.SLOTS, slots=("one", "two"), create=SHORT, revoke=SHORT),
+])  # fmt: skip
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_typo_that_is_stored_anew_is_mirrored_nowhere(able: Capabilities, dies: bool) -> None:
+    """An emergency has to get past the version of a typo: that it is the same value is no word of the issuer."""
+    world = World(stores=("vault", "rep"), model=able.model, max_keys=2, capabilities=able, allow_outage=True)
+    world.run()
+    world.clock.move(DAY)
+    store_of(world).put_by_hand(ENTRY, Credential.of(value="typo"))
+    world.clock.move(HOUR)
+    calls: list[str] = []
+    shown: set[str | None] = set()
+
+    def looks(_: object, __: str) -> None:
+        shown.add(world.handed_out()["rep"])
+
+    def fault(_: object, call: str) -> None:
+        calls.append(call)
+        if call == "after verify" and "after stage" in calls:
+            world.fault = looks
+            if dies:
+                raise Crash(call)
+            world.engine().emergency(world.target, contain_after=3 * DAY, patience=MINUTE)
+
+    world.fault = fault
+    with suppress(Crash):
+        world.sweep()
+    world.clock.move(MINUTE)
+    if dies:
+        world.engine().emergency(world.target, contain_after=3 * DAY, patience=MINUTE)
+    sweep_for(world, DAY)
+    assert "typo" not in shown
+    assert world.live() == {world.handed_out()["vault"]} == {world.handed_out()["rep"]}
 
 
 def test_a_stranded_primary_whose_last_value_nobody_can_read_says_so() -> None:

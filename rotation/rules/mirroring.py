@@ -21,6 +21,7 @@ from rotation.actions import (
     Wait,
     signature,
 )
+from rotation.journal import Why
 from rotation.model import Entry, Version
 from rotation.rules.explaining import try_current
 from rotation.situation import Absent, Situation
@@ -84,14 +85,16 @@ def mirror(s: Situation) -> Iterator[Decision]:
 def _doomed_there(s: Situation, entry: Entry) -> bool:
     """Whether a replica hands out a key that is to die, so that what was verified before its promotion can only help."""
     key, journal = s.key_of(entry.current), s.seen.primary.journal
-    verified = s.current is not None and s.current.token in journal.attempts
+    made = journal.attempts.get((s.current and s.current.token) or "")
+    verified = made is not None and made.why is not Why.REWRITE
     return verified and (key in journal.revoked or (key in journal.condemned and key in journal.contain))
 
 
 def _seen_to_work(s: Situation, current: Version) -> bool:
     """Whether this run has seen that the current value works, after or before it was promoted."""
-    checked = s.evidence.checks.get(current.token or "")
-    return bool(s.current_works) or (checked is not None and checked.verdict.live)
+    checked, made = s.evidence.checks.get(current.token or ""), s.seen.primary.journal.attempts.get(current.token or "")
+    asked = made is None or made.why is not Why.REWRITE  # of what is stored anew it is only seen that it is the same
+    return bool(s.current_works) or (asked and checked is not None and checked.verdict.live)
 
 
 def behind(s: Situation, store: str, entry: Entry) -> bool:

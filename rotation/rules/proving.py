@@ -101,12 +101,7 @@ def _still_alive(s: Situation, key: str, revoked: datetime, how: str) -> Iterato
     if s.now < revoked + s.issuer.revoke.timeout:
         yield Wait(until=s.now + s.issuer.revoke.interval, soon=True, reason=f"the revoked key is {how}")
     elif s.issuer.model is Model.REPLACE and key not in s.seen.primary.journal.contain:
-        # There is one credential, and revoking this one would be revoking that.
-        if s.current_works:
-            about = s.seen.primary.journal.about(key)
-            yield Forget(key=key, proof="void", facts=about, reason="another name of the current credential")
-        else:
-            yield Forget(key="", proof="void", facts=(f"revoked.{key}",), reason="nothing has destroyed it")
+        yield from _not_destroyed(s, key, revoked)
     elif (key_id := s.key_id(key)) is not None:
         yield Revoke(key=key, key_id=key_id, reason=f"revoked before, and {how}")
     else:
@@ -114,3 +109,18 @@ def _still_alive(s: Situation, key: str, revoked: datetime, how: str) -> Iterato
             f"the revoked key is {how}, and which one it is at {s.policy.issuer} is not known: revoke it there by hand"
         )
         yield Hold(cause=Cause.PERSON, reason=told, unproven=True)
+
+
+def _not_destroyed(s: Situation, key: str, revoked: datetime) -> Iterator[Decision]:
+    """Where there is one credential: what its successor should have destroyed lives. It may be that one, so it is not revoked."""
+    about, named = s.seen.primary.journal.about(key), s.key_id(key)
+    if named is not None and s.current_key is not None and named == s.key_id(s.current_key):
+        yield Forget(key=key, proof="void", facts=about, reason="another name of the current credential")
+    elif not s.current_works:
+        yield Forget(key="", proof="void", facts=(f"revoked.{key}",), reason="nothing has destroyed it")
+    elif revoked + s.policy.drain.at_most <= s.now:
+        yield Forget(key=key, proof="unheld", facts=about, reason="long told to be looked at by hand")
+    else:
+        told = f"the credential before works at {s.policy.issuer} beside what is handed out"
+        by_hand = "unless that is the same, revoke it there by hand"
+        yield Hold(cause=Cause.PERSON, reason=f"{told}: {by_hand}", unproven=True)

@@ -197,5 +197,7 @@ def _draining(s: Situation, key: str, since: datetime) -> Rest | AskLastUse | Li
         told = "was used recently" if use.known else "has no known last use"
         return Wait(until=min(quiet_at, end), reason=f"the old credential {told}")
     if drain.then is Ending.HOLD:
-        return Hold(cause=Cause.IN_USE, reason="the old credential is still in use after the longest drain")
+        told = "is still in use" if use.known else "has no known last use"
+        ended = f"`keyturn emergency {s.policy.name}` ends it, and so does revoking it by hand"
+        return Hold(cause=Cause.IN_USE, reason=f"the old credential {told} after the longest drain; {ended}")
     return None
