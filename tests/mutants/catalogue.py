@@ -16,7 +16,7 @@ from rotation.engine import Engine
 from rotation.looking import Observer
 from rotation.model import Entry, Verdict
 from rotation.provision import Provisioner
-from rotation.rules import arriving, beginning, explaining, proving, retiring, revoking
+from rotation.rules import arriving, beginning, explaining, mirroring, proving, retiring, revoking
 from rotation.situation import Situation
 from tests.mutants.patching import edit, swap
 from tests.simulation import stores
@@ -558,3 +558,19 @@ def _() -> None:
 @mutant("a person's value is adopted untried", test="tests/test_decisions.py")
 def _() -> None:
     edit(explaining, "explain", "if s.issuer.registry:", "if False:")
+
+
+@mutant(
+    "a typo over the one credential counts as its successor",
+    test="tests/test_others_at_work.py::test_a_typo_over_the_one_credential_destroys_nothing",
+)
+def _() -> None:
+    edit(retiring, "_retire", "if s.replaced:", "if True:")
+
+
+@mutant(
+    "what was stored anew counts as seen to work",
+    test="tests/test_others_at_work.py::test_a_typo_that_is_stored_anew_is_mirrored_nowhere",
+)
+def _() -> None:
+    edit(mirroring, "_seen_to_work", "made is None or made.why is not Why.REWRITE", "True")
